@@ -1,0 +1,1 @@
+"""Text to activations, and edits back into the model."""

@@ -1,0 +1,107 @@
+"""Tokenizers: text to ids with the characters each id covers, and back."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+from store.hashing import sha256_file
+
+
+class Encoding(NamedTuple):
+    """A text's tokens; three lists of one length."""
+
+    ids: list[int]
+    char_start: list[int]
+    """Where each token's characters begin in the text."""
+    char_end: list[int]
+
+
+class Tokenizer(ABC):
+    """What the rest of the code asks of a tokenizer. `encode` never adds special tokens: `sequences` adds BOS, once."""
+
+    bos_id: int | None
+    special_ids: frozenset[int]
+    fingerprint: str
+    """Changes when the same text could give other ids."""
+
+    @abstractmethod
+    def encode(self, text: str) -> Encoding:
+        """The text's tokens, no special ones added."""
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some tokens."""
+
+    @abstractmethod
+    def chat(self, message: str) -> list[int]:
+        """Ids of a user's message ready for the model's answer; without a chat template, BOS and the message."""
+
+    def with_bos(self, ids: Sequence[int]) -> list[int]:
+        """`ids` after BOS, for a tokenizer that has one."""
+        return [*([] if self.bos_id is None else [self.bos_id]), *ids]
+
+    def token_texts(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """Each token decoded alone; a part of a character shows as the replacement character."""
+        return tuple(self.decode([token_id]) for token_id in ids)
+
+
+@final
+class ByteTokenizer(Tokenizer):
+    """One token a byte of UTF-8: ids 0 to 255, BOS 256, EOS 257. Needs no file."""
+
+    bos_id = 256
+    eos_id = 257
+    d_vocab = 258
+    special_ids = frozenset({256, 257})
+    fingerprint = "bytes-1"
+
+    def encode(self, text: str) -> Encoding:
+        """The text's UTF-8 bytes; all bytes of a character cover that character."""
+        pieces = [character.encode("utf-8", "replace") for character in text]
+        spans = [(i, i + 1) for i, piece in enumerate(pieces) for _ in piece]
+        return Encoding(list(b"".join(pieces)), [start for start, _ in spans], [end for _, end in spans])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some bytes; special tokens give nothing."""
+        return bytes(token_id for token_id in ids if token_id < 256).decode("utf-8", "replace")
+
+    def chat(self, message: str) -> list[int]:
+        """BOS and the message's bytes."""
+        return self.with_bos(self.encode(message).ids)
+
+
+@final
+class HFTokenizer(Tokenizer):
+    """A fast tokenizer read from a model folder with transformers."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the tokenizer in `folder`."""
+        from transformers import AutoTokenizer
+
+        self._hf: Any = AutoTokenizer.from_pretrained(str(folder))
+        self.bos_id = self._hf.bos_token_id
+        self.special_ids = frozenset(self._hf.all_special_ids)
+        files = sorted(path for path in folder.glob("*token*") if path.is_file())
+        joined = " ".join(f"{path.name}:{sha256_file(path)}" for path in files)
+        self.fingerprint = hashlib.sha256(joined.encode()).hexdigest()[:16]
+
+    def encode(self, text: str) -> Encoding:
+        """The text's tokens and their character spans."""
+        # Long documents are cut later: the tokenizer's warning about the model's context does not apply.
+        out = self._hf(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        offsets = out["offset_mapping"]
+        return Encoding(list(out["input_ids"]), [start for start, _ in offsets], [end for _, end in offsets])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some tokens, special ones included."""
+        return self._hf.decode(list(ids), clean_up_tokenization_spaces=False)
+
+    def chat(self, message: str) -> list[int]:
+        """The message through the model's own chat template."""
+        if not self._hf.chat_template:
+            return self.with_bos(self.encode(message).ids)
+        messages = [{"role": "user", "content": message}]
+        out = self._hf.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+        return list(out["input_ids"])

@@ -1,0 +1,105 @@
+"""The `monosem` command: a table of commands, each imported only when it is asked for."""
+
+import argparse
+import difflib
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from store.errors import UsageError
+
+PACKAGES = ("sae", "activations", "autointerp", "app", "store", "studies")
+COMMANDS: dict[str, str] = {
+    "demo": "the whole path on a real model, then the dashboard",
+    "harvest": "run a model over text and keep its activations",
+    "train": "train a sparse autoencoder on harvested activations",
+    "evaluate": "measure a sparse autoencoder on held-out documents",
+    "index": "compute every statistic and context of every latent",
+    "explain": "say in words what latents respond to",
+    "score": "score explanations against a shuffled null",
+    "serve": "open the dashboard on 127.0.0.1",
+    "show": "list runs, or print what a run is, what made it and what it scored",
+    "sql": "query a published index with SQL",
+    "study": "run a published protocol with its controls",
+}
+"""Command names, in the order of the path, and one line each; `app.commands.<name>` does the work."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status.
+
+    Returns:
+        0 when done, 2 for what the person can fix (one line on stderr), 130 when interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _check_packages()
+        name = choose("monosem", "The workbench for looking inside language models.", COMMANDS, arguments)
+        if name is None:
+            return 0
+        _run(name, arguments[1:])
+    except UsageError as error:
+        from app.log import fail
+
+        fail(str(error))
+        return 2
+    except BrokenPipeError:
+        # The reader (`| head`) has gone: there is nobody left to tell, not even at interpreter exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("stopped: run the same command again, and it goes on from what is finished", file=sys.stderr)
+        return 130
+    return 0
+
+
+def choose(prog: str, description: str, table: Mapping[str, str], arguments: Sequence[str]) -> str | None:
+    """The name in `table` that the arguments begin with, or None after help or version was printed.
+
+    Raises:
+        UsageError: there is no such name.
+    """
+    width = max(map(len, table))
+    listing = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in table.items())
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        usage=f"{prog} [-h] NAME …",
+        description=description,
+        epilog=f"{listing}\n\n`{prog} NAME --help` says more about each, with an example.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if not arguments or arguments[0] in ("-h", "--help"):
+        parser.print_help()
+        return None
+    if arguments[0] == "--version":
+        print(f"monosem {importlib.metadata.version('monosem')}")
+        return None
+    if arguments[0] not in table:
+        near = difflib.get_close_matches(arguments[0], table, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(table)}"
+        raise UsageError(f"{prog} has no '{arguments[0]}': {hint}")
+    return arguments[0]
+
+
+def _run(name: str, arguments: list[str]) -> None:
+    from app.log import quiet_libraries
+
+    quiet_libraries()
+    module = importlib.import_module(f"app.commands.{name}")
+    module.main(arguments)
+
+
+def _check_packages() -> None:
+    """Flat package names are generic: refuse to run on a mixture of ours and somebody else's."""
+    home = Path(__file__).resolve().parent.parent
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        folders = [Path(place).resolve().parent for place in (spec.submodule_search_locations or [])] if spec else []
+        if folders != [home]:
+            found = folders[0] if folders else "nowhere"
+            raise UsageError(
+                f"package '{package}' comes from {found}, not from {home}: uninstall the other one, or run elsewhere"
+            )

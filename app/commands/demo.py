@@ -1,0 +1,95 @@
+"""`monosem demo`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.arguments import parse
+from app.log import console, progress, stage
+from app.summary import headline
+from store.errors import UsageError
+from store.run import Run
+
+N_STAGES = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """The whole path on a real model, then the dashboard: load, harvest, train, evaluate, index, explain, score, serve.
+
+    Everything is kept: a second demo reuses what is finished and is up in seconds.
+
+    Example: monosem demo --no-serve --out runs
+    """
+
+    recipe: str = "smollm2"
+    """`smollm2` (a real model, minutes on two cores) or `tiny` (a random model, seconds, nothing to fetch)."""
+    out: Path = Path("runs")
+    """Folder of all runs."""
+    serve: bool = True
+    """Open the dashboard at the end."""
+    port: int = 8501
+    """Where the dashboard listens."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, run every stage, serve."""
+    args = parse(Args, "demo", arguments)
+    index = run_demo(args.recipe, args.out)
+    if args.serve:
+        from app.commands.serve import serve
+
+        serve(args.out, index.id, args.port)
+
+
+def run_demo(name: str, root: Path) -> Run:
+    """Every stage of a recipe; the index it ends with.
+
+    Raises:
+        UsageError: there is no such recipe, or a stage could not be done.
+    """
+    with stage(1, N_STAGES, "load the model") as done:
+        from activations.models import find_model
+        from app.recipes import RECIPES
+
+        if name not in RECIPES:
+            raise UsageError(f"no recipe '{name}': choose one of {', '.join(RECIPES)}")
+        recipe = RECIPES[name]()
+        files = find_model(recipe.harvest.model)
+        done.produced = f"{recipe.harvest.model}, weights {files.weights_hash}, in {files.folder or 'memory'}"
+    with stage(2, N_STAGES, f"harvest {', '.join(recipe.harvest.hook_points)}") as done:
+        from activations.harvest import harvest
+
+        activations = harvest(recipe.harvest, root, progress)
+        done.produced = headline(activations)
+    with stage(3, N_STAGES, f"train a {recipe.variant} SAE and evaluate it on held-out documents") as done:
+        from app.evaluation import evaluate_sae
+        from app.training import TrainJob, train_sae, variant_config
+
+        summary = activations.results["hook_points"][recipe.harvest.hook_points[0]]
+        job = TrainJob(
+            variant=recipe.variant,
+            sae=variant_config(recipe.variant, len(summary["mean"]), recipe.sae),
+            train=recipe.train,
+            hook_point=recipe.harvest.hook_points[0],
+            classes=recipe.classes,
+            batch_size=recipe.batch_size,
+        )
+        sae = train_sae(job, activations, root, progress)
+        evaluation = evaluate_sae(recipe.evaluate, sae, activations, root, progress)
+        done.produced = f"{headline(sae)}: held-out {headline(evaluation)}"
+    with stage(4, N_STAGES, "build the feature index") as done:
+        from autointerp.index import build_index
+
+        index = build_index(recipe.index, sae, activations, root, progress)
+        done.produced = headline(index)
+    with stage(5, N_STAGES, "explain latents by counting tokens, no language model") as done:
+        from autointerp.interpret import explain, score
+
+        explanations = explain(recipe.explain, index, root, progress)
+        done.produced = headline(explanations)
+    with stage(6, N_STAGES, "score the explanations on documents they have not seen") as done:
+        scores = score(recipe.score, explanations, root, progress)
+        done.produced = headline(scores)
+    console.print(f"runs are in [bold]{root}[/bold]: try `monosem show --root {root}`")
+    return index

@@ -1,0 +1,123 @@
+"""The evaluation job: what a dictionary keeps of held-out documents, by token class and in the model's own loss."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from activations.losses import Losses, edited_losses
+from activations.models import load_model
+from activations.progress import Progress, no_progress
+from activations.reader import Activations, RowSet
+from activations.sequences import TokenSequence
+from sae import checkpoint
+from sae.base import SAE
+from sae.metrics import evaluate, loss_recovered
+from store.errors import UsageError
+from store.run import Run, start_run
+
+# The groups of held-out rows that figures are given for: never one number silently over all of them.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "normal": ("normal",),
+    "sink": ("sink",),
+    "all_but_first": ("normal", "special", "role", "sink"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """How much to evaluate on."""
+
+    n_sequences: int = 48
+    """Held-out sequences run through the whole model for cross-entropy; all of them if there are fewer."""
+    seed: int = 0
+    """Which sequences."""
+
+
+def evaluate_sae(
+    cfg: EvaluateConfig, sae_run: Run, activations_run: Run, root: Path, progress: Progress = no_progress
+) -> Run:
+    """Evaluate into `root/evaluation/<hash>`, or return what is already there.
+
+    Raises:
+        UsageError: the SAE reads another width than the harvest has.
+    """
+    inputs = {"sae": sae_run.id, "activations": activations_run.id}
+    with start_run(root, "evaluation", cfg, inputs) as run:
+        if not run.finished:
+            activations = Activations(activations_run, sae_run.config["hook_point"])
+            sae = checkpoint.load(sae_run.folder)
+            if sae.cfg.d_in != activations.d_in:
+                raise UsageError(
+                    f"the SAE reads width {sae.cfg.d_in}, harvest {activations_run.id} has {activations.d_in}: "
+                    "evaluate it on the harvest it was trained on"
+                )
+            run.finish({**_reconstruction(sae, activations, progress), **_losses(cfg, sae, activations, progress)})
+        return run
+
+
+def _reconstruction(sae: SAE, activations: Activations, progress: Progress) -> dict[str, Any]:
+    by_class: dict[str, dict[str, Any]] = {}
+    for group, classes in GROUPS.items():
+        rows = activations.rows("heldout", classes)
+        found = evaluate(sae, rows.in_order()) if len(rows) else None
+        by_class[group] = {"n_rows": len(rows)} | (
+            {name: getattr(found, name) for name in ("fvu", "l0", "cosine", "l2_ratio")} if found else {}
+        )
+    everything = activations.rows("all", ("normal", "special", "role", "sink"))
+    n_dead = int((evaluate(sae, _shown(everything, progress)).counts == 0).sum())
+    return {
+        "fvu": by_class["normal"].get("fvu"),
+        "l0": by_class["normal"].get("l0"),
+        "n_dead": n_dead,
+        "n_dead_of": sae.cfg.d_sae,
+        "n_dead_tokens": len(everything),
+        "heldout": by_class,
+    }
+
+
+def _shown(rows: RowSet, progress: Progress) -> Any:
+    size = 8192
+    return progress(rows.in_order(size), -(-len(rows) // size), "look for dead latents")
+
+
+def _losses(cfg: EvaluateConfig, sae: SAE, activations: Activations, progress: Progress) -> dict[str, Any]:
+    lm = load_model(activations.run.config["harvest"]["model"])
+    sequences = heldout_sequences(activations, cfg.n_sequences, cfg.seed)
+    summary = activations.run.results["hook_points"][activations.hook_point]
+    mean = torch.tensor(summary["mean"], dtype=torch.float32)
+
+    @torch.no_grad()
+    def reconstruct(x: Tensor) -> Tensor:
+        return sae(x.reshape(-1, x.shape[-1]).float()).x_hat.view(x.shape)
+
+    edits = {"spliced": reconstruct, "mean_ablated": lambda x: mean.to(x).expand(x.shape)}
+    hook_point = lm.hook_point(activations.hook_point)
+    losses: Losses = edited_losses(lm, sequences, hook_point, edits, activations.sink_norm, progress=progress)
+    return {
+        "loss_clean": losses.clean,
+        "loss_spliced": losses.edited["spliced"],
+        "loss_mean_ablated": losses.edited["mean_ablated"],
+        "loss_recovered": loss_recovered(losses.clean, losses.edited["spliced"], losses.edited["mean_ablated"]),
+        "loss_baseline": "mean ablation",
+        "loss_n_tokens": losses.n_tokens,
+        "loss_n_edited": losses.n_edited,
+        "loss_n_documents": len({sequence.doc_id for sequence in sequences}),
+    }
+
+
+def heldout_sequences(activations: Activations, n: int, seed: int) -> list[TokenSequence]:
+    """`n` held-out sequences drawn at random."""
+    tables = [pq.read_table(path) for path in sorted((activations.run.folder / "tokens").glob("*.parquet"))]
+    rows = [row for table in tables for row in table.to_pylist() if activations.heldout_docs[row["doc_id"]]]
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:n]
+    return [
+        TokenSequence(
+            row["seq"], row["doc_id"], tuple(row["token_ids"]), tuple(row["char_start"]), tuple(row["char_end"])
+        )
+        for row in (rows[i] for i in sorted(chosen))
+    ]

@@ -1,0 +1,61 @@
+"""What the command line shows: progress bars, one line a stage, errors. Everything but results goes to stderr."""
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+console = Console(stderr=True, highlight=False)
+
+
+def progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    """A progress bar with elapsed and remaining time; one plain line where there is no terminal."""
+    if not console.is_terminal:
+        console.print(f"  {escape(label)} …")
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield from bar.track(items, total=total, description=escape(label))
+
+
+class Stage:
+    """One stage of a longer job, whose last line says what it produced and how long it took."""
+
+    def __init__(self) -> None:
+        self.produced = ""
+
+
+@contextmanager
+def stage(number: int, total: int, title: str) -> Iterator[Stage]:
+    """Announce a stage; when it ends well, say what it produced."""
+    console.print(f"[bold]{number}/{total}[/bold] {escape(title)}", soft_wrap=True)
+    started, current = perf_counter(), Stage()
+    yield current
+    console.print(
+        f"  [green]✓[/green] {escape(current.produced)} [dim]({perf_counter() - started:.1f} s)[/dim]", soft_wrap=True
+    )
+
+
+def fail(message: str) -> None:
+    """One line about what the person can do."""
+    console.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own chatter out of the way of the progress bars."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    for name in ("transformers", "transformer_lens", "filelock", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)

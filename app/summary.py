@@ -1,0 +1,88 @@
+"""Runs as text: what it is, what made it, what it scored."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from store.run import Run, list_runs
+
+LONG = 8
+"""Lists longer than this are counted, not printed."""
+
+
+def print_run(run: Run, *, full: bool = False) -> None:
+    """Print a run: its identity and results; with `full` also its config, provenance and what was made from it."""
+    print(f"{run.kind} {run.id}   {run.folder}")
+    if full:
+        _section("made from", run.inputs)
+        _section("config", run.config)
+        _section("made by", {**run.manifest["made_by"], "at": run.manifest["finished_at"]})
+    print(f"  took {run.manifest['seconds']} s")
+    _section("results", run.results)
+    if full:
+        for other in list_runs(run.root):
+            if run.id in other.inputs.values():
+                print(f"  used by: {other.kind} {other.id}")
+                if other.kind in ("evaluation", "scores"):
+                    _section("  results", other.results)
+
+
+def print_runs(runs: Sequence[Run], root: Path) -> None:
+    """Print one line a run, oldest first."""
+    if not runs:
+        print(f"no finished run in {root}: `monosem demo` makes some")
+    for run in runs:
+        print(f"{run.manifest['finished_at']}  {run.kind:<13} {run.id}  {headline(run)}")
+
+
+def headline(run: Run) -> str:
+    """The few words that tell one run of a kind from another."""
+    config, results = run.config, run.results
+    describe = {
+        "activations": lambda: (
+            f"{config['harvest']['model']} {', '.join(config['harvest']['hook_points'])}, "
+            f"{results['n_tokens']:,} tokens of {results['n_documents']:,} documents"
+        ),
+        "sae": lambda: f"{config['variant']} d_sae={config['sae']['d_sae']} at {config['hook_point']}",
+        "evaluation": lambda: (
+            f"FVU {number(results['fvu'])}, L0 {number(results['l0'])}, {results['n_dead']} dead, "
+            f"loss recovered {number(results['loss_recovered'])}"
+        ),
+        "index": lambda: (
+            f"{results['n_alive']:,} of {results['n_latents']:,} latents alive, {results['n_events']:,} events"
+        ),
+        "explanations": lambda: f"{results['n_explained']} latents explained by {config['explainer']}",
+        "scores": lambda: (
+            f"{config['scorer']} {number(results['explanation']['mean'])}, "
+            f"shuffled {number(results['shuffled']['mean'])}"
+        ),
+    }
+    return describe[run.kind]() if run.kind in describe else ""
+
+
+def number(value: Any) -> str:
+    """A figure for people: four significant digits, counts whole, a missing value as such."""
+    if value is None:
+        return "not available"
+    if isinstance(value, bool | str):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _section(title: str, values: Mapping[str, Any]) -> None:
+    if values:
+        print(f"  {title}:")
+        for key, value in values.items():
+            _entry(key, value, "    ")
+
+
+def _entry(key: str, value: Any, indent: str) -> None:
+    if isinstance(value, Mapping):
+        print(f"{indent}{key}:")
+        for inner, item in value.items():
+            _entry(inner, item, indent + "  ")
+    elif isinstance(value, list):
+        shown = ", ".join(map(number, value)) if len(value) <= LONG else f"{len(value)} values"
+        print(f"{indent}{key}: {shown}")
+    else:
+        print(f"{indent}{key}: {number(value)}")

@@ -1,0 +1,105 @@
+"""The training job: harvested activations in, a checkpoint and its log out."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from activations.progress import Progress, no_progress
+from activations.reader import Activations
+from sae import VARIANTS, SAEConfig, checkpoint
+from sae.base import SAE
+from sae.train import Step, TrainConfig, TrainingDiverged, train
+from store.errors import UsageError
+from store.files import whole_file
+from store.run import Run, start_run
+
+LOG_EVERY = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob:
+    """What to train, on which rows."""
+
+    variant: str
+    """A name in `sae.VARIANTS`."""
+    sae: SAEConfig
+    train: TrainConfig
+    hook_point: str
+    """Which of the harvest's hook points."""
+    classes: tuple[str, ...] = ("normal",)
+    """Token classes trained on; first positions are always left out."""
+    batch_size: int = 2048
+    """Rows per step."""
+    seed: int = 0
+    """Order of the rows."""
+
+
+def train_sae(job: TrainJob, activations_run: Run, root: Path, progress: Progress = no_progress) -> Run:
+    """Train into `root/sae/<hash>`, or return the run that is already there.
+
+    Raises:
+        UsageError: the SAE reads another width than the harvest has, no row matches, or the loss diverged.
+    """
+    activations = Activations(activations_run, job.hook_point)
+    if job.sae.d_in != activations.d_in:
+        raise UsageError(
+            f"d_in={job.sae.d_in}, but {job.hook_point} of harvest {activations_run.id} has {activations.d_in}: "
+            "leave d_in out"
+        )
+    with start_run(root, "sae", job, {"activations": activations_run.id}) as run:
+        if not run.finished:
+            _train_into(run, job, activations, progress)
+        return run
+
+
+def _train_into(run: Run, job: TrainJob, activations: Activations, progress: Progress) -> None:
+    rows = activations.rows("train", job.classes)
+    sae = VARIANTS[job.variant](job.sae)
+    steps = train(sae, rows.shuffled(job.batch_size, job.seed), job.train)
+    label = f"train {job.variant} on {len(rows):,} rows"
+    try:
+        log = list(_every(progress(steps, job.train.n_steps, label), LOG_EVERY, job.train.n_steps))
+    except TrainingDiverged as error:
+        raise UsageError(f"{error}: lower --train.lr, or check the activations with `monosem show`") from error
+    with whole_file(run.folder / "log.jsonl") as scratch:
+        scratch.write_text("".join(json.dumps(step.numbers()) + "\n" for step in log), encoding="utf-8")
+    checkpoint.save(run.folder, sae, {"run": run.id, "hook_point": job.hook_point})
+    run.finish(_results(sae, log[-1], len(rows)))
+
+
+def _every(steps: Iterator[Step] | Any, n: int, last: int) -> Iterator[Step]:
+    """Every n-th step and the last one."""
+    for step in steps:
+        if step.step % n == 0 or step.step == last:
+            yield step
+
+
+def _results(sae: SAE, last: Step, n_rows: int) -> dict[str, Any]:
+    numbers = last.numbers()
+    return {
+        "n_rows": n_rows,
+        "n_steps": last.step,
+        "n_tokens": last.n_tokens,
+        "passes": last.n_tokens / n_rows,
+        "train_fvu_last_batch": numbers["fvu"],
+        "n_parameters": sum(parameter.numel() for parameter in sae.parameters()),
+    }
+
+
+def variant_config(variant: str, d_in: int, settings: dict[str, Any]) -> SAEConfig:
+    """The config of a variant, its width taken from the activations.
+
+    Raises:
+        UsageError: unknown variant, or settings it does not allow (such as k > d_sae).
+    """
+    if variant not in VARIANTS:
+        raise UsageError(f"no SAE variant '{variant}': choose one of {', '.join(VARIANTS)}")
+    config_cls = VARIANTS[variant].config_cls
+    known = {f.name for f in dataclasses.fields(config_cls)}
+    try:
+        return config_cls(**{key: value for key, value in settings.items() if key in known} | {"d_in": d_in})
+    except ValueError as error:
+        raise UsageError(str(error)) from error

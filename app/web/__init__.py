@@ -1,0 +1,1 @@
+"""The dashboard: `main.py` is what Streamlit runs, `pages` what a person sees."""

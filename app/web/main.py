@@ -1,0 +1,26 @@
+"""The dashboard's entry point: page settings and navigation. `monosem serve` runs it under Streamlit."""
+
+import streamlit as st
+
+from app.web.state import PAGES, usage_errors
+
+# Streamlit's defaults leave a third of the first screen empty.
+STYLE = """<style>
+.stMainBlockContainer{padding-top:4.2rem;padding-bottom:3rem}
+.stMainBlockContainer h1{font-size:1.9rem;padding:.2rem 0} .stMainBlockContainer h3{font-size:1.25rem;padding:.4rem 0 0}
+.stMainBlockContainer [data-testid=stMetricValue]{font-size:1.5rem}
+</style>"""
+
+st.set_page_config(page_title="monosem", page_icon=":material/blur_on:", layout="wide")
+st.html(STYLE)
+page = st.navigation(
+    [
+        st.Page(PAGES["home"], title="Home", icon=":material/home:", url_path="home", default=True),
+        st.Page(PAGES["features"], title="Features", icon=":material/table_rows:", url_path="features"),
+        st.Page(PAGES["feature"], title="Feature", icon=":material/search_insights:", url_path="feature"),
+        st.Page(PAGES["lab"], title="Lab", icon=":material/science:", url_path="lab"),
+    ],
+    position="top",
+)
+with usage_errors():
+    page.run()

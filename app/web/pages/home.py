@@ -1,0 +1,110 @@
+"""Home: what this index is of, how good its SAE is, and how its latents are spread."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app.cards import escape, wrapped
+from app.figures import density_figure
+from app.web.state import PAGES, workbench
+from app.workbench import Workbench
+
+COUNTS = """
+SELECT count(*) AS n, count_if(n_fired > 0) AS alive, count(explanation) AS explained, count(score) AS scored
+FROM features
+"""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the evaluation and how it is shown."""
+
+    key: str
+    label: str
+    form: str
+    help: str
+
+
+FIGURES = (
+    Figure(
+        "fvu",
+        "FVU, normal tokens",
+        "{:.3f}",
+        "Fraction of variance unexplained: squared error of the reconstruction over the variance of the activations. "
+        "0 is perfect, 1 is no better than the mean. Other token classes are below.",
+    ),
+    Figure("l0", "L0", "{:.1f}", "Mean number of latents active on a normal token."),
+    Figure("n_dead", "Dead latents", "{:,}", "Latents active on none of the harvested tokens, trained on or held out."),
+    Figure(
+        "loss_recovered",
+        "Loss recovered",
+        "{:.1%}",
+        "Replacing the activation by its mean raises the model's cross-entropy; this is how much of that rise is "
+        "avoided by replacing it with the reconstruction. 100%: the model does as well as untouched.",
+    ),
+)
+
+
+def evaluation_row(bench: Workbench) -> None:
+    """The held-out figures, or how to get them."""
+    st.subheader("The SAE on held-out text")
+    if bench.evaluation is None:
+        st.info("This SAE has not been evaluated: `monosem evaluate` measures it on held-out text.")
+        return
+    results = bench.evaluation.results
+    for column, figure in zip(st.columns(len(FIGURES)), FIGURES, strict=True):
+        value = results.get(figure.key)
+        shown = "not measured" if value is None else figure.form.format(value)
+        column.metric(figure.label, shown, help=figure.help, border=True)
+    groups = results.get("heldout")
+    if groups:
+        with st.expander("By token class"):
+            st.dataframe(pd.DataFrame(groups).T.rename_axis("tokens"))
+
+
+def latents_row(bench: Workbench) -> int:
+    """How many latents there are to look at; the number that never fired."""
+    st.subheader("Latents")
+    counts = {name: int(value) for name, value in bench.index.sql(COUNTS).iloc[0].items()}
+    cells = (
+        ("In the dictionary", counts["n"], "Width of the SAE, d_sae."),
+        ("Alive", counts["alive"], "Active on at least one token of the indexed text."),
+        ("Explained", counts["explained"], "With at least one explanation."),
+        ("Scored", counts["scored"], "With an explanation whose score could be told."),
+    )
+    for column, (label, count, help_text) in zip(st.columns(len(cells)), cells, strict=True):
+        column.metric(label, f"{count:,}", help=help_text, border=True)
+    return counts["n"] - counts["alive"]
+
+
+def made_by(bench: Workbench) -> None:
+    """The runs behind this page, as their manifests have them."""
+    runs = {"index": bench.run, "sae": bench.sae_run, "activations": bench.activations_run}
+    if bench.evaluation is not None:
+        runs["evaluation"] = bench.evaluation
+    with st.expander("What made this"):
+        kept: dict[str, Any] = {
+            name: {key: run.manifest.get(key) for key in ("id", "config", "inputs", "results", "made_by")}
+            for name, run in runs.items()
+        }
+        st.json(kept, expanded=1)
+
+
+bench = workbench()
+st.title("Feature index")
+st.html(
+    wrapped(
+        f"Model <code>{escape(bench.model_name)}</code> at hook point <code>{escape(bench.hook_point)}</code> · "
+        f"SAE <code>{escape(bench.sae_run.id)}</code> · index <code>{escape(bench.run.id)}</code>"
+    )
+)
+evaluation_row(bench)
+n_silent = latents_row(bench)
+st.subheader("Density", help="Share of tokens on which a latent is active. Latents far to the right fire on most text.")
+st.plotly_chart(density_figure(bench.index.sql("SELECT density FROM latents")), key="density", alt="Density histogram")
+if n_silent:
+    st.caption(f"{n_silent:,} latents never fired on the indexed text and are not in the figure.")
+st.page_link(PAGES["features"], label="Browse the features", icon=":material/arrow_forward:")
+made_by(bench)

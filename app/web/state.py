@@ -1,0 +1,60 @@
+"""What the pages share: the workbench of this server, the last live results, and errors as one line."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import streamlit as st
+
+from app.cards import markdown_text
+from app.workbench import Inspection, Workbench
+from store.errors import UsageError
+
+PAGES: dict[str, Path] = {
+    name: Path(__file__).parent / "pages" / f"{name}.py" for name in ("home", "features", "feature", "lab")
+}
+MODEL_SPINNER = "Running the model; the first time, loading it takes a moment …"
+MAX_TEXT = 4_000
+"""Characters accepted in a live box: far above a context, far below what would stall the server."""
+
+
+@st.cache_resource(show_spinner="Opening the feature index …")
+def _open(root: str, index: str) -> Workbench:
+    return Workbench.open(root, index)
+
+
+def workbench() -> Workbench:
+    """The workbench that `MONOSEM_ROOT` and `MONOSEM_INDEX` name, one for the whole server.
+
+    Raises:
+        UsageError: there is no such index.
+    """
+    return _open(os.environ.get("MONOSEM_ROOT", "runs"), os.environ.get("MONOSEM_INDEX", "latest"))
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Show what the person can fix as one line; anything else keeps its traceback."""
+    try:
+        yield
+    except UsageError as error:
+        st.error(markdown_text(str(error)))
+
+
+def inspect_box(bench: Workbench, label: str) -> Inspection | None:
+    """A box for a text of one's own; the last text inspected anywhere in this session, if any.
+
+    Args:
+        bench: the workbench that runs the model.
+        label: what the box says above.
+    """
+    with st.form("inspect", border=False):
+        text = st.text_area(label, st.session_state.get("inspected_text", ""), height=80, max_chars=MAX_TEXT)
+        asked = st.form_submit_button("Run", icon=":material/play_arrow:")
+    if asked and text and text.strip():
+        st.session_state.pop("inspection", None)
+        with usage_errors(), st.spinner(MODEL_SPINNER):
+            st.session_state["inspection"] = bench.inspect(text)
+            st.session_state["inspected_text"] = text
+    return st.session_state.get("inspection")

@@ -1,0 +1,253 @@
+"""`Workbench`: a published index with its model and dictionary, asked by notebook, dashboard and command line."""
+
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from store.errors import UsageError
+from store.index import FeatureIndex
+from store.latents import LatentPage, Window, latent_page, token_texts, windows
+from store.run import Run, find_run, list_runs
+from store.shards import TOKEN_CLASSES
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """One text through model and dictionary."""
+
+    tokens: tuple[str, ...]
+    """BOS first where the model has one."""
+    token_class: tuple[int, ...]
+    """As `store.shards.TOKEN_CLASSES`: sinks and special tokens are encoded too, but did not train the dictionary."""
+    latent: np.ndarray
+    """`[n_events]`: which latent fired."""
+    pos: np.ndarray
+    """`[n_events]`: on which token."""
+    value: np.ndarray
+    """`[n_events]`: how strongly."""
+    fvu: float | None
+    """Reconstruction error over the text's normal tokens as a share of their variance; None for fewer than two."""
+
+    def values(self, latent: int) -> np.ndarray:
+        """`[n_tokens]` activation of one latent, 0 where it is silent."""
+        out = np.zeros(len(self.tokens))
+        here = self.latent == latent
+        out[self.pos[here]] = self.value[here]
+        return out
+
+    def top(self, k: int = 10) -> pd.DataFrame:
+        """The `k` strongest latents by their highest value on a normal token: `latent value token pos n_tokens`."""
+        normal = np.array(self.token_class)[self.pos] == TOKEN_CLASSES["normal"]
+        latent, pos, value = self.latent[normal], self.pos[normal], self.value[normal]
+        found, n_tokens = np.unique(latent, return_counts=True)
+        strongest = np.lexsort((-value, latent))[np.searchsorted(np.sort(latent), found)]
+        chosen = np.argsort(-value[strongest])[:k]
+        peak = strongest[chosen]
+        return pd.DataFrame(
+            {
+                "latent": latent[peak],
+                "value": value[peak],
+                "token": [self.tokens[place] for place in pos[peak]],
+                "pos": pos[peak],
+                "n_tokens": n_tokens[chosen],
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Steering:
+    """A continuation with a latent clamped, beside the same one without."""
+
+    prompt: str
+    clean: str
+    steered: str
+    clean_tokens: tuple[str, ...]
+    steered_tokens: tuple[str, ...]
+    clamped_to: float
+    """Value the latent was held at, in its own units."""
+    n_hook_calls: int
+    """Forward passes in which the clamp took part."""
+    seed: int
+
+
+class Workbench:
+    """A dictionary, its index and its model. The model is loaded when it is first needed, and used by one at a time."""
+
+    def __init__(self, run: Run) -> None:
+        """Open the index of `run`; see `open` for the usual way."""
+        self.run = run
+        self.sae_run = find_run(run.root, run.inputs["sae"], "sae")
+        self.activations_run = find_run(run.root, run.inputs["activations"], "activations")
+        self.index = FeatureIndex(run.folder)
+        self._busy = threading.Lock()
+
+    @classmethod
+    def open(cls, root: Path | str = "runs", index: str = "latest") -> "Workbench":
+        """The index called `index` under `root`.
+
+        Args:
+            root: the folder of all runs.
+            index: an id, the start of one, a folder, or `latest`.
+
+        Raises:
+            UsageError: there is no such index.
+        """
+        return cls(find_run(Path(root), index, "index"))
+
+    @property
+    def d_sae(self) -> int:
+        """Number of latents."""
+        return self.sae_run.config["sae"]["d_sae"]
+
+    @property
+    def hook_point(self) -> str:
+        """Where the dictionary reads the model."""
+        return self.sae_run.config["hook_point"]
+
+    @property
+    def model_name(self) -> str:
+        """The model's reference."""
+        return self.activations_run.config["harvest"]["model"]
+
+    @property
+    def evaluation(self) -> Run | None:
+        """The newest evaluation of the dictionary."""
+        runs = [run for run in list_runs(self.run.root, "evaluation") if run.inputs["sae"] == self.sae_run.id]
+        return runs[-1] if runs else None
+
+    def page(self, latent: int) -> LatentPage:
+        """Everything stored of a latent but its contexts."""
+        return latent_page(self.index, latent)
+
+    def windows(self, latent: int, band: str | None = None) -> list[Window]:
+        """The stored contexts of a latent, of one band if named."""
+        return windows(self.index, latent, band)
+
+    def features(
+        self, where: str = "true", order_by: str = "density DESC", limit: int = 100, offset: int = 0
+    ) -> pd.DataFrame:
+        """Rows of the `features` view; `where` and `order_by` are SQL over its columns."""
+        query = f"SELECT * FROM features WHERE {where} ORDER BY {order_by}, latent LIMIT ? OFFSET ?"
+        return self.index.sql(query, [limit, offset])
+
+    def inspect(self, text: str) -> Inspection:
+        """Which latents fire on which token of `text`.
+
+        Raises:
+            UsageError: there is no text, or more than the model's context.
+        """
+        encoding = self._lm.tokenizer.encode(text)
+        ids = self._lm.tokenizer.with_bos(encoding.ids)
+        if not encoding.ids:
+            raise UsageError("there is no text to inspect: type at least one word")
+        if len(ids) > self._lm.n_ctx:
+            raise UsageError(f"the text has {len(ids)} tokens, the model reads {self._lm.n_ctx}: shorten it")
+        pieces = token_texts(text, encoding.char_start, encoding.char_end)
+        special = self._lm.tokenizer.token_texts(ids[: len(ids) - len(pieces)])
+        with self._busy:
+            return self._inspect(ids, (*special, *pieces))
+
+    def _inspect(self, ids: list[int], tokens: tuple[str, ...]) -> Inspection:
+        import torch
+
+        from sae.metrics import StreamingFVU
+
+        with torch.inference_mode():
+            hook = self._lm.hook_point(self.hook_point)
+            x = self._lm.capture(torch.tensor([ids]), [hook])[hook.name].flatten(2)[0].float()
+            out = self._sae(x)
+            classes = self._classes(ids, x.norm(dim=1).numpy())
+            normal = torch.from_numpy(classes == TOKEN_CLASSES["normal"])
+            fvu = StreamingFVU()
+            fvu.update(x[normal], out.x_hat[normal])
+            values, indices = out.latents.values.numpy(), out.latents.indices.numpy()
+        pos, slot = np.nonzero(values > 0)
+        return Inspection(
+            tokens=tokens,
+            token_class=tuple(int(c) for c in classes),
+            latent=indices[pos, slot],
+            pos=pos,
+            value=values[pos, slot],
+            fvu=fvu.value() if int(normal.sum()) > 1 else None,
+        )
+
+    def _classes(self, ids: list[int], norms: np.ndarray) -> np.ndarray:
+        sink_norm = self.activations_run.results["hook_points"][self.hook_point]["sink_norm"]
+        special = np.isin(ids, sorted(self._lm.tokenizer.special_ids))
+        classes = np.where(special, TOKEN_CLASSES["special"], TOKEN_CLASSES["normal"])
+        return np.where((norms > sink_norm) | (np.arange(len(ids)) == 0), TOKEN_CLASSES["sink"], classes)
+
+    def steer(
+        self,
+        prompt: str,
+        latent: int,
+        strength: float,
+        *,
+        n_tokens: int = 40,
+        temperature: float = 0.7,
+        seed: int = 0,
+        chat: bool = True,
+    ) -> Steering:
+        """Continue `prompt` with the latent clamped and without, from the same seed.
+
+        Args:
+            prompt: what the user says, or the text to go on from.
+            latent: its number.
+            strength: the value it is held at, in multiples of its q99.9 on the harvested text; 0 ablates it. The SAE's
+                error term is kept, and the first position is left alone.
+            n_tokens: new tokens at most.
+            temperature: 0 is greedy.
+            seed: of the sampling, the same for both.
+            chat: put the prompt through the model's chat template.
+
+        Raises:
+            UsageError: no prompt, or a latent that never fired and so has no unit of strength.
+        """
+        unit = self.page(latent).statistics["q999"]
+        if not prompt.strip():
+            raise UsageError("there is no prompt: type something to continue")
+        if not unit:
+            raise UsageError(f"latent {latent} never fired on the harvested text, so it has no strength to multiply")
+        with self._busy:
+            return self._steer(prompt, latent, float(strength * unit), n_tokens, temperature, seed, chat)
+
+    def _steer(
+        self, prompt: str, latent: int, value: float, n_tokens: int, temperature: float, seed: int, chat: bool
+    ) -> Steering:
+        from sae.intervene import clamp
+
+        tokenizer = self._lm.tokenizer
+        ids = tokenizer.chat(prompt) if chat else tokenizer.with_bos(tokenizer.encode(prompt).ids)
+        if len(ids) + n_tokens > self._lm.n_ctx:
+            raise UsageError(f"prompt and answer have {len(ids) + n_tokens} tokens, the model reads {self._lm.n_ctx}")
+        clean = self._lm.generate(ids, n_tokens, temperature, seed)
+        hook = self._lm.hook_point(self.hook_point)
+        with self._lm.splice(hook, clamp(self._sae, latent, value)) as splice:
+            steered = self._lm.generate(ids, n_tokens, temperature, seed)
+        return Steering(
+            prompt=prompt,
+            clean=tokenizer.decode(clean),
+            steered=tokenizer.decode(steered),
+            clean_tokens=tokenizer.token_texts(clean),
+            steered_tokens=tokenizer.token_texts(steered),
+            clamped_to=value,
+            n_hook_calls=splice.n_calls,
+            seed=seed,
+        )
+
+    @cached_property
+    def _lm(self):
+        from activations.models import load_model
+
+        with self._busy:
+            return load_model(self.model_name)
+
+    @cached_property
+    def _sae(self):
+        from sae import checkpoint
+
+        return checkpoint.load(self.sae_run.folder)

@@ -1,0 +1,1 @@
+"""What does a latent mean, and is that true: evidence, explanations, scores."""

@@ -1,0 +1,82 @@
+"""The `tokens` explainer: what a latent fires on, what comes before, what it promotes; counts in words, no LLM."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from autointerp.latent import Evidence, Explanation
+from store.latents import Logit, Window
+
+METHOD = "counts"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TokensExplainer:
+    """Counts tokens at and before the peaks; every number in the text can be recounted from its contexts."""
+
+    n_named: int = 5
+    """Most tokens named in each part."""
+    min_share: float = 0.1
+    """A token is named when it makes up this share of the contexts, and at least two of them."""
+
+    async def __call__(self, evidence: Evidence) -> Explanation:
+        """The counts of `evidence` in one to three short sentences."""
+        windows = evidence.windows
+        parts = [
+            _fires_on(windows, self._named(_word(window.tokens[window.peak]) for window in windows)),
+            _comes_after(self._named(_before(window) for window in windows), len(windows)),
+            _promotes(evidence.promoted[: self.n_named]),
+        ]
+        return Explanation(
+            latent=evidence.latent,
+            explainer="tokens",
+            text=" ".join(part for part in parts if part),
+            method=METHOD,
+            n_contexts=len(windows),
+            doc_ids=frozenset(window.doc_id for window in windows),
+        )
+
+    def _named(self, words: Iterable[str]) -> list[tuple[str, int]]:
+        """Words frequent enough to name, most frequent first, ties in alphabetical order."""
+        counts = Counter(words)
+        n_words = counts.total()
+        counts.pop("", None)
+        floor = max(2, self.min_share * n_words)
+        frequent = [(word, n) for word, n in counts.items() if n >= floor]
+        return sorted(frequent, key=lambda item: (-item[1], item[0]))[: self.n_named]
+
+
+def _word(token: str) -> str:
+    """A token as it is counted: without surrounding space, in lower case; a newline is named."""
+    return "newline" if token and not token.strip(" ") and "\n" in token else token.strip().lower()
+
+
+def _before(window: Window) -> str:
+    return _word(window.tokens[window.peak - 1]) if window.peak else ""
+
+
+def _fires_on(windows: Sequence[Window], named: list[tuple[str, int]]) -> str:
+    if named:
+        covered = sum(n for _, n in named)
+        return f"Fires on {_quoted(word for word, _ in named)} ({covered} of {len(windows)} contexts)."
+    strongest = dict.fromkeys(_word(window.tokens[window.peak]) for window in windows)
+    varied = [word for word in strongest if word][:4]
+    return f"Fires on varied tokens, such as {_quoted(varied)}." if varied else "Fires on varied tokens."
+
+
+def _comes_after(named: list[tuple[str, int]], n_windows: int) -> str:
+    if not named:
+        return ""
+    return f"Comes after {_quoted(word for word, _ in named)} ({sum(n for _, n in named)} of {n_windows})."
+
+
+def _promotes(promoted: Sequence[Logit]) -> str:
+    words = [_word(logit.token) for logit in promoted]
+    shown = list(dict.fromkeys(word for word in words if word and "\ufffd" not in word))
+    return f"Promotes {_quoted(shown)}." if shown else ""
+
+
+def _quoted(words: Iterable[str]) -> str:
+    return ", ".join(f"“{word}”" for word in words)

@@ -1,0 +1,27 @@
+"""A backend that answers from a script: the fake for tests and dry runs; it opens no connection."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import final
+
+from autointerp.llm import Reply, Request
+
+
+def _echo(request: Request) -> str:
+    return request.user.strip().splitlines()[-1] if request.user.strip() else ""
+
+
+@final
+@dataclass
+class Scripted:
+    """Answers with `answer(request)`, by default the prompt's last line, and remembers what it was asked."""
+
+    answer: Callable[[Request], str] = _echo
+    requests: list[Request] = field(default_factory=list)
+
+    async def complete(self, request: Request) -> Reply:
+        """The scripted answer; tokens are counted as words."""
+        self.requests.append(request)
+        text = self.answer(request)
+        n_tokens_in = len(request.system.split()) + len(request.user.split())
+        return Reply(text=text, n_tokens_in=n_tokens_in, n_tokens_out=len(text.split()))

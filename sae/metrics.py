@@ -1,0 +1,163 @@
+"""Each metric once, streaming, in float64: FVU = Σ‖x − x_hat‖² / Σ‖x − mean(x)‖² with one mean over all rows.
+
+Other libraries' "explained variance" differ: some remove the mean error first (a constant offset is then free), some
+average a ratio per row, some centre on one scalar. Here an offset costs what it costs, and every row weighs as much as
+its variance. "Could not tell" is None. Chunks merge as in Chan, Golub & LeVeque 1979: E[x²] − E[x]² cancels.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sae.base import SAE, SparseLatents
+
+
+class StreamingFVU:
+    """Fraction of variance unexplained over all rows seen."""
+
+    def __init__(self) -> None:
+        self.n_rows = 0
+        self.residual = 0.0
+        """Σ‖x − x_hat‖²."""
+        self.total = 0.0
+        """Σ‖x − mean(x)‖²."""
+        self._mean: Tensor | None = None
+
+    def update(self, x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]) -> None:
+        """Add rows."""
+        if len(x) == 0:
+            return
+        rows = x.detach().double()
+        mean = rows.mean(dim=0)
+        residual = (rows - x_hat.detach().double()).square().sum().item()
+        self._merge(len(rows), mean, (rows - mean).square().sum().item(), residual)
+
+    def merge(self, other: "StreamingFVU") -> None:
+        """Add the rows another one has seen."""
+        if other._mean is not None:
+            self._merge(other.n_rows, other._mean, other.total, other.residual)
+
+    def value(self) -> float | None:
+        """The FVU; None before any row, and where all rows are equal."""
+        return self.residual / self.total if self.total > 0 else None
+
+    def _merge(self, n_rows: int, mean: Tensor, total: float, residual: float) -> None:
+        self._mean = torch.zeros_like(mean) if self._mean is None else self._mean
+        n_both = self.n_rows + n_rows
+        shift = mean - self._mean
+        self.total += total + shift.square().sum().item() * self.n_rows * n_rows / n_both
+        self.residual += residual
+        self._mean = self._mean + shift * (n_rows / n_both)
+        self.n_rows = n_both
+
+
+class StreamingMean:
+    """Mean of the finite values seen; what is not finite is counted apart."""
+
+    def __init__(self) -> None:
+        self.sum = 0.0
+        self.n = 0
+        self.n_undefined = 0
+
+    def update(self, values: Float[Tensor, " batch"]) -> None:
+        """Add values."""
+        finite = values[values.isfinite()].double()
+        self.sum += finite.sum().item()
+        self.n += len(finite)
+        self.n_undefined += len(values) - len(finite)
+
+    def value(self) -> float | None:
+        """The mean; None if there was no finite value."""
+        return self.sum / self.n if self.n else None
+
+
+class StreamingFiring:
+    """How often each latent is active, over all rows seen."""
+
+    def __init__(self, d_sae: int) -> None:
+        self.n_rows = 0
+        self.counts: Int[Tensor, " d_sae"] = torch.zeros(d_sae, dtype=torch.int64)
+        """Rows in which each latent is active."""
+
+    def update(self, latents: SparseLatents) -> None:
+        """Add rows."""
+        active = latents.indices[latents.values > 0]
+        self.counts += torch.bincount(active, minlength=len(self.counts)).cpu()
+        self.n_rows += len(latents.values)
+
+    def density(self) -> Float[Tensor, " d_sae"] | None:
+        """Fraction of rows in which each latent is active."""
+        return self.counts.double() / self.n_rows if self.n_rows else None
+
+    def l0(self) -> float | None:
+        """Mean number of active latents per row."""
+        return self.counts.sum().item() / self.n_rows if self.n_rows else None
+
+    def dead_fraction(self) -> float | None:
+        """Fraction of latents active in none of the rows; depends on how many rows were seen, so say so beside it."""
+        return (self.counts == 0).double().mean().item() if self.n_rows else None
+
+
+class Evaluation(NamedTuple):
+    """The metrics of one SAE on one set of rows."""
+
+    n_rows: int
+    fvu: float | None
+    """Fraction of variance unexplained."""
+    l0: float | None
+    """Mean number of active latents per row."""
+    dead_fraction: float | None
+    """Fraction of latents active in none of the rows."""
+    cosine: float | None
+    """Mean cosine between x and x_hat, over rows where both are non-zero."""
+    l2_ratio: float | None
+    """Mean ‖x_hat‖ / ‖x‖ over rows where x is non-zero: below 1 is shrinkage."""
+    counts: Int[Tensor, " d_sae"]
+    """Rows in which each latent is active."""
+
+
+@torch.no_grad()
+def evaluate(sae: SAE, batches: Iterable[Float[Tensor, "_rows d_in"]]) -> Evaluation:
+    """All metrics over all rows of `batches`, in one pass."""
+    fvu, firing, cosine, l2_ratio = StreamingFVU(), StreamingFiring(sae.cfg.d_sae), StreamingMean(), StreamingMean()
+    for x in batches:
+        x = x.to(device=sae.W_dec.device, dtype=sae.W_dec.dtype)
+        out = sae(x)
+        fvu.update(x, out.x_hat)
+        firing.update(out.latents)
+        cosine.update(row_cosine(x, out.x_hat))
+        l2_ratio.update(row_l2_ratio(x, out.x_hat))
+    return Evaluation(
+        n_rows=fvu.n_rows,
+        fvu=fvu.value(),
+        l0=firing.l0(),
+        dead_fraction=firing.dead_fraction(),
+        cosine=cosine.value(),
+        l2_ratio=l2_ratio.value(),
+        counts=firing.counts,
+    )
+
+
+def row_cosine(x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]) -> Float[Tensor, " batch"]:
+    """Cosine of each row with its reconstruction; NaN where either is zero."""
+    x, x_hat = x.double(), x_hat.double()
+    return torch.linalg.vecdot(x, x_hat) / (x.norm(dim=1) * x_hat.norm(dim=1))
+
+
+def row_l2_ratio(x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]) -> Float[Tensor, " batch"]:
+    """‖x_hat‖ / ‖x‖ of each row; NaN where x is zero."""
+    norm = x.double().norm(dim=1)
+    return torch.where(norm > 0, x_hat.double().norm(dim=1) / norm, torch.nan)
+
+
+def loss_recovered(clean: float, spliced: float, ablated: float) -> float | None:
+    """(ablated − spliced) / (ablated − clean): 1 if splicing the reconstruction in costs nothing, 0 if all.
+
+    Cross-entropies of the model as it is, with x replaced by x_hat, and with x replaced by the baseline (name it beside
+    the number: zero and mean ablation differ much). Not clipped: below 0 the SAE is worse than the baseline. None where
+    ablating costs nothing, since then there is nothing to recover.
+    """
+    return (ablated - spliced) / (ablated - clean) if ablated > clean else None

@@ -1,0 +1,89 @@
+"""Files that are either whole or absent: written beside their final name, flushed, then renamed."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from store.errors import UsageError
+
+PARTIAL = ".partial"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A scratch path beside `path`; on success it is flushed to disk and renamed to `path`, on failure removed.
+
+    Raises:
+        UsageError: the disk is full, or the folder cannot be written.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    with disk_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield scratch
+            _flush(scratch)
+            os.replace(scratch, path)
+            _flush(path.parent)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a read-only folder into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UsageError(
+                f"no space left on the disk of {path}: {shutil.disk_usage(_existing(path)).free:,} bytes are free. "
+                "Finished files were kept: make room, or choose another folder with --root, and run the command again"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise UsageError(
+                f"cannot write {path}: {error.strerror}. Choose a folder you may write with --root"
+            ) from error
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON; readers see the old file or the new one, never a part."""
+    with whole_file(path) as scratch:
+        scratch.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in `path`.
+
+    Raises:
+        UsageError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} does not exist: check the path") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid JSON ({error}): delete its folder and make it again") from error
+
+
+def remove_partials(folder: Path) -> None:
+    """Delete the scratch files that a killed process left in `folder` and below."""
+    for scratch in folder.rglob(f".*{PARTIAL}"):
+        scratch.unlink(missing_ok=True)
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,239 @@
+"""A run: a folder named by the content hash of what was asked, holding what came out and what made it."""
+
+import importlib.metadata
+import platform
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from store.errors import UsageError
+from store.files import disk_errors, read_json, remove_partials, write_json
+from store.hashing import content_hash, plain, sha256_file
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+RECORDED_PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "pyarrow", "duckdb")
+
+
+@dataclass
+class Run:
+    """One run folder; `manifest` is what `manifest.json` says."""
+
+    folder: Path
+    manifest: dict[str, Any] = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """Sixteen hex digits: the hash of kind, config and inputs."""
+        return self.manifest["id"]
+
+    @property
+    def kind(self) -> str:
+        """What the run made: `activations`, `sae`, `evaluation`, `index`, `explanations` or `scores`."""
+        return self.manifest["kind"]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration."""
+        return self.manifest["config"]
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Ids of the runs this one was made from, by kind."""
+        return self.manifest["inputs"]
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """The figures the run ended with."""
+        return self.manifest.get("results", {})
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything the run promised is on disk."""
+        return self.manifest["status"] == "finished"
+
+    @property
+    def root(self) -> Path:
+        """The folder of all runs that this one lies in."""
+        return self.folder.parent.parent
+
+    def finish(self, results: Mapping[str, Any]) -> None:
+        """Record checksums of all files and the results, and mark the run finished: the last thing written."""
+        files = {
+            path.relative_to(self.folder).as_posix(): {"n_bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and path.name != MANIFEST
+        }
+        started = datetime.fromisoformat(self.manifest["started_at"])
+        now = datetime.now(UTC)
+        self.manifest |= {
+            "status": "finished",
+            "finished_at": now.isoformat(timespec="seconds"),
+            "seconds": round((now - started).total_seconds(), 1),
+            "files": files,
+            "results": plain(results),
+        }
+        write_json(self.folder / MANIFEST, self.manifest)
+
+    def broken_files(self) -> list[str]:
+        """Names of files that are missing or whose bytes are not those recorded when the run finished."""
+        return [
+            name
+            for name, entry in self.manifest.get("files", {}).items()
+            if not (path := self.folder / name).exists() or sha256_file(path) != entry["sha256"]
+        ]
+
+
+@contextmanager
+def start_run(root: Path, kind: str, config: Any, inputs: Mapping[str, str]) -> Iterator[Run]:
+    """The run for this request: already finished, begun by a process that died, or new.
+
+    The folder is locked while the context lasts; the lock dies with its owner.
+
+    Raises:
+        UsageError: another process is making the same run, or the folder holds a run of another config.
+    """
+    request = {"kind": kind, "config": plain(config), "inputs": dict(inputs), "format_version": FORMAT_VERSION}
+    folder = root / kind / content_hash(request)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UsageError(
+            f"another process is making {kind} {folder.name} in {root}: wait for it, or choose another --root"
+        ) from error
+    try:
+        yield _open_or_begin(folder, request)
+    finally:
+        lock.release()
+
+
+def _open_or_begin(folder: Path, request: dict[str, Any]) -> Run:
+    if (folder / MANIFEST).exists():
+        run = read_run(folder)
+        if run.finished:
+            return run
+    remove_partials(folder)
+    manifest = {
+        "id": folder.name,
+        "status": "started",
+        **request,
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "made_by": provenance(),
+    }
+    write_json(folder / MANIFEST, manifest)
+    return Run(folder, manifest)
+
+
+def read_run(folder: Path) -> Run:
+    """The run in `folder`.
+
+    Raises:
+        UsageError: no run there, a format this version cannot read, or a manifest that is not this folder's.
+    """
+    if not (folder / MANIFEST).exists():
+        raise UsageError(f"{folder} is not a run: it has no {MANIFEST}. `monosem show` lists the runs there are")
+    manifest = read_json(folder / MANIFEST)
+    missing = {"id", "kind", "config", "inputs", "status", "format_version"} - set(manifest)
+    if missing:
+        raise UsageError(f"{folder / MANIFEST} lacks {', '.join(sorted(missing))}: delete {folder} and make it again")
+    if manifest["format_version"] != FORMAT_VERSION:
+        raise UsageError(
+            f"{folder} has format {manifest['format_version']}, this monosem reads {FORMAT_VERSION}: make it again"
+        )
+    request = {key: manifest[key] for key in ("kind", "config", "inputs", "format_version")}
+    if content_hash(request) != manifest["id"]:
+        raise UsageError(
+            f"{folder} holds a run of another config (its manifest was edited): delete the folder and make it again"
+        )
+    return Run(folder, manifest)
+
+
+def list_runs(root: Path, kind: str | None = None) -> list[Run]:
+    """Finished runs under `root`, oldest first."""
+    folders = root.glob(f"{kind or '*'}/*/{MANIFEST}")
+    runs = [run for path in folders if (run := read_run(path.parent)).finished]
+    return sorted(runs, key=lambda run: (run.manifest["finished_at"], (run.folder / MANIFEST).stat().st_mtime_ns))
+
+
+def find_run(root: Path, reference: str, kind: str | None = None) -> Run:
+    """The finished run that `reference` names: a folder, an id or the start of one, or `latest`.
+
+    Raises:
+        UsageError: no such run, more than one, not finished, or of another kind.
+    """
+    if (Path(reference) / MANIFEST).exists():
+        return _checked(read_run(Path(reference)), kind)
+    runs = list_runs(root, kind)
+    what = f"{kind} run" if kind else "run"
+    if reference == "latest":
+        if not runs:
+            raise UsageError(f"no finished {what} in {root}: make one first, or name its folder with --root")
+        return runs[-1]
+    matches = [run for run in runs if run.id.startswith(reference)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UsageError(f"'{reference}' names {len(matches)} runs: {', '.join(run.id for run in matches)}; give more")
+    known = ", ".join(f"{run.kind}/{run.id}" for run in runs[-8:]) or "none"
+    raise UsageError(f"no finished {what} '{reference}' in {root}: there is {known}")
+
+
+def _checked(run: Run, kind: str | None) -> Run:
+    if kind and run.kind != kind:
+        raise UsageError(f"{run.folder} is a run of kind {run.kind}, not {kind}: name a {kind} run")
+    if not run.finished:
+        raise UsageError(f"{run.folder} is not finished: run the command that makes it again, and it goes on")
+    return run
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, commit and machine, for the manifest."""
+    packages = {name: _version(name) for name in RECORDED_PACKAGES}
+    return {
+        "monosem": _version("monosem"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "machine": machine(),
+        "packages": {name: version for name, version in packages.items() if version},
+    }
+
+
+def machine() -> str:
+    """One line naming the processor, its core count and the system."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
+    names = re.findall(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {len(names) or '?'} cores, {platform.system()} {platform.machine()}"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None

@@ -1,0 +1,126 @@
+"""The feature index's tables: one Arrow schema each, the single source for writers, publisher and readers."""
+
+import pyarrow as pa
+
+LATENTS = pa.schema(
+    {
+        "latent": pa.int32(),
+        "n_fired": pa.int64(),  # tokens on which it is active
+        "n_docs": pa.int32(),  # documents with at least one such token
+        "density": pa.float64(),  # n_fired / tokens encoded
+        "mean": pa.float64(),  # of active values; so are all figures below
+        "mean_square": pa.float64(),
+        "max": pa.float32(),
+        "q50": pa.float32(),
+        "q90": pa.float32(),
+        "q99": pa.float32(),
+        "q999": pa.float32(),
+        "histogram": pa.list_(pa.int64()),  # counts in equal-width bins over (0, max]
+    }
+)
+EVENTS = pa.schema({"latent": pa.int32(), "seq": pa.int32(), "pos": pa.int32(), "value": pa.float32()})
+CONTEXTS = pa.schema(
+    {
+        "latent": pa.int32(),
+        "band": pa.string(),  # `top`, or `q1` (weakest quarter of peaks) to `q4`
+        "rank": pa.int32(),
+        "seq": pa.int32(),
+        "pos": pa.int32(),  # of the peak
+        "value": pa.float32(),  # at the peak
+        "start": pa.int32(),  # the window is positions start <= pos < stop
+        "stop": pa.int32(),
+        "doc_id": pa.int64(),
+        "weight": pa.float64(),  # peaks of the band that this context stands for
+    }
+)
+LOGITS = pa.schema(
+    {
+        "latent": pa.int32(),
+        "side": pa.string(),  # `top` or `bottom`
+        "rank": pa.int32(),
+        "token_id": pa.int32(),
+        "token": pa.string(),
+        "value": pa.float32(),
+    }
+)
+SEQUENCES = pa.schema(
+    {
+        "seq": pa.int32(),
+        "doc_id": pa.int64(),
+        "token_ids": pa.list_(pa.int32()),
+        "char_start": pa.list_(pa.int32()),  # span of each token in the document's text; -1, -1 for BOS
+        "char_end": pa.list_(pa.int32()),
+    }
+)
+DOCUMENTS = pa.schema(
+    {
+        "doc_id": pa.int64(),
+        "source": pa.string(),
+        "title": pa.string(),
+        "split": pa.string(),  # `train` or `heldout`
+        "n_tokens": pa.int64(),
+        "text": pa.large_string(),
+    }
+)
+EXPLANATIONS = pa.schema(
+    {
+        "latent": pa.int32(),
+        "explainer": pa.string(),
+        "text": pa.string(),
+        "method": pa.string(),  # who wrote it, in words for the reader
+        "n_contexts": pa.int32(),  # shown to the explainer
+        "n_docs": pa.int32(),
+        "run": pa.string(),
+    }
+)
+SCORES = pa.schema(
+    {
+        "latent": pa.int32(),
+        "explainer": pa.string(),
+        "scorer": pa.string(),
+        "arm": pa.string(),  # `explanation`, or the null `shuffled`
+        "value": pa.float64(),  # null when nothing could be judged
+        "ci_low": pa.float64(),
+        "ci_high": pa.float64(),
+        "chance": pa.float64(),
+        "n_judged": pa.int32(),
+        "n_unparsed": pa.int32(),
+        "n_docs": pa.int32(),
+        "n_docs_shared": pa.int32(),  # with the contexts the explainer saw: 0, or the score is refused
+        "run": pa.string(),
+    }
+)
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "latents": LATENTS,
+    "events": EVENTS,
+    "contexts": CONTEXTS,
+    "logits": LOGITS,
+    "sequences": SEQUENCES,
+    "documents": DOCUMENTS,
+    "explanations": EXPLANATIONS,
+    "scores": SCORES,
+}
+
+FEATURES_VIEW = """
+CREATE VIEW features AS
+WITH promoted AS (
+    SELECT latent, string_agg(token, ' ' ORDER BY rank) AS promotes
+    FROM logits WHERE side = 'top' AND rank < 5 GROUP BY latent
+), explained AS (
+    SELECT latent, text AS explanation, explainer FROM explanations JOIN runs ON runs.id = run
+    QUALIFY row_number() OVER (PARTITION BY latent ORDER BY finished_at DESC, run) = 1
+), scored AS (
+    SELECT latent, run, scorer, value AS score, ci_low, ci_high FROM scores JOIN runs ON runs.id = run
+    WHERE arm = 'explanation'
+    QUALIFY row_number() OVER (PARTITION BY latent ORDER BY finished_at DESC, run, scorer) = 1
+), nulls AS (
+    SELECT latent, run, scorer, value AS null_score FROM scores WHERE arm = 'shuffled'
+)
+SELECT l.latent, l.density, l.n_fired, l.n_docs, l.max, l.q50, l.mean, e.explanation, e.explainer,
+       s.score, s.ci_low, s.ci_high, n.null_score, s.score - n.null_score AS score_minus_null, p.promotes
+FROM latents l
+LEFT JOIN promoted p USING (latent) LEFT JOIN explained e USING (latent)
+LEFT JOIN scored s USING (latent)
+LEFT JOIN nulls n ON n.latent = s.latent AND n.run = s.run AND n.scorer = s.scorer
+"""

@@ -1,0 +1,187 @@
+"""Drives a served dashboard in real Chromium, the way a person would, and keeps a screenshot of every step."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PAGE_LOAD_MS = 30_000
+MODEL_MS = 240_000
+"""Loading a model and running it, on a slow machine."""
+TEXT = "The harbour <b>was</b> quiet,\nand nobody spoke."
+TALLEST = 4000
+NARROW = {"width": 420, "height": 900}
+
+
+def drive_dashboard(base_url: str, artifacts: Path, latent: int) -> None:
+    """Go through every page and every live box.
+
+    Args:
+        base_url: of a dashboard that is being served.
+        artifacts: folder for the screenshots.
+        latent: an alive latent to open, test and steer.
+    """
+    artifacts.mkdir(parents=True, exist_ok=True)
+    with _page() as page:
+        for number, (name, step) in enumerate(STEPS.items()):
+            step(page, base_url, latent)
+            _check(page)
+            _screenshot(page, artifacts / f"{number}-{name}.png")
+
+
+@contextmanager
+def _page() -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        try:
+            page = browser.new_page(viewport={"width": 1400, "height": 1000}, color_scheme="light")
+            page.set_default_timeout(PAGE_LOAD_MS)
+            yield page
+        finally:
+            browser.close()
+
+
+def _check(page: Page) -> None:
+    """No traceback on the page, and nothing that came with a text has run."""
+    expect(page.get_by_test_id("stException")).to_have_count(0)
+    assert page.evaluate("window.pwned") is None, "a script from a corpus ran in the page"
+
+
+def _screenshot(page: Page, path: Path) -> None:
+    """The whole page: it scrolls inside the window, so the window grows to its height."""
+    size = page.viewport_size
+    assert size is not None
+    height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+    page.set_viewport_size({"width": size["width"], "height": max(size["height"], min(height, TALLEST))})
+    page.screenshot(path=path)
+    page.set_viewport_size(size)
+
+
+def _settled(page: Page) -> None:
+    """Wait until the server has finished the run and the page shows all of it."""
+    expect(page.get_by_test_id("stSkeleton")).to_have_count(0)
+    expect(page.locator("[data-testid=stApp][data-test-script-state=running]")).to_have_count(0, timeout=MODEL_MS)
+
+
+def _visit(page: Page, url: str, title: str) -> None:
+    page.goto(url)
+    expect(page.get_by_role("heading", name=title, level=1, exact=True)).to_be_visible(timeout=PAGE_LOAD_MS)
+    _settled(page)
+
+
+def home(page: Page, base_url: str, latent: int) -> None:
+    """The overview shows its figures."""
+    _visit(page, base_url, "Feature index")
+    expect(page.get_by_test_id("stMetric").filter(has_text="Alive")).to_be_visible()
+    expect(page.get_by_test_id("stPlotlyChart")).to_be_visible()
+
+
+def features(page: Page, base_url: str, latent: int) -> None:
+    """The table is filtered, and the filter is in the URL."""
+    page.get_by_role("link", name="Browse the features").click()
+    expect(page.get_by_role("heading", name="Features", level=1, exact=True)).to_be_visible()
+    expect(page.get_by_test_id("stDataFrame")).to_be_visible()
+    box = page.get_by_label("Explanation or promoted token contains")
+    box.fill("no explanation contains this")
+    box.press("Enter")
+    expect(page.get_by_text("No latent passes these filters.")).to_be_visible()
+    assert "q=no" in page.url
+    box.fill("")
+    box.press("Enter")
+    expect(page.get_by_test_id("stDataFrame")).to_be_visible()
+    _settled(page)
+
+
+def row(page: Page, base_url: str, latent: int) -> None:
+    """A click on a row opens a feature."""
+    # The table is drawn on a canvas: the second row is 35 pixels high below a header of the same height.
+    page.locator(".stDataFrameGlideDataEditor").first.click(position={"x": 260, "y": 52})
+    expect(page.get_by_role("heading", name="Latent")).to_be_visible()
+    _settled(page)
+
+
+def feature(page: Page, base_url: str, latent: int) -> None:
+    """A feature opens by its URL, and a token under the pointer tells its activation."""
+    _visit(page, f"{base_url}/feature?latent={latent}", f"Latent {latent}")
+    token = page.locator(".ms-context mark").first
+    token.scroll_into_view_if_needed()
+    token.hover()
+    assert float(token.get_attribute("data-value") or "nan") > 0
+    shown = token.evaluate("element => getComputedStyle(element, '::after').content")
+    assert shown.strip('"') == token.get_attribute("data-value"), f"the pointer over a token shows {shown}"
+
+
+def live_text(page: Page, base_url: str, latent: int) -> None:
+    """A text of one's own is run and read back as it was typed."""
+    page.get_by_label("Text to run through the model").fill(TEXT)
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.get_by_text("Active on")).to_be_visible(timeout=MODEL_MS)
+    _reads_as_typed(page)
+
+
+def _reads_as_typed(page: Page) -> None:
+    # A space that is a token of its own, and active, is shown as a dot.
+    shown = page.locator(".ms > .ms-text").first.inner_text().replace("·", " ")
+    assert "harbour <b>was</b> quiet,⏎and nobody spoke." in shown, shown
+
+
+def steering(page: Page, base_url: str, latent: int) -> None:
+    """Two texts are generated from one seed, and the clamp made them differ."""
+    page.get_by_role("button", name="Generate both").click()
+    expect(page.get_by_text("clamped to")).to_be_visible(timeout=MODEL_MS)
+    clean, steered = (page.locator(".ms-columns .ms-text").nth(side).inner_text() for side in (0, 1))
+    assert clean.strip(), "the model continued the prompt with nothing"
+    assert clean != steered, "the clamp changed nothing"
+    expect(page.get_by_text("Active on")).to_be_visible()
+
+
+def next_latent(page: Page, base_url: str, latent: int) -> None:
+    """The next button opens the next latent, and the tested text is still there."""
+    page.get_by_role("button", name="Next", exact=True).click()
+    expect(page.get_by_role("heading", name=f"Latent {latent + 1}", exact=True)).to_be_visible()
+    _settled(page)
+    assert f"latent={latent + 1}" in page.url
+    expect(page.get_by_text("Active on")).to_be_visible()
+
+
+def lab(page: Page, base_url: str, latent: int) -> None:
+    """The lab ranks latents on a text, and a click opens one."""
+    _visit(page, f"{base_url}/lab", "Lab")
+    page.get_by_label("Text", exact=True).fill(TEXT)
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.get_by_test_id("stDataFrame")).to_be_visible(timeout=MODEL_MS)
+    _reads_as_typed(page)
+    _settled(page)
+
+
+def narrow(page: Page, base_url: str, latent: int) -> None:
+    """A telephone's width shows a feature without scrolling sideways."""
+    page.set_viewport_size(NARROW)  # pyright: ignore[reportArgumentType]
+    _visit(page, f"{base_url}/feature?latent={latent}", f"Latent {latent}")
+    overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    assert overflow <= 0, f"the page is {overflow} pixels too wide"
+
+
+STEPS = {
+    "home": home,
+    "features": features,
+    "row": row,
+    "feature": feature,
+    "live-text": live_text,
+    "steering": steering,
+    "next": next_latent,
+    "lab": lab,
+    "narrow": narrow,
+}

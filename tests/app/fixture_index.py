@@ -1,0 +1,211 @@
+"""A whole small workbench on disk: 30 latents over three documents, one of them hostile, and a tiny model to run."""
+
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sae import checkpoint
+from sae.topk import TopK, TopKConfig
+from store.index import publish, write_part
+from store.run import Run, start_run
+from store.tables import SCHEMAS
+
+D_SAE, D_IN, N_BINS = 30, 32, 20
+DEAD = (7, 29)
+SCORED, UNJUDGED, UNSCORED, HOSTILE = 3, 4, 5, 6
+"""Latents by the state of their explanation; all others have none."""
+HOOK_POINT = "blocks.0.hook_resid_post"
+EVIL = '<script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
+EVIL_MARKDOWN = f"**not bold** $x$ [link](javascript:alert(1)) :red[no] {EVIL}"
+DOCUMENTS = (
+    ("prose", "A quiet harbour", "The boats came in before dawn. " * 12 + "\n\nNobody spoke, and the tide turned."),
+    ("code", "sort.py", "def sort(items):\n\tif not items:\n        return []\n    return sorted(items)\n" * 5),
+    ("a&b", EVIL, f"<b>bold</b> <|im_start|> \"quoted\" 'single' {EVIL} שלום \u202eabc 👩‍👩‍👧 naïve\n" * 6),
+)
+
+
+def build_workbench(root: Path, *, explained: bool = True) -> Run:
+    """Runs of every kind that the workbench opens, under `root`; the index run is returned."""
+    tokens = [_tokens(text) for _, _, text in DOCUMENTS]
+    activations = _activations_run(root, tokens)
+    sae = _sae_run(root, activations)
+    _finish(root, "evaluation", {"sae": sae.id, "activations": activations.id}, EVALUATION)
+    with start_run(root, "index", {"made": "by hand"}, {"sae": sae.id, "activations": activations.id}) as index:
+        for table, columns in _index_parts(tokens).items():
+            write_part(index.folder, table, columns)
+        index.finish({"n_latents": D_SAE})
+    if explained:
+        _write_explanations(root, index)
+    publish(index, activations)
+    return index
+
+
+EVALUATION = {
+    "fvu": 0.2137,
+    "l0": 8.0,
+    "n_dead": len(DEAD),
+    "n_dead_of": D_SAE,
+    "loss_recovered": None,
+    "heldout": {"normal": {"n_rows": 120, "fvu": 0.2137}, "sink": {"n_rows": 3, "fvu": None}},
+}
+
+
+def _tokens(text: str) -> list[tuple[int, int]]:
+    """Spans of words with the space before them, after one for BOS."""
+    return [(-1, -1), *(match.span() for match in re.finditer(r" ?\S+|\s", text))]
+
+
+def _activations_run(root: Path, tokens: list[list[tuple[int, int]]]) -> Run:
+    with start_run(root, "activations", {"harvest": {"model": "tiny"}}, {}) as run:
+        documents = [
+            {"doc_id": i, "source": source, "title": title, "split": "train", "n_tokens": len(tokens[i]), "text": text}
+            for i, (source, title, text) in enumerate(DOCUMENTS)
+        ]
+        sequences = [
+            {
+                "seq": i,
+                "doc_id": i,
+                "token_ids": list(range(len(spans))),
+                "char_start": [start for start, _ in spans],
+                "char_end": [stop for _, stop in spans],
+            }
+            for i, spans in enumerate(tokens)
+        ]
+        (run.folder / "tokens").mkdir()
+        for path, table, rows in (
+            ("documents.parquet", "documents", documents),
+            ("tokens/tokens.parquet", "sequences", sequences),
+        ):
+            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[table]), run.folder / path)
+        run.finish({"hook_points": {HOOK_POINT: {"sink_norm": 1e6}}})
+    return run
+
+
+def _sae_run(root: Path, activations: Run) -> Run:
+    config = {"sae": {"d_sae": D_SAE, "d_in": D_IN, "k": 8}, "hook_point": HOOK_POINT}
+    with start_run(root, "sae", config, {"activations": activations.id}) as run:
+        checkpoint.save(run.folder, TopK(TopKConfig(**config["sae"])))
+        run.finish({})
+    return run
+
+
+def _finish(root: Path, kind: str, inputs: dict[str, str], results: dict[str, Any]) -> None:
+    with start_run(root, kind, {}, inputs) as run:
+        run.finish(results)
+
+
+def _index_parts(tokens: list[list[tuple[int, int]]]) -> dict[str, dict[str, list[Any]]]:
+    random = np.random.default_rng(0)
+    rows: dict[str, list[dict[str, Any]]] = {"latents": [], "events": [], "contexts": [], "logits": []}
+    for latent in range(D_SAE):
+        share = 0.0 if latent in DEAD else 10 ** random.uniform(-1.8, -0.3)
+        events = [
+            {"latent": latent, "seq": seq, "pos": pos, "value": float(random.exponential(3.0) + 0.1)}
+            for seq, spans in enumerate(tokens)
+            for pos in range(1, len(spans))
+            # The first latents fire on the hostile document for certain.
+            if random.random() < share or (latent == SCORED and seq == 2 and pos < 20)
+        ]
+        rows["events"] += events
+        rows["latents"].append(_latent_row(latent, events, sum(map(len, tokens))))
+        rows["contexts"] += _context_rows(events, tokens)
+        rows["logits"] += _logit_rows(latent)
+    return {
+        table: {name: [row[name] for row in found] for name in SCHEMAS[table].names} for table, found in rows.items()
+    }
+
+
+def _latent_row(latent: int, events: list[dict[str, Any]], n_tokens: int) -> dict[str, Any]:
+    values = np.array([event["value"] for event in events])
+    largest = float(values.max(initial=0.0))
+    quantiles = np.quantile(values, [0.5, 0.9, 0.99, 0.999]) if len(values) else np.zeros(4)
+    return {
+        "latent": latent,
+        "n_fired": len(values),
+        "n_docs": len({event["seq"] for event in events}),
+        "density": len(values) / n_tokens,
+        "mean": float(values.mean()) if len(values) else 0.0,
+        "mean_square": float((values**2).mean()) if len(values) else 0.0,
+        "max": largest,
+        **dict(zip(("q50", "q90", "q99", "q999"), quantiles.tolist(), strict=True)),
+        "histogram": np.histogram(values, N_BINS, (0, largest or 1))[0].tolist(),
+    }
+
+
+def _context_rows(events: list[dict[str, Any]], tokens: list[list[tuple[int, int]]]) -> list[dict[str, Any]]:
+    strongest = sorted(events, key=lambda event: -event["value"])
+    edges = np.linspace(0, len(strongest), 5).astype(int)
+    quarters = [strongest[start:stop][:3] for start, stop in pairwise(edges)]
+    bands = {"top": strongest[:6], **dict(zip(("q4", "q3", "q2", "q1"), quarters, strict=True))}
+    return [
+        event
+        | {
+            "band": band,
+            "rank": rank,
+            "start": max(event["pos"] - 15, 0),
+            "stop": min(event["pos"] + 12, len(tokens[event["seq"]])),
+            "doc_id": event["seq"],
+            "weight": 1.0,
+        }
+        for band, chosen in bands.items()
+        for rank, event in enumerate(chosen)
+    ]
+
+
+def _logit_rows(latent: int) -> list[dict[str, Any]]:
+    sides = {"top": [" harbour", "<b>", "\n", " tide", f" word{latent}", " 50%"], "bottom": ["</s>", " the", "&amp;"]}
+    return [
+        {
+            "latent": latent,
+            "side": side,
+            "rank": rank,
+            "token_id": rank,
+            "token": token,
+            "value": sign * (2.0 - rank / 4),
+        }
+        for (side, words), sign in zip(sides.items(), (1, -1), strict=True)
+        for rank, token in enumerate(words)
+    ]
+
+
+def _write_explanations(root: Path, index: Run) -> None:
+    texts = {
+        SCORED: "fires on boats and harbours",
+        UNJUDGED: "fires at dawn",
+        UNSCORED: "fires on sorted lists",
+        HOSTILE: EVIL_MARKDOWN,
+    }
+    rows = [
+        {"latent": latent, "explainer": "tokens", "text": text, "method": "counts", "n_contexts": 12, "n_docs": 2}
+        for latent, text in texts.items()
+    ]
+    explanations = _write_run(root, "explanations", rows, {"index": index.id})
+    shared = {"explainer": "tokens", "scorer": "embedding", "chance": 0.5, "n_docs": 4, "n_docs_shared": 0}
+    judged = {"n_judged": 40, "n_unparsed": 0}
+    scores = [
+        {"latent": SCORED, "arm": "explanation", "value": 0.83, "ci_low": 0.71, "ci_high": 0.93, **judged, **shared},
+        {"latent": SCORED, "arm": "shuffled", "value": 0.52, "ci_low": 0.38, "ci_high": 0.66, **judged, **shared},
+        {
+            "latent": UNJUDGED,
+            "arm": "explanation",
+            **dict.fromkeys(("value", "ci_low", "ci_high")),
+            "n_judged": 0,
+            "n_unparsed": 12,
+            **shared,
+        },
+    ]
+    _write_run(root, "scores", scores, {"index": index.id, "explanations": explanations.id})
+
+
+def _write_run(root: Path, table: str, rows: list[dict[str, Any]], inputs: dict[str, str]) -> Run:
+    with start_run(root, table, {}, inputs) as run:
+        names = [name for name in SCHEMAS[table].names if name != "run"]
+        columns = {name: [row[name] for row in rows] for name in names}
+        write_part(run.folder, table, {**columns, "run": [run.id] * len(rows)})
+        run.finish({})
+    return run
