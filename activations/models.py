@@ -1,6 +1,7 @@
 """Models by reference: the tiny one, a wheel's GGUF, a hub id, a local folder or GGUF file."""
 
 import shutil
+import struct
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,7 @@ def _convert(gguf: Path, target: Path) -> None:
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, struct.error) as error:
         raise UsageError(f"{gguf} cannot be read as a GGUF language model ({error}): check the file") from error
     # The loaded config still says "quantized", which forbids saving: the weights move into a clean one.
     settings = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}

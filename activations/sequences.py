@@ -97,7 +97,7 @@ def tokenize(tokenizer: Tokenizer, sources: list[Source], cfg: TextConfig, n_ctx
             break
     if len(documents) < 2:
         raise UsageError(f"{len(documents)} usable document(s): at least 2 are needed, one of them to hold out")
-    return TokenizedText(tuple(documents), _held_out(documents, cfg), tuple(sequences))
+    return TokenizedText(tuple(documents), _held_out(documents, sequences, cfg), tuple(sequences))
 
 
 def _encoded(tokenizer: Tokenizer, sources: list[Source], cfg: TextConfig) -> Iterator[tuple[Document, Encoding]]:
@@ -132,15 +132,23 @@ def _cut(tokenizer: Tokenizer, encoding: Encoding, n_ctx: int) -> list[Piece]:
     return [piece for piece in pieces if len(piece[0]) > 1]
 
 
-def _held_out(documents: Sequence[Document], cfg: TextConfig) -> tuple[bool, ...]:
-    """Held out by the hash of a document's text, so that the same text is never on both sides."""
+def _held_out(documents: Sequence[Document], sequences: Sequence[TokenSequence], cfg: TextConfig) -> tuple[bool, ...]:
+    """Documents in the order of their texts' hashes, until they make up the share: one text is never on both sides."""
     ranks = [
         hashlib.sha256(f"{cfg.document_seed}\0{document.text}".encode("utf-8", "replace")).hexdigest()
         for document in documents
     ]
-    n_heldout = min(max(1, round(cfg.heldout * len(documents))), len(documents) - 1)
-    limit = sorted(set(ranks))[min(n_heldout, len(set(ranks)) - 1)]
-    return tuple(rank < limit for rank in ranks)
+    size: dict[str, int] = dict.fromkeys(sorted(ranks), 0)
+    for sequence in sequences:
+        size[ranks[sequence.doc_id]] += len(sequence)
+    wanted = cfg.heldout * sum(size.values())
+    held: set[str] = set()
+    for rank in list(size)[:-1]:
+        held.add(rank)
+        wanted -= size[rank]
+        if wanted <= 0:
+            break
+    return tuple(rank in held for rank in ranks)
 
 
 @dataclass(frozen=True)

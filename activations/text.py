@@ -46,7 +46,7 @@ class TextConfig:
     max_doc_tokens: int = 1024
     """Take at most this many tokens from the start of each document, so that no long one dominates."""
     heldout: float = 0.1
-    """Share of documents kept out of training, chosen by document before anything is trained."""
+    """Share of tokens kept out of training, in whole documents chosen before anything is trained."""
     document_seed: int = 0
     """Order and choice of documents."""
 

@@ -1,13 +1,17 @@
 """What every command's arguments share: parsing a dataclass, and which folder the runs are in."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from store.errors import UsageError
+
 T = TypeVar("T")
+C = TypeVar("C")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,3 +30,36 @@ def parse(args_cls: type[T], command: str, arguments: Sequence[str]) -> T:
         args=list(arguments),
         config=(tyro.conf.OmitArgPrefixes,),
     )
+
+
+def unchecked(config_cls: type, hidden: Sequence[str] = (), **defaults: Any) -> Any:
+    """A twin of a config for parsing, with defaults of its own and without its checks: `checked` runs those.
+
+    Args:
+        config_cls: a frozen dataclass.
+        hidden: int fields that are not asked for, because the command knows them only later.
+        defaults: by field name.
+    """
+    annotations: dict[str, Any] = {f.name: f.type for f in dataclasses.fields(config_cls) if f.name in defaults}  # type: ignore[arg-type]
+    annotations |= dict.fromkeys(hidden, Annotated[int, tyro.conf.Suppress])
+    fields = {
+        "__annotations__": annotations,
+        "__doc__": config_cls.__doc__,
+        "__module__": config_cls.__module__,
+        "__post_init__": lambda self: None,
+        **defaults,
+    }
+    return dataclass(frozen=True, kw_only=True)(type(config_cls.__name__, (config_cls,), fields))
+
+
+def checked(config_cls: type[C], asked: Any, **known: Any) -> C:
+    """The config itself, from what was asked and what is known by now.
+
+    Raises:
+        UsageError: a setting that the config does not allow, in the config's own words.
+    """
+    settings = {f.name: getattr(asked, f.name) for f in dataclasses.fields(config_cls)}  # type: ignore[arg-type]
+    try:
+        return config_cls(**settings | known)
+    except ValueError as error:
+        raise UsageError(str(error)) from error

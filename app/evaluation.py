@@ -32,7 +32,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 class EvaluateConfig:
     """How much to evaluate on."""
 
-    n_sequences: int = 48
+    n_sequences: int = 40
     """Held-out sequences run through the whole model for cross-entropy; all of them if there are fewer."""
     seed: int = 0
     """Which sequences."""

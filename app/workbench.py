@@ -83,7 +83,7 @@ class Workbench:
         self.sae_run = find_run(run.root, run.inputs["sae"], "sae")
         self.activations_run = find_run(run.root, run.inputs["activations"], "activations")
         self.index = FeatureIndex(run.folder)
-        self._busy = threading.Lock()
+        self._busy = threading.RLock()
 
     @classmethod
     def open(cls, root: Path | str = "runs", index: str = "latest") -> "Workbench":

@@ -182,7 +182,7 @@ def _resolve_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download  # heavy, and needed only for hub references
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    # Weights as safetensors only: a pickle can run code.
+    # Weights as safetensors only: other formats can run code.
     wanted = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))

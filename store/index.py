@@ -157,7 +157,8 @@ class FeatureIndex:
         try:
             return self._cursor().execute(query, parameters).df()
         except duckdb.Error as error:
-            raise UsageError(f"the query cannot be answered: {error}") from error
+            # DuckDB says the cause first and then draws where: the cause is what fits one line.
+            raise UsageError(f"the query cannot be answered: {str(error).splitlines()[0]}") from error
 
     def arrow(self, query: str, parameters: Sequence[Any] | None = None) -> pa.Table:
         """Rows of a read-only query as an Arrow table: list columns stay lists and missing values stay missing."""

@@ -2,17 +2,15 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any
-
-import tyro
+from dataclasses import dataclass
+from typing import Any
 
 from activations.reader import Activations
-from app.arguments import RootArgs, parse
+from app.arguments import RootArgs, checked, parse, unchecked
 from app.cli import choose
 from app.log import progress
 from app.summary import print_run
-from app.training import TrainJob, train_sae, variant_config
+from app.training import TrainJob, train_sae
 from sae import VARIANTS
 from sae.train import TrainConfig
 from store.run import find_run
@@ -35,7 +33,6 @@ class Args(RootArgs):
     """Rows per step."""
     order_seed: int = 0
     """Order of the rows."""
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(n_steps=700))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -47,11 +44,10 @@ def main(arguments: Sequence[str]) -> None:
     args = parse(_args_with(variant), f"train {variant}", arguments[1:])
     activations_run = find_run(args.root, args.activations, "activations")
     activations = Activations(activations_run, args.hook_point)
-    settings = {f.name: getattr(args.sae, f.name) for f in dataclasses.fields(args.sae)}
     job = TrainJob(
         variant=variant,
-        sae=variant_config(variant, activations.d_in, settings),
-        train=args.train,
+        sae=checked(VARIANTS[variant].config_cls, args.sae, d_in=activations.d_in),
+        train=checked(TrainConfig, args.train),
         hook_point=activations.hook_point,
         classes=args.classes,
         batch_size=args.batch_size,
@@ -62,21 +58,12 @@ def main(arguments: Sequence[str]) -> None:
 
 def _args_with(variant: str) -> Any:
     """`Args` with the variant's own settings; its input width comes from the activations, so it is not asked for."""
-    config_cls = VARIANTS[variant].config_cls
-    fields: dict[str, Any] = {
-        "__annotations__": {"d_in": Annotated[int, tyro.conf.Suppress], "d_sae": int},
-        "__doc__": config_cls.__doc__,
-        "__module__": config_cls.__module__,
-        "d_in": 1,
-        "d_sae": 4608,
-        "__post_init__": lambda self: None,  # checked once the real width is known
+    asked: dict[str, Any] = {
+        "train": unchecked(TrainConfig, n_steps=700),
+        "sae": unchecked(VARIANTS[variant].config_cls, hidden=("d_in",), d_in=1, d_sae=4608),
     }
-    asked: Any = dataclass(frozen=True, kw_only=True)(type(config_cls.__name__, (config_cls,), fields))
-    return dataclasses.make_dataclass(
-        "Args",
-        [("sae", asked, dataclasses.field(default_factory=asked))],
-        bases=(Args,),
-        namespace={"__doc__": Args.__doc__},
-        frozen=True,
-        kw_only=True,
-    )
+    fields: list[Any] = [
+        (name, config_cls, dataclasses.field(default_factory=config_cls)) for name, config_cls in asked.items()
+    ]
+    namespace = {"__doc__": Args.__doc__}
+    return dataclasses.make_dataclass("Args", fields, bases=(Args,), namespace=namespace, frozen=True, kw_only=True)

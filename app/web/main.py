@@ -11,7 +11,8 @@ STYLE = """<style>
 .stMainBlockContainer [data-testid=stMetricValue]{font-size:1.5rem}
 </style>"""
 
-st.set_page_config(page_title="monosem", page_icon=":material/blur_on:", layout="wide")
+# An emoji, for Streamlit fetches a :material: page icon from Google.
+st.set_page_config(page_title="monosem", page_icon="🔬", layout="wide")
 st.html(STYLE)
 page = st.navigation(
     [

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from playwright.sync_api import Page, expect, sync_playwright
 
@@ -35,10 +36,17 @@ def drive_dashboard(base_url: str, artifacts: Path, latent: int) -> None:
     """
     artifacts.mkdir(parents=True, exist_ok=True)
     with _page() as page:
+        elsewhere: list[str] = []
+        page.on("request", lambda request: elsewhere.append(request.url) if _leaves(request.url, base_url) else None)
         for number, (name, step) in enumerate(STEPS.items()):
             step(page, base_url, latent)
             _check(page)
             _screenshot(page, artifacts / f"{number}-{name}.png")
+        assert not elsewhere, f"the dashboard fetched from elsewhere: {elsewhere[:3]}"
+
+
+def _leaves(url: str, base_url: str) -> bool:
+    return url.startswith("http") and urlsplit(url).netloc != urlsplit(base_url).netloc
 
 
 @contextmanager
@@ -71,7 +79,8 @@ def _screenshot(page: Page, path: Path) -> None:
 
 def _settled(page: Page) -> None:
     """Wait until the server has finished the run and the page shows all of it."""
-    expect(page.get_by_test_id("stSkeleton")).to_have_count(0)
+    # Widgets come as scripts of their own, and grey boxes stand for them until then.
+    page.wait_for_load_state("networkidle")
     expect(page.locator("[data-testid=stApp][data-test-script-state=running]")).to_have_count(0, timeout=MODEL_MS)
 
 

@@ -19,6 +19,8 @@ D_SAE, D_IN, N_BINS = 30, 32, 20
 DEAD = (7, 29)
 SCORED, UNJUDGED, UNSCORED, HOSTILE = 3, 4, 5, 6
 """Latents by the state of their explanation; all others have none."""
+PERCENT = 9
+"""The one latent that promotes a token with a percent sign, which SQL patterns would take for anything."""
 HOOK_POINT = "blocks.0.hook_resid_post"
 EVIL = '<script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
 EVIL_MARKDOWN = f"**not bold** $x$ [link](javascript:alert(1)) :red[no] {EVIL}"
@@ -158,7 +160,8 @@ def _context_rows(events: list[dict[str, Any]], tokens: list[list[tuple[int, int
 
 
 def _logit_rows(latent: int) -> list[dict[str, Any]]:
-    sides = {"top": [" harbour", "<b>", "\n", " tide", f" word{latent}", " 50%"], "bottom": ["</s>", " the", "&amp;"]}
+    fourth = " 50%" if latent == PERCENT else " tide"
+    sides = {"top": [" harbour", "<b>", "\n", fourth, f" word{latent}"], "bottom": ["</s>", " the", "&amp;"]}
     return [
         {
             "latent": latent,

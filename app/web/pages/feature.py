@@ -26,8 +26,8 @@ from app.web.state import MAX_TEXT, MODEL_SPINNER, inspect_box, usage_errors, wo
 from app.workbench import Inspection, Workbench
 from store.latents import LatentPage, Window
 
-STRENGTHS = (-4.0, 8.0)
-DEFAULT_STRENGTH = 3.0
+STRENGTHS = (-2.0, 4.0)
+DEFAULT_STRENGTH = 1.0
 MAX_TOKENS = 200
 LARGEST_SEED = 2**31 - 1
 
@@ -135,7 +135,7 @@ def steering_form(page: LatentPage) -> dict[str, Any] | None:
             0.25,
             key="steer_strength",
             help=f"Clamps the latent to this many times {number(page.statistics['q999'])}. 0 ablates it; below 0 "
-            "pushes the other way. Far above 1 the text tends to fall apart.",
+            "pushes the other way. Well above 1 the text tends to fall apart.",
         )
         tokens, temperature, seed = st.columns(3)
         asked = {

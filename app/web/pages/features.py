@@ -134,7 +134,9 @@ if n_rows == 0:
     st.info("No latent passes these filters.")
     st.stop()
 caption, pager = st.columns([2, 3], vertical_alignment="center")
-caption.caption(f"{n_rows:,} latents. Click a row to open the feature. – is not explained, or not scored.")
+caption.caption(
+    f"{n_rows:,} latent{'s' * (n_rows != 1)}. Click a row to open the feature. – is not explained, or not scored."
+)
 with pager:
     # A key of its own for each filter, so that a new filter starts on its first page.
     page = st.pagination(n_pages, key=f"page {where} {parameters} {order}") if n_pages > 1 else 1

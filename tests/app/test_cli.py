@@ -1,0 +1,223 @@
+"""The command line: instant help, one line for what a person can fix, every command alone."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from app.cli import COMMANDS, main
+from store.run import find_run, list_runs
+
+REPO = Path(__file__).parents[2]
+
+
+def monosem(*arguments: str, timeout: float = 120, **options) -> subprocess.CompletedProcess:
+    """The installed console script in a process of its own."""
+    command = [str(Path(sys.executable).with_name("monosem")), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **options)
+
+
+def error_of(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    """The one line that a failing command prints, run in this process."""
+    assert main(arguments) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("error: ")
+    assert "Traceback" not in "".join(lines)
+    return lines[-1]
+
+
+def test_help_is_instant_and_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom app.cli import main\nassert main(['--help']) == 0\n"
+        "heavy = {'torch', 'transformers', 'duckdb', 'streamlit', 'pandas', 'numpy', 'tyro'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPO, capture_output=True)
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        assert monosem("--help").returncode == 0
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 1.0
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_with_an_example(name: str, capsys: pytest.CaptureFixture):
+    with contextlib.suppress(SystemExit):
+        main([name, "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"Example: monosem {name}" in printed
+
+
+def test_every_command_file_is_in_the_table():
+    files = {path.stem for path in (REPO / "app" / "commands").glob("*.py")} - {"__init__"}
+    assert files == set(COMMANDS)
+
+
+def test_the_stages_work_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixture):
+    root = ["--root", str(tmp_path)]
+    stages = [
+        "harvest --model tiny --hook-points blocks.1.hook_resid_post --corpus stories",
+        "train topk --d-sae 48 --k 4 --n-steps 20 --batch-size 64",
+        "evaluate --n-sequences 2",
+        "index",
+        "explain --n-latents 3 --min-contexts 2 --min-docs 2 --max-density 0.9",
+        "score --embedder hashed",
+    ]
+    for stage in stages:
+        assert main([*stage.split(), *root]) == 0
+    assert [run.kind for run in list_runs(tmp_path)] == [
+        "activations", "sae", "evaluation", "index", "explanations", "scores",
+    ]  # fmt: skip
+    capsys.readouterr()
+    assert main(["show", *root]) == 0
+    assert len(capsys.readouterr().out.strip().splitlines()) == 6
+    sae = find_run(tmp_path, "latest", "sae")
+    assert main(["show", sae.id[:6], *root, "--verify"]) == 0
+    printed = capsys.readouterr().out
+    for expected in (
+        "made from:",
+        "activations:",
+        "d_sae: 48",
+        "torch:",
+        "used by: evaluation",
+        "fvu:",
+        "as they were",
+    ):
+        assert expected in printed
+    query = "select latent, n_fired from latents order by n_fired desc limit 2"
+    assert main(["sql", query, *root, "--format", "json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [set(row) for row in rows] == [{"latent", "n_fired"}] * 2
+
+
+def test_a_damaged_run_is_named_by_verify(tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    shutil.copytree(tiny_root, tmp_path / "runs")
+    run = find_run(tmp_path / "runs", "latest", "sae")
+    data = bytearray((run.folder / "sae.safetensors").read_bytes())
+    data[-1] ^= 1
+    (run.folder / "sae.safetensors").write_bytes(data)
+    assert "sae.safetensors" in error_of(capsys, "show", run.id, "--root", str(tmp_path / "runs"), "--verify")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["hrvest"], "did you mean 'harvest'?"),
+        (["harvest", "--model", "gtp2"], "no model 'gtp2'"),
+        (["harvest", "--model", "tiny", "--corpus", "nope.txt"], "nope.txt does not exist"),
+        (["harvest", "--model", "tiny", "--corpus", "EMPTY"], "there is no text in"),
+        (
+            ["harvest", "--model", "tiny", "--corpus", "stories", "--hook-points", "blocks.1.resid"],
+            "the nearest are blocks.",
+        ),
+        (["harvest", "--model", "tiny", "--corpus", "stories", "--heldout", "2"], "heldout=2.0 is not between 0 and 1"),
+        (["train", "topk", "--k", "65", "--d-sae", "64"], "k=65 exceeds d_sae=64: choose k <= d_sae"),
+        (["train", "topk", "--n-steps", "0"], "n_steps=0"),
+        (["train", "tpk"], "did you mean 'topk'?"),
+        (["train", "topk", "--activations", "zzz"], "no finished activations run 'zzz'"),
+        (["train", "topk", "--classes", "nromal"], "token class nromal is not known"),
+        (["evaluate", "--sae", "/no/such/run"], "no finished sae run"),
+        (["index", "--sae", "zzz"], "no finished sae run 'zzz'"),
+        (["explain", "--explainer", "gpt"], "no explainer 'gpt'"),
+        (["score", "--scorer", "vibes"], "no scorer 'vibes'"),
+        (["show", "zzz"], "no finished run 'zzz'"),
+        (["sql", "select from"], "cannot be answered"),
+        (["demo", "--recipe", "large", "--out", "OUT"], "no recipe 'large'"),
+        (["study", "x"], "has no 'x'"),
+        (["serve", "--port", "99999"], "cannot be used"),
+    ],
+)
+def test_what_a_person_can_fix_is_one_line(
+    tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture, arguments: list[str], expected: str
+):
+    (tmp_path / "empty.txt").write_text("")
+    places = {"EMPTY": str(tmp_path / "empty.txt"), "OUT": str(tmp_path)}
+    arguments = [places.get(argument, argument) for argument in arguments]
+    with_root = arguments[0] in COMMANDS and arguments[0] not in ("demo", "study") and arguments != ["train", "tpk"]
+    assert expected in error_of(capsys, *arguments, *(["--root", str(tiny_root)] if with_root else []))
+
+
+def test_a_port_in_use_is_named(tiny_root: Path, capsys: pytest.CaptureFixture):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        line = error_of(capsys, "serve", "--root", str(tiny_root), "--port", port)
+    assert f"port {port} cannot be used" in line
+    assert "--port" in line
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    import app.commands.show as show
+
+    monkeypatch.setattr(show, "list_runs", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["show", "--root", str(tmp_path)])
+
+
+def test_packages_of_two_origins_are_refused(tmp_path: Path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "__init__.py").write_text("")
+    (tmp_path / "store" / "errors.py").write_text("class UsageError(Exception): ...")
+    found = monosem("show", env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert found.returncode == 2
+    assert f"package 'store' comes from {tmp_path}" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+@pytest.mark.slow
+def test_a_demo_killed_at_any_moment_is_finished_by_the_next_one(tmp_path: Path):
+    """Killed in every stage, never given up: what a reader can see is always whole."""
+    command = [
+        str(Path(sys.executable).with_name("monosem")),
+        *["demo", "--recipe", "tiny", "--no-serve", "--out"],
+        str(tmp_path),
+    ]
+    for marker in ("harvest blocks", "train topk", "encode every", "explain with", "score with"):
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if marker in line:
+                    os.kill(process.pid, signal.SIGKILL)
+                    break
+        assert all(not run.broken_files() for run in list_runs(tmp_path))
+    found = monosem(*command[1:])
+    assert found.returncode == 0, found.stderr
+    assert {run.kind for run in list_runs(tmp_path)} == {
+        "activations",
+        "sae",
+        "evaluation",
+        "index",
+        "explanations",
+        "scores",
+    }
+    again = monosem(*command[1:])
+    assert again.returncode == 0
+    assert "…" not in again.stderr, "a loop ran although everything was finished"
+
+
+def test_interrupting_is_no_traceback(tmp_path: Path):
+    command = [
+        str(Path(sys.executable).with_name("monosem")),
+        *["demo", "--recipe", "tiny", "--no-serve", "--out"],
+        str(tmp_path),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "train topk" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+        assert process.wait(60) == 130
+    assert "stopped: run the same command again" in rest
+    assert "Traceback" not in rest

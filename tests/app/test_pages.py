@@ -1,0 +1,219 @@
+"""Every page of the dashboard under Streamlit's AppTest, on the small workbench and with the tiny model."""
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import app.web
+from app.web import state
+
+WEB = Path(app.web.__file__).parent
+TIMEOUT = 60
+
+
+@pytest.fixture
+def dashboard(runs_root, monkeypatch):
+    """Opens a page of the dashboard, on the shared runs unless another root is given."""
+
+    def open_page(name: str, root: Path = runs_root, **query: str) -> AppTest:
+        monkeypatch.setenv("MONOSEM_ROOT", str(root))
+        monkeypatch.setenv("MONOSEM_INDEX", "latest")
+        at = AppTest.from_file(str(WEB / "main.py"), default_timeout=TIMEOUT)
+        if name != "home":
+            at.switch_page(str(WEB / "pages" / f"{name}.py"))
+        for key, value in query.items():
+            at.query_params[key] = value
+        return at.run()
+
+    yield open_page
+    state._open.clear()
+
+
+def html(at: AppTest) -> str:
+    """All raw HTML of the page."""
+    return "\n".join(element.proto.body for element in at.get("html"))
+
+
+def metrics(at: AppTest) -> dict[str, str]:
+    return {metric.label: metric.value for metric in at.metric}
+
+
+def click(at: AppTest, label: str) -> AppTest:
+    return next(button for button in at.button if button.label == label).click().run()
+
+
+def test_home_says_what_the_index_is(dashboard, fixture_index):
+    at = dashboard("home")
+    assert not at.exception
+    shown = metrics(at)
+    assert shown["FVU, normal tokens"] == "0.214"
+    assert shown["Loss recovered"] == "not measured"
+    assert (shown["Alive"], shown["Explained"], shown["Scored"]) == ("28", "4", "1")
+    assert fixture_index.HOOK_POINT in html(at)
+
+
+def test_home_without_explanations(dashboard, fixture_index, tmp_path):
+    fixture_index.build_workbench(tmp_path, explained=False)
+    at = dashboard("home", tmp_path)
+    assert not at.exception
+    assert metrics(at)["Explained"] == "0"
+
+
+def test_a_missing_index_is_one_line_and_no_traceback(dashboard, tmp_path):
+    at = dashboard("home", tmp_path)
+    assert not at.exception
+    assert "no finished index run" in at.error[0].value
+
+
+def test_features_are_the_alive_ones_by_density(dashboard, fixture_index):
+    rows = dashboard("features").dataframe[0].value
+    assert len(rows) == fixture_index.D_SAE - len(fixture_index.DEAD)
+    assert rows["density"].is_monotonic_decreasing
+
+
+@pytest.mark.parametrize(
+    ("query", "latents"),
+    [
+        ({"q": "BOATS"}, {3}),
+        ({"q": "word12"}, {12}),
+        ({"scored": "true"}, {3}),
+        ({"explained": "true"}, {3, 4, 5, 6}),
+        ({"q": "%"}, {9}),
+        ({"q": "javascript:alert", "sort": "latent"}, {6}),
+    ],
+)
+def test_features_are_filtered_by_the_url(dashboard, query, latents):
+    at = dashboard("features", **query)
+    assert not at.exception
+    assert set(at.dataframe[0].value["latent"]) == latents
+
+
+def test_what_is_typed_is_never_sql(dashboard):
+    at = dashboard("features", q="' OR 1=1 --")
+    assert not at.exception
+    assert at.info[0].value == "No latent passes these filters."
+
+
+def test_density_bounds_and_the_dead(dashboard, fixture_index):
+    at = dashboard("features")
+    at.checkbox(key="alive").uncheck()
+    at.number_input(key="to").set_value(0.0).run()
+    assert set(at.dataframe[0].value["latent"]) == set(fixture_index.DEAD)
+
+
+def test_a_score_in_the_table_has_all_that_belongs_to_it(dashboard):
+    row = dashboard("features", scored="true").dataframe[0].value.iloc[0]
+    assert (row["score"], row["interval"], row["n_judged"], row["chance"], row["null_score"]) == (
+        pytest.approx(0.83),
+        "0.71 to 0.93",
+        40,
+        0.5,
+        pytest.approx(0.52),
+    )
+
+
+def test_a_selected_row_opens_its_feature(dashboard):
+    at = dashboard("features", q="BOATS")
+    key = at.dataframe[0].proto.id.split("-", 2)[2]
+    at.session_state[key] = {"selection": {"rows": [0], "columns": [], "cells": []}}
+    at.run()
+    assert at.title[0].value == "Latent 3"
+
+
+def test_every_latent_has_a_page(dashboard, fixture_index):
+    at = dashboard("feature")
+    for latent in range(fixture_index.D_SAE):
+        at.number_input(key="latent").set_value(latent).run()
+        assert not at.exception, latent
+        assert not at.error, latent
+        assert at.title[0].value == f"Latent {latent}"
+        assert "<script" not in html(at)
+
+
+def test_a_scored_feature_shows_its_score_in_full(dashboard, fixture_index):
+    shown = html(dashboard("feature", latent=str(fixture_index.SCORED)))
+    assert "95% interval 0.71 to 0.93, n = 40" in shown
+    assert "not written by a language model" in shown
+    assert "&lt;|im_start|&gt;" in shown
+
+
+@pytest.mark.parametrize(
+    ("state_name", "said"),
+    [("UNJUDGED", "could not be told (0 judged, 12 unreadable)"), ("UNSCORED", "Not scored.")],
+)
+def test_an_unscored_feature_says_so(dashboard, fixture_index, state_name, said):
+    assert said in html(dashboard("feature", latent=str(getattr(fixture_index, state_name))))
+
+
+def test_a_dead_feature_says_so(dashboard, fixture_index):
+    at = dashboard("feature", latent=str(fixture_index.DEAD[0]))
+    assert "never fired on this text" in at.info[0].value
+    assert not [button for button in at.button if button.label == "Generate both"]
+
+
+@pytest.mark.parametrize("asked", ["999", "abc", "-1"])
+def test_a_latent_that_is_not_there_is_said(dashboard, asked):
+    at = dashboard("feature", latent=asked)
+    assert not at.exception
+    assert "There is no latent" in at.warning[0].value
+
+
+def test_next_and_previous_move_by_one(dashboard):
+    at = click(dashboard("feature", latent="5"), "Next")
+    assert at.title[0].value == "Latent 6"
+    assert click(at, "Previous").title[0].value == "Latent 5"
+
+
+def test_random_opens_an_alive_latent(dashboard, fixture_index):
+    at = click(dashboard("feature"), "Random alive")
+    assert not at.exception
+    assert at.number_input(key="latent").value not in fixture_index.DEAD
+
+
+def test_a_tested_text_is_shown_and_outlives_the_next_latent(dashboard, fixture_index):
+    at = dashboard("feature", latent=str(fixture_index.SCORED))
+    at.text_area[0].set_value("Ahoy <b>")
+    click(at, "Run")
+    assert not at.exception
+    assert any(caption.value.startswith("Active on") for caption in at.caption)
+    click(at, "Next")
+    assert any(caption.value.startswith("Active on") for caption in at.caption)
+
+
+def test_a_text_too_long_for_the_model_is_one_line(dashboard):
+    at = dashboard("feature", latent="3")
+    at.text_area[0].set_value("a" * 1000)
+    click(at, "Run")
+    assert not at.exception
+    assert "shorten it" in at.error[0].value
+
+
+def test_steering_shows_both_texts_and_what_was_clamped(dashboard, fixture_index):
+    at = dashboard("feature", latent=str(fixture_index.SCORED))
+    at.slider(key="steer_strength").set_value(3.0)
+    at.number_input(key="steer_tokens").set_value(8)
+    click(at, "Generate both")
+    assert not at.exception
+    assert f"Latent {fixture_index.SCORED} clamped to" in html(at)
+    click(at, "Next")
+    assert "clamped to" not in html(at), "another latent's steering is not shown"
+
+
+def test_the_lab_ranks_latents_by_share_of_their_maximum(dashboard):
+    at = dashboard("lab")
+    at.text_area[0].set_value("Ahoy <b>")
+    click(at, "Run")
+    rows = at.dataframe[0].value
+    assert not at.exception
+    assert rows["share"].dropna().is_monotonic_decreasing
+    assert (rows["density"] <= 0.1).all()
+    assert "Ahoy" not in at.markdown
+
+
+def test_the_lab_lists_what_fires_on_one_token(dashboard):
+    at = dashboard("lab")
+    at.text_area[0].set_value("Ahoy <b>")
+    click(at, "Run")
+    at.selectbox[1].set_value(3).run()
+    assert set(at.dataframe[0].value["pos"]) == {3}

@@ -1,0 +1,241 @@
+"""Explain and score: disjoint by document, nulls beside scores, tables whose every entry keeps its promises."""
+
+import asyncio
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.workbench import Workbench
+from autointerp.embedders import EMBEDDERS, HashedEmbedder
+from autointerp.explain import EXPLAINERS
+from autointerp.explain.tokens import TokensExplainer
+from autointerp.interpret import ExplainConfig, ScoreConfig, derangement, explain, score
+from autointerp.latent import Evidence, Explanation, Score, Trial
+from autointerp.llm import BACKENDS, Reply, Request, open_backend
+from autointerp.sample import SampleConfig, Sampler
+from autointerp.scorers import SCORERS
+from autointerp.scorers.embedding import auroc, interval
+from store.errors import UsageError
+from store.latents import Logit, Window
+from store.run import find_run
+
+CFG = SampleConfig(n_explain=10, n_score=10, min_contexts=3, min_docs=2, max_density=0.5, half_window=6)
+
+
+def window(tokens: str, peak: int, doc_id: int = 0, value: float = 1.0) -> Window:
+    pieces = tuple(tokens.split("|"))
+    values = tuple(value if i == peak else 0.0 for i in range(len(pieces)))
+    return Window("given", value, doc_id, "s", "t", "train", 0, 0, peak, pieces, tuple(range(len(pieces))), values)
+
+
+CATS = tuple(window(f"the| black| cat| sat on mat {i}", 2, i) for i in range(20))
+SHIPS = tuple(window(f"stormy| seas| wreck| boats {i}", 2, 100 + i) for i in range(20))
+EVIDENCE = Evidence(7, CATS, (Logit(1, " purr", 2.0), Logit(2, "meow", 1.0)), ())
+
+
+@pytest.fixture(scope="module")
+def sampler(tiny_root: Path) -> Sampler:
+    return Sampler(Workbench.open(tiny_root).index, CFG)
+
+
+class TestSampler:
+    def test_no_document_is_on_both_sides_of_any_two_latents(self, sampler: Sampler):
+        latents = sampler.choose(8)
+        seen = {w.doc_id for latent in latents for w in sampler.evidence(latent).windows}
+        judged = {doc_id for latent in latents for doc_id in sampler.trial(latent).doc_ids}
+        assert seen
+        assert judged
+        assert seen.isdisjoint(judged)
+
+    def test_active_windows_fire_and_silent_ones_do_not(self, sampler: Sampler):
+        for latent in sampler.choose(8):
+            trial = sampler.trial(latent)
+            assert all(w.values[w.peak] > 0 for w in trial.active)
+            assert not any(any(w.values) for w in trial.silent)
+            assert len({(w.seq, w.start + w.peak) for w in trial.silent}) == len(trial.silent)
+
+    def test_active_windows_span_the_range_of_strengths(self, sampler: Sampler):
+        latent = sampler.choose(1)[0]
+        values = [w.value for w in sampler.evidence(latent).windows]
+        assert max(values) > 1.2 * min(values)
+
+    def test_the_draw_is_seeded_and_only_of_latents_with_enough(self, sampler: Sampler):
+        assert sampler.choose(5) == sampler.choose(5)
+        eligible = sampler.choose(10**6)
+        assert len(eligible) == len(set(eligible))
+        for latent in eligible:
+            assert len(sampler.evidence(latent).windows) >= CFG.min_contexts
+            assert len(sampler.trial(latent).active) >= CFG.min_contexts
+
+    def test_no_eligible_latent_is_one_clear_line(self, sampler: Sampler):
+        strict = Sampler(sampler.index, SampleConfig(min_docs=10**6))
+        with pytest.raises(UsageError, match="harvest more text"):
+            strict.choose(3)
+
+
+@pytest.mark.parametrize("name", EXPLAINERS)
+class TestEveryExplainer:
+    def test_says_something_and_where_it_is_from(self, name: str):
+        found = asyncio.run(EXPLAINERS[name]()(EVIDENCE))
+        assert isinstance(found, Explanation)
+        assert found.latent == 7
+        assert found.explainer == name
+        assert found.text.strip()
+        assert found.method
+        assert found.n_contexts == len(CATS)
+        assert found.doc_ids == {w.doc_id for w in CATS}
+
+    def test_is_deterministic(self, name: str):
+        assert asyncio.run(EXPLAINERS[name]()(EVIDENCE)) == asyncio.run(EXPLAINERS[name]()(EVIDENCE))
+
+    def test_survives_hostile_and_empty_evidence(self, name: str):
+        odd = (window("<script>| \n|\ufffd|", 1), window("|", 0), window("x", 0))
+        assert asyncio.run(EXPLAINERS[name]()(Evidence(0, odd, (), ()))).text
+
+
+@pytest.mark.parametrize("name", SCORERS)
+class TestEveryScorer:
+    def scorer(self, name: str):
+        return SCORERS[name](HashedEmbedder())
+
+    def explanation(self, text: str) -> Explanation:
+        return Explanation(7, "tokens", text, "counts", 5, frozenset())
+
+    def test_a_true_explanation_beats_a_false_one(self, name: str):
+        trial = Trial(7, CATS, SHIPS)
+        right = asyncio.run(self.scorer(name)(self.explanation("the black cat sat on a mat"), trial))
+        wrong = asyncio.run(self.scorer(name)(self.explanation("stormy seas wreck boats"), trial))
+        assert right.value is not None
+        assert wrong.value is not None
+        assert right.value >= 0.95
+        assert wrong.value <= 0.05
+        assert right.n_judged == 40
+
+    def test_the_interval_holds_the_value_and_an_uninformed_text_gets_chance(self, name: str):
+        found: Score = asyncio.run(self.scorer(name)(self.explanation("quantum"), Trial(7, CATS, CATS)))
+        assert found.interval is not None
+        assert found.value == pytest.approx(found.chance)
+        assert found.interval[0] <= found.value <= found.interval[1]
+
+    @pytest.mark.parametrize(("active", "silent"), [((), ()), (CATS, ()), ((), SHIPS), (CATS[:1], SHIPS)])
+    def test_too_little_to_judge_is_none_never_zero(self, name: str, active: tuple, silent: tuple):
+        found = asyncio.run(self.scorer(name)(self.explanation("cat"), Trial(7, active, silent)))
+        assert found.value is None
+        assert found.interval is None
+        assert found.n_judged == 0
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_every_backend_answers_with_text_and_token_counts(name: str):
+    backend = open_backend(name)
+    assert inspect.iscoroutinefunction(backend.complete)
+    reply = asyncio.run(backend.complete(Request(system="Answer in one word.", user="first\nlast line")))
+    assert isinstance(reply, Reply)
+    assert reply.text
+    assert min(reply.n_tokens_in, reply.n_tokens_out) > 0
+
+
+def test_an_unknown_backend_lists_the_known():
+    with pytest.raises(UsageError, match="scripted"):
+        open_backend("gpt")
+
+
+def test_the_tokens_explainer_counts_what_can_be_recounted():
+    text = asyncio.run(TokensExplainer()(EVIDENCE)).text
+    assert text == "Fires on “cat” (20 of 20 contexts). Comes after “black” (20 of 20). Promotes “purr”, “meow”."
+    mixed = (*CATS[:3], *SHIPS[:1], window("a| newt", 1))
+    assert "“cat” (3 of 5 contexts)" in asyncio.run(TokensExplainer()(Evidence(0, mixed, (), ()))).text
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    positive=st.lists(st.integers(0, 5), min_size=1, max_size=12),
+    negative=st.lists(st.integers(0, 5), min_size=1, max_size=12),
+)
+def test_auroc_is_the_share_of_pairs_in_the_right_order(positive: list[int], negative: list[int]):
+    expected = np.mean([(p > n) + 0.5 * (p == n) for p in positive for n in negative])
+    assert auroc(np.array(positive, float), np.array(negative, float)) == pytest.approx(expected)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    truth, n_covered, n_trials = 0.7602, 0, 120  # P(N(1, 1) > N(0, 1)) = Φ(1/√2)
+    for seed in range(n_trials):
+        random = np.random.default_rng(seed)
+        low, high = interval(random.normal(1, 1, 40), random.normal(0, 1, 40))
+        n_covered += low <= truth <= high
+    assert 0.89 <= n_covered / n_trials <= 0.99
+
+
+@given(n=st.integers(0, 60), seed=st.integers(0, 100))
+def test_a_derangement_moves_everything(n: int, seed: int):
+    order = derangement(n, seed)
+    if n < 2:
+        assert order == [None] * n
+    else:
+        assert sorted(order) == list(range(n))
+        assert all(i != j for i, j in enumerate(order))
+
+
+class TestJobs:
+    def test_scores_come_with_nulls_intervals_and_no_shared_document(self, tiny_root: Path):
+        rows = Workbench.open(tiny_root).index.arrow("SELECT * FROM scores").to_pylist()
+        assert {row["arm"] for row in rows} == {"explanation", "shuffled"}
+        assert all(row["n_docs_shared"] == 0 for row in rows)
+        for row in rows:
+            assert row["value"] is None or row["ci_low"] <= row["value"] <= row["ci_high"]
+        by_arm = [sorted(r["latent"] for r in rows if r["arm"] == arm) for arm in ("explanation", "shuffled")]
+        assert by_arm[0] == by_arm[1]
+
+    def test_the_summary_is_the_mean_of_the_rows(self, tiny_root: Path):
+        run = find_run(tiny_root, "latest", "scores")
+        rows = Workbench.open(tiny_root).index.sql(
+            "SELECT arm, avg(value) AS mean, count(value) AS n FROM scores GROUP BY arm"
+        )
+        for row in rows.to_dict("records"):
+            assert run.results[row["arm"]]["mean"] == pytest.approx(row["mean"])
+            assert run.results[row["arm"]]["n_scored"] == row["n"]
+
+    def test_a_leak_is_refused(self, tiny_root: Path, monkeypatch: pytest.MonkeyPatch):
+        from autointerp import interpret
+
+        everything = frozenset(range(1000))
+        original = interpret._read_explanations
+        leaky = lambda *a: [Explanation(e.latent, e.explainer, e.text, e.method, 1, everything) for e in original(*a)]  # noqa: E731
+        monkeypatch.setattr(interpret, "_read_explanations", leaky)
+        run = find_run(tiny_root, "latest", "explanations")
+        with pytest.raises(UsageError, match="were shown to the explainer"):
+            score(ScoreConfig(embedder="hashed", seed=99), run, tiny_root)
+
+    def test_chosen_latents_are_explained_and_a_silent_one_is_refused(self, tiny_root: Path, tmp_path: Path):
+        import shutil
+
+        shutil.copytree(tiny_root, tmp_path / "runs")
+        index = find_run(tmp_path / "runs", "latest", "index")
+        run = explain(ExplainConfig(latents=(3, 5), sample=CFG), index, tmp_path / "runs")
+        assert run.results["n_explained"] == 2
+        with pytest.raises(UsageError, match="there is no latent 64"):
+            explain(ExplainConfig(latents=(64,), sample=CFG), index, tmp_path / "runs")
+
+    @pytest.mark.parametrize("cfg", [ScoreConfig(scorer="x"), ScoreConfig(embedder="x")])
+    def test_unknown_scorers_and_embedders_list_the_known(self, tiny_root: Path, cfg: ScoreConfig):
+        with pytest.raises(UsageError, match=r"no (scorer|embedder) 'x': choose one of"):
+            score(cfg, find_run(tiny_root, "latest", "explanations"), tiny_root)
+
+    def test_an_unknown_explainer_lists_the_known(self, tiny_root: Path):
+        with pytest.raises(UsageError, match="no explainer 'x': choose one of tokens"):
+            explain(ExplainConfig(explainer="x"), find_run(tiny_root, "latest", "index"), tiny_root)
+
+
+@pytest.mark.parametrize("name", [name for name in EMBEDDERS if name != "minilm"])
+def test_embedders_give_unit_rows_in_the_order_of_the_texts(name: str):
+    embed = EMBEDDERS[name]()
+    texts = ["a cat", "a much longer text about several ships", "a cat"]
+    vectors = embed(texts)
+    assert vectors.dtype == np.float32
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert np.allclose(vectors[0], vectors[2])
+    assert vectors[0] @ vectors[1] < 0.9

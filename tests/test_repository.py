@@ -1,0 +1,44 @@
+"""What the repository promises about itself: the wheel, the layers, the documents."""
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[1]
+PACKAGES = {"sae", "activations", "autointerp", "app", "store", "studies"}
+
+
+def test_the_wheel_has_the_packages_and_no_tests(tmp_path: Path):
+    code = f"from hatchling.build import build_wheel; build_wheel({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=REPO, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == PACKAGES
+    assert "app/web/main.py" in names
+
+
+def sources() -> list[Path]:
+    return [path for package in PACKAGES for path in (REPO / package).rglob("*.py")]
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(REPO).as_posix())
+def test_no_file_makes_you_scroll(path: Path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_nothing_unpickles():
+    pattern = re.compile(r"\bpickle\b|torch\.load\(|allow_pickle=True|\beval\(|\bexec\(|yaml\.load\(")
+    found = [path for path in sources() if pattern.search(path.read_text(encoding="utf-8").replace(".eval()", ""))]
+    assert found == []
+
+
+def test_links_between_documents_lead_somewhere():
+    documents = [*REPO.glob("*.md"), *(REPO / "docs").glob("*.md")]
+    for document in documents:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
