@@ -5,17 +5,15 @@ floor, step, floor, step, ... and compared by their medians, so that a slow minu
 """
 
 import argparse
-import json
 import os
-import platform
-import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import repeat
-from pathlib import Path
 from statistics import median
 
 import torch
+from report import Figure, write
 from torch import Tensor
 
 from sae import TopK, TopKConfig
@@ -24,9 +22,8 @@ from sae.train import TrainConfig, train
 D_IN, K = 576, 32
 SIZES: dict[str, tuple[int, int]] = {"4096x4608": (4096, 4608), "2048x16384": (2048, 16384)}
 """Batch rows and d_sae by name."""
-REACH = 1.4
+REACH = "<= 1.4"
 """Step over floor that the sparse path is meant to stay within."""
-RESULTS = Path(__file__).parent / "results" / "train_topk.json"
 
 
 def main() -> None:
@@ -38,13 +35,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     names = list(SIZES) if args.wide else list(SIZES)[:1]
     figures = [figure for name in names for figure in measure(name, max(5, args.repeats))]
-    for figure in figures:
-        print(f"{figure['name']:40} {figure['value']:8.3f} {figure['unit']}")
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(origin(args.threads) | {"figures": figures}, indent=2) + "\n")
+    sys.exit(not write("train_topk", figures, n_threads=args.threads, repeats=max(5, args.repeats)))
 
 
-def measure(name: str, n_repeats: int) -> list[dict]:
+def measure(name: str, n_repeats: int) -> list[Figure]:
     """The medians of one size, and their ratio."""
     batch, d_sae = SIZES[name]
     x = torch.randn(batch, D_IN, generator=torch.Generator().manual_seed(0))
@@ -57,12 +51,11 @@ def measure(name: str, n_repeats: int) -> list[dict]:
         floor(sae, x)
     pairs = [(seconds(lambda: floor(sae, x)), seconds(lambda: advance(steps))) for _ in range(n_repeats)]
     floor_s, step_s = (median(times) for times in zip(*pairs, strict=True))
-    ratio = step_s / floor_s
     return [
-        figure(f"topk step / floor, {name}", ratio, "ratio", REACH, ratio <= REACH),
-        figure(f"topk step, {name}", step_s, "s"),
-        figure(f"encoder product + topk, {name}", floor_s, "s"),
-        figure(f"topk training, {name}", batch / step_s, "rows/s"),
+        Figure(f"topk step / floor, {name}", step_s / floor_s, "ratio", REACH),
+        Figure(f"topk step, {name}", step_s, "s"),
+        Figure(f"encoder product + topk, {name}", floor_s, "s"),
+        Figure(f"topk training, {name}", batch / step_s, "rows/s"),
     ]
 
 
@@ -80,28 +73,6 @@ def seconds(work: Callable[[], None]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def figure(name: str, value: float, unit: str, reach: float | None = None, holds: bool | None = None) -> dict:
-    return {"name": name, "value": value, "unit": unit, "reach": reach, "holds": holds}
-
-
-def origin(n_threads: int) -> dict:
-    """What the numbers were measured with."""
-    command = ["git", "rev-parse", "HEAD"]
-    found = subprocess.run(command, check=False, capture_output=True, text=True, cwd=Path(__file__).parent)
-    return {
-        "machine": {"cpu": cpu_name(), "n_threads": n_threads, "n_cores": os.cpu_count(), "load": os.getloadavg()[0]},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "commit": found.stdout.strip() if found.returncode == 0 else None,
-    }
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

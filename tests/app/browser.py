@@ -1,12 +1,20 @@
 """Drives a served dashboard in real Chromium, the way a person would, and keeps a screenshot of every step."""
 
 import os
+import socket
+import subprocess
+import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import URLError
 from urllib.parse import urlsplit
 
+import pytest
 from playwright.sync_api import Page, expect, sync_playwright
+
+from app.commands import serve
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 FLAGS = (
@@ -18,12 +26,48 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+START_SECONDS = 60
 PAGE_LOAD_MS = 30_000
 MODEL_MS = 240_000
 """Loading a model and running it, on a slow machine."""
 TEXT = "The harbour <b>was</b> quiet,\nand nobody spoke."
 TALLEST = 4000
 NARROW = {"width": 420, "height": 900}
+
+
+def require_chromium() -> None:
+    """Skip where there is no Chromium; in continuous integration, fail."""
+    if not CHROMIUM.exists():
+        missing = f"{CHROMIUM} is missing: install Chromium (apt-get install chromium) or set CHROMIUM"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+
+
+@contextmanager
+def served(root: Path) -> Iterator[str]:
+    """The dashboard of `root`, served until the context ends; its base URL."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with subprocess.Popen(serve.command(port), env=serve.environment(root, "latest")) as server:
+        try:
+            _wait(f"http://127.0.0.1:{port}/_stcore/health", server)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def _wait(url: str, server: subprocess.Popen) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert server.poll() is None, f"the server ended with status {server.returncode}"
+        try:
+            urllib.request.urlopen(url, timeout=1).close()
+            return
+        except (URLError, TimeoutError, ConnectionError):
+            time.sleep(0.2)
+    raise AssertionError(f"no answer from {url} after {START_SECONDS} seconds")
 
 
 def drive_dashboard(base_url: str, artifacts: Path, latent: int) -> None:

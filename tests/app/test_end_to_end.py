@@ -1,0 +1,121 @@
+"""The newcomer's path on the real model: the demo's figures, its second run, and its dashboard in real Chromium."""
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from activations.models import DEFAULT_MODEL, find_model
+from activations.tokenizer import HFTokenizer
+from app.workbench import Workbench
+from autointerp.embedders import EMBEDDERS
+from store.latents import token_texts
+from store.run import find_run, list_runs
+
+pytestmark = pytest.mark.slow
+ARTIFACTS = Path(__file__).parents[2] / "test-artifacts" / "dashboard"
+MONOSEM = str(Path(sys.executable).with_name("monosem"))
+
+
+def demo(root: Path) -> float:
+    """Wall seconds of `monosem demo --no-serve`."""
+    started = time.perf_counter()
+    subprocess.run([MONOSEM, "demo", "--no-serve", "--out", str(root)], check=True)
+    return time.perf_counter() - started
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # A folder that outlives the session may be named, so that a developer need not wait for every stage again.
+    kept = os.environ.get("MONOSEM_TEST_RUNS")
+    root = Path(kept) if kept else tmp_path_factory.mktemp("demo") / "runs"
+    demo(root)
+    return root
+
+
+def test_every_stage_is_finished_and_whole(root: Path):
+    kinds = {run.kind for run in list_runs(root)}
+    assert kinds == {"activations", "sae", "evaluation", "index", "explanations", "scores"}
+    assert all(not run.broken_files() for run in list_runs(root))
+
+
+def test_memory_stays_under_six_gigabytes(root: Path):
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 < 6e9
+
+
+def test_the_held_out_figures_are_at_least_those_of_a_bare_sketch(root: Path):
+    found = find_run(root, "latest", "evaluation").results
+    assert found["heldout"]["all_but_first"]["fvu"] <= 0.13
+    assert found["heldout"]["normal"]["n_rows"] > 5000
+    assert found["n_dead"] == 0
+    assert 0 < found["l0"] <= 32
+    assert 0.9 < found["loss_recovered"] <= 1.05
+    assert found["loss_clean"] < found["loss_spliced"] < found["loss_mean_ablated"]
+
+
+def test_the_harvest_is_large_enough_and_split_by_document(root: Path):
+    found = find_run(root, "latest", "activations").results
+    assert 130_000 <= found["n_tokens"] < 135_000
+    assert found["n_documents_heldout"] > 20
+    assert 0 < found["hook_points"]["blocks.8.hook_resid_post"]["n_rows"]["sink"] < 0.06 * found["n_tokens"]
+
+
+def test_explanations_are_scored_beside_their_null(root: Path):
+    found = find_run(root, "latest", "scores").results
+    assert found["explanation"]["n_scored"] == found["shuffled"]["n_scored"] == 30
+    assert found["explanation"]["mean"] > found["shuffled"]["mean"]
+    assert found["shuffled"]["mean"] == pytest.approx(0.5, abs=0.08)
+
+
+def test_the_second_demo_reuses_everything_and_is_done_in_seconds(root: Path):
+    before = {run.id: run.manifest["finished_at"] for run in list_runs(root)}
+    assert demo(root) < 30
+    assert before == {run.id: run.manifest["finished_at"] for run in list_runs(root)}
+
+
+def test_a_text_is_inspected_and_steered(root: Path):
+    wb = Workbench.open(root)
+    found = wb.inspect("The king lived in a castle by the sea.")
+    assert "".join(found.tokens[1:]) == "The king lived in a castle by the sea."
+    assert found.fvu is not None
+    assert found.fvu < 0.5
+    latent = int(found.top(1)["latent"][0])
+    assert found.values(latent).max() > 0
+    prompt = "Tell me about your day."
+    steered = wb.steer(prompt, latent, 4.0, n_tokens=12, temperature=0.0)
+    assert steered.clean != steered.steered
+    assert steered.n_hook_calls == len(steered.steered_tokens) or steered.n_hook_calls == 12
+    assert steered.clean == wb.steer(prompt, latent, 4.0, n_tokens=12, temperature=0.0).clean
+
+
+def test_a_person_goes_through_the_dashboard(root: Path, browser):
+    browser.require_chromium()
+    scored = Workbench.open(root).features("score IS NOT NULL", order_by="score DESC", limit=1)
+    with browser.served(root) as base_url:
+        browser.drive_dashboard(base_url, ARTIFACTS, int(scored["latent"][0]))
+
+
+def test_the_real_tokenizer_keeps_the_promises_of_the_byte_one():
+    folder = find_model(DEFAULT_MODEL).folder
+    assert folder is not None
+    tokenizer = HFTokenizer(folder)
+    text = "Naïve café 🙂 — “quoted”\nnew line"
+    encoding = tokenizer.encode(text)
+    assert tokenizer.bos_id not in encoding.ids, "BOS is added by sequences, not here"
+    assert "".join(token_texts(text, encoding.char_start, encoding.char_end)) == text
+    assert tokenizer.decode(encoding.ids) == text
+    chat = tokenizer.decode(tokenizer.chat("hello"))
+    assert "hello" in chat
+    assert chat.endswith("<|im_start|>assistant\n")
+
+
+def test_the_real_embedder_knows_what_is_alike():
+    embed = EMBEDDERS["minilm"]()
+    cat, kitten, tax = embed(["The cat sleeps.", "A kitten is napping.", "Income tax is due in April."])
+    assert np.linalg.norm(cat) == pytest.approx(1, abs=1e-5)
+    assert cat @ kitten > 0.5 > cat @ tax
