@@ -1,5 +1,6 @@
 """Models by reference: the tiny one, a wheel's GGUF, a hub id, a local folder or GGUF file."""
 
+import os
 import shutil
 import struct
 import tempfile
@@ -64,6 +65,9 @@ def load_model(reference: str, device: str = "cpu", dtype: str = "float32") -> L
         from activations.tiny import TinyLM
 
         return TinyLM()
+    # Everything needed is on disk by now: the libraries are told not to look, or report, anywhere else.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import torch
 
     from activations.bridge import BridgeLM

@@ -83,6 +83,7 @@ def _explanation_columns(explanations: list[Explanation], run_id: str) -> dict[s
         "latent": [explanation.latent for explanation in explanations],
         "explainer": [explanation.explainer for explanation in explanations],
         "text": [explanation.text for explanation in explanations],
+        "input_text": [explanation.input_text for explanation in explanations],
         "method": [explanation.method for explanation in explanations],
         "n_contexts": [explanation.n_contexts for explanation in explanations],
         "n_docs": [len(explanation.doc_ids) for explanation in explanations],
@@ -120,7 +121,15 @@ def _read_explanations(index: FeatureIndex, run: Run) -> list[Explanation]:
     rows = index.arrow("SELECT * FROM explanations WHERE run = ? ORDER BY latent", [run.id]).to_pylist()
     seen = frozenset(run.results["explain_docs"])
     return [
-        Explanation(row["latent"], row["explainer"], row["text"], row["method"], row["n_contexts"], seen)
+        Explanation(
+            latent=row["latent"],
+            explainer=row["explainer"],
+            text=row["text"],
+            input_text=row["input_text"],
+            method=row["method"],
+            n_contexts=row["n_contexts"],
+            doc_ids=seen,
+        )
         for row in rows
     ]
 

@@ -39,6 +39,9 @@ class Explanation:
     latent: int
     explainer: str
     text: str
+    input_text: str
+    """The part of `text` that says what the latent fires on: what scorers of inputs read. What it promotes is a claim
+    about outputs, and unrelated words in it would only blur the comparison with contexts."""
     method: str
     """Who wrote it, in words for the reader: `counts` is not a language model."""
     n_contexts: int

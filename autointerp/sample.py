@@ -26,8 +26,8 @@ class SampleConfig:
     """Nor those that fire in fewer documents on either side."""
     max_density: float = 0.02
     """Nor those that fire on more than this share of tokens: few windows are silent."""
-    half_window: int = 12
-    """Tokens on either side of the peak."""
+    half_window: int = 5
+    """Tokens on either side of the peak: explanations of a token and what precedes it are judged near the token."""
     seed: int = 0
 
 

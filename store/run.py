@@ -1,6 +1,7 @@
 """A run: a folder named by the content hash of what was asked, holding what came out and what made it."""
 
 import importlib.metadata
+import logging
 import platform
 import re
 import subprocess
@@ -17,6 +18,7 @@ from store.errors import UsageError
 from store.files import disk_errors, read_json, remove_partials, write_json
 from store.hashing import content_hash, plain, sha256_file
 
+log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 RECORDED_PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "pyarrow", "duckdb")
@@ -160,9 +162,18 @@ def read_run(folder: Path) -> Run:
 
 def list_runs(root: Path, kind: str | None = None) -> list[Run]:
     """Finished runs under `root`, oldest first."""
-    folders = root.glob(f"{kind or '*'}/*/{MANIFEST}")
-    runs = [run for path in folders if (run := read_run(path.parent)).finished]
+    found = (_readable(path.parent) for path in root.glob(f"{kind or '*'}/*/{MANIFEST}"))
+    runs = [run for run in found if run and run.finished]
     return sorted(runs, key=lambda run: (run.manifest["finished_at"], (run.folder / MANIFEST).stat().st_mtime_ns))
+
+
+def _readable(folder: Path) -> Run | None:
+    """The run in `folder`; None, with a warning, where it is damaged or of another format: others are not to suffer."""
+    try:
+        return read_run(folder)
+    except UsageError as error:
+        log.warning("left out: %s", error)
+        return None
 
 
 def find_run(root: Path, reference: str, kind: str | None = None) -> Run:

@@ -67,6 +67,7 @@ EXPLANATIONS = pa.schema(
         "latent": pa.int32(),
         "explainer": pa.string(),
         "text": pa.string(),
+        "input_text": pa.string(),  # the part of it that speaks of inputs, which is what is scored
         "method": pa.string(),  # who wrote it, in words for the reader
         "n_contexts": pa.int32(),  # shown to the explainer
         "n_docs": pa.int32(),
@@ -111,14 +112,15 @@ WITH promoted AS (
     SELECT latent, text AS explanation, explainer FROM explanations JOIN runs ON runs.id = run
     QUALIFY row_number() OVER (PARTITION BY latent ORDER BY finished_at DESC, run) = 1
 ), scored AS (
-    SELECT latent, run, scorer, value AS score, ci_low, ci_high FROM scores JOIN runs ON runs.id = run
+    SELECT latent, run, scorer, value AS score, ci_low, ci_high, chance, n_judged FROM scores JOIN runs ON runs.id = run
     WHERE arm = 'explanation'
     QUALIFY row_number() OVER (PARTITION BY latent ORDER BY finished_at DESC, run, scorer) = 1
 ), nulls AS (
     SELECT latent, run, scorer, value AS null_score FROM scores WHERE arm = 'shuffled'
 )
 SELECT l.latent, l.density, l.n_fired, l.n_docs, l.max, l.q50, l.mean, e.explanation, e.explainer,
-       s.score, s.ci_low, s.ci_high, n.null_score, s.score - n.null_score AS score_minus_null, p.promotes
+       s.score, s.ci_low, s.ci_high, s.n_judged, s.chance, n.null_score, s.score - n.null_score AS score_minus_null,
+       p.promotes
 FROM latents l
 LEFT JOIN promoted p USING (latent) LEFT JOIN explained e USING (latent)
 LEFT JOIN scored s USING (latent)

@@ -14,25 +14,26 @@ METHOD = "counts"
 @final
 @dataclass(frozen=True, kw_only=True)
 class TokensExplainer:
-    """Counts tokens at and before the peaks; every number in the text can be recounted from its contexts."""
+    """Counts words at and before the peaks; every number in the text can be recounted from its contexts."""
 
     n_named: int = 5
-    """Most tokens named in each part."""
+    """Most words named in each part."""
     min_share: float = 0.1
-    """A token is named when it makes up this share of the contexts, and at least two of them."""
+    """A word is named when it makes up this share of the contexts, and at least two of them."""
 
     async def __call__(self, evidence: Evidence) -> Explanation:
         """The counts of `evidence` in one to three short sentences."""
         windows = evidence.windows
-        parts = [
-            _fires_on(windows, self._named(_word(window.tokens[window.peak]) for window in windows)),
-            _comes_after(self._named(_before(window) for window in windows), len(windows)),
-            _promotes(evidence.promoted[: self.n_named]),
+        inputs = [
+            _fires_on(windows, self._named(_peak_word(window) for window in windows)),
+            _comes_after(self._named(_word_before(window) for window in windows), len(windows)),
         ]
+        outputs = [_promotes(evidence.promoted[: self.n_named])]
         return Explanation(
             latent=evidence.latent,
             explainer="tokens",
-            text=" ".join(part for part in parts if part),
+            text=" ".join(part for part in inputs + outputs if part),
+            input_text=" ".join(part for part in inputs if part),
             method=METHOD,
             n_contexts=len(windows),
             doc_ids=frozenset(window.doc_id for window in windows),
@@ -48,22 +49,44 @@ class TokensExplainer:
         return sorted(frequent, key=lambda item: (-item[1], item[0]))[: self.n_named]
 
 
-def _word(token: str) -> str:
-    """A token as it is counted: without surrounding space, in lower case; a newline is named."""
-    return "newline" if token and not token.strip(" ") and "\n" in token else token.strip().lower()
+def _word(text: str) -> str:
+    """A word as it is counted: without surrounding space, in lower case; a newline is named."""
+    return "newline" if "\n" in text and not text.strip() else text.strip().lower()
 
 
-def _before(window: Window) -> str:
-    return _word(window.tokens[window.peak - 1]) if window.peak else ""
+def _bounds(tokens: Sequence[str], peak: int) -> tuple[int, int]:
+    """First and last token of the word that the token at `peak` is part of: “appl” counts as “applause”.
+
+    Letters and digits join; whitespace and punctuation separate.
+    """
+    first = last = peak
+    while first > 0 and tokens[first][:1].isalnum() and tokens[first - 1][-1:].isalnum():
+        first -= 1
+    while last + 1 < len(tokens) and tokens[last][-1:].isalnum() and tokens[last + 1][:1].isalnum():
+        last += 1
+    return first, last
+
+
+def _peak_word(window: Window) -> str:
+    first, last = _bounds(window.tokens, window.peak)
+    return _word("".join(window.tokens[first : last + 1]))
+
+
+def _word_before(window: Window) -> str:
+    first, _ = _bounds(window.tokens, window.peak)
+    if not first:
+        return ""
+    before, last = _bounds(window.tokens, first - 1)
+    return _word("".join(window.tokens[before : last + 1]))
 
 
 def _fires_on(windows: Sequence[Window], named: list[tuple[str, int]]) -> str:
     if named:
         covered = sum(n for _, n in named)
         return f"Fires on {_quoted(word for word, _ in named)} ({covered} of {len(windows)} contexts)."
-    strongest = dict.fromkeys(_word(window.tokens[window.peak]) for window in windows)
+    strongest = dict.fromkeys(_peak_word(window) for window in windows)
     varied = [word for word in strongest if word][:4]
-    return f"Fires on varied tokens, such as {_quoted(varied)}." if varied else "Fires on varied tokens."
+    return f"Fires on varied words, such as {_quoted(varied)}." if varied else "Fires on varied words."
 
 
 def _comes_after(named: list[tuple[str, int]], n_windows: int) -> str:

@@ -32,7 +32,7 @@ class EmbeddingScorer:
         n_active = len(trial.active)
         if min(n_active, len(trial.silent)) < MIN_EACH:
             return Score(None, None, CHANCE, n_judged=0, n_unparsed=0)
-        vectors = self._embed([explanation.text, *texts])
+        vectors = self._embed([explanation.input_text, *texts])
         similarity = vectors[1:] @ vectors[0]
         active, silent = similarity[:n_active].astype(float), similarity[n_active:].astype(float)
         return Score(float(auroc(active, silent)), interval(active, silent), CHANCE, n_judged=len(texts), n_unparsed=0)

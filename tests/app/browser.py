@@ -125,6 +125,8 @@ def _settled(page: Page) -> None:
     """Wait until the server has finished the run and the page shows all of it."""
     # Widgets come as scripts of their own, and grey boxes stand for them until then.
     page.wait_for_load_state("networkidle")
+    # A widget's code is fetched when it is first needed; until then a grey bar stands in its place.
+    expect(page.get_by_test_id("stSkeleton")).to_have_count(0, timeout=PAGE_LOAD_MS)
     expect(page.locator("[data-testid=stApp][data-test-script-state=running]")).to_have_count(0, timeout=MODEL_MS)
 
 

@@ -184,7 +184,15 @@ def _write_explanations(root: Path, index: Run) -> None:
         HOSTILE: EVIL_MARKDOWN,
     }
     rows = [
-        {"latent": latent, "explainer": "tokens", "text": text, "method": "counts", "n_contexts": 12, "n_docs": 2}
+        {
+            "latent": latent,
+            "explainer": "tokens",
+            "text": text,
+            "input_text": text,
+            "method": "counts",
+            "n_contexts": 12,
+            "n_docs": 2,
+        }
         for latent, text in texts.items()
     ]
     explanations = _write_run(root, "explanations", rows, {"index": index.id})

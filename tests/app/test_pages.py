@@ -66,9 +66,15 @@ def test_a_missing_index_is_one_line_and_no_traceback(dashboard, tmp_path):
     assert "no finished index run" in at.error[0].value
 
 
-def test_features_are_the_alive_ones_by_density(dashboard, fixture_index):
+def test_features_are_the_alive_ones_the_scored_first(dashboard, fixture_index):
     rows = dashboard("features").dataframe[0].value
     assert len(rows) == fixture_index.D_SAE - len(fixture_index.DEAD)
+    assert rows["latent"].iloc[0] == fixture_index.SCORED
+    assert rows["score"].notna().tolist() == sorted(rows["score"].notna(), reverse=True)
+
+
+def test_features_are_sorted_as_asked(dashboard):
+    rows = dashboard("features", sort="density").dataframe[0].value
     assert rows["density"].is_monotonic_decreasing
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,7 @@ class TestEveryScorer:
         return SCORERS[name](HashedEmbedder())
 
     def explanation(self, text: str) -> Explanation:
-        return Explanation(7, "tokens", text, "counts", 5, frozenset())
+        return Explanation(7, "tokens", text, text, "counts", 5, frozenset())
 
     def test_a_true_explanation_beats_a_false_one(self, name: str):
         trial = Trial(7, CATS, SHIPS)
@@ -145,10 +146,28 @@ def test_an_unknown_backend_lists_the_known():
 
 
 def test_the_tokens_explainer_counts_what_can_be_recounted():
-    text = asyncio.run(TokensExplainer()(EVIDENCE)).text
+    found = asyncio.run(TokensExplainer()(EVIDENCE))
+    text = found.text
+    assert found.input_text == "Fires on “cat” (20 of 20 contexts). Comes after “black” (20 of 20)."
     assert text == "Fires on “cat” (20 of 20 contexts). Comes after “black” (20 of 20). Promotes “purr”, “meow”."
     mixed = (*CATS[:3], *SHIPS[:1], window("a| newt", 1))
     assert "“cat” (3 of 5 contexts)" in asyncio.run(TokensExplainer()(Evidence(0, mixed, (), ()))).text
+
+
+@pytest.mark.parametrize(
+    ("tokens", "peak", "word", "before"),
+    [
+        ("(|Che|ers|,| appl|ause|.)", 4, "applause", ","),
+        ("the| Cas|tle| fell", 2, "castle", "the"),
+        ("one|\n|\n|two", 2, "newline", "newline"),
+        ("it|'s| late", 1, "'s", "it"),
+        ("start", 0, "start", ""),
+    ],
+)
+def test_a_piece_of_a_word_is_counted_as_the_word(tokens: str, peak: int, word: str, before: str):
+    found = asyncio.run(TokensExplainer()(Evidence(0, (window(tokens, peak),) * 4, (), ()))).text
+    expected = f"Fires on “{word}” (4 of 4 contexts)." + (f" Comes after “{before}” (4 of 4)." if before else "")
+    assert found == expected
 
 
 @settings(max_examples=60, deadline=None)
@@ -204,7 +223,7 @@ class TestJobs:
 
         everything = frozenset(range(1000))
         original = interpret._read_explanations
-        leaky = lambda *a: [Explanation(e.latent, e.explainer, e.text, e.method, 1, everything) for e in original(*a)]  # noqa: E731
+        leaky = lambda *a: [replace(e, doc_ids=everything) for e in original(*a)]  # noqa: E731
         monkeypatch.setattr(interpret, "_read_explanations", leaky)
         run = find_run(tiny_root, "latest", "explanations")
         with pytest.raises(UsageError, match="were shown to the explainer"):

@@ -84,6 +84,13 @@ def test_a_damaged_manifest_is_refused_in_one_line(tmp_path: Path, text: str, me
         read_run(folder)
 
 
+def test_a_damaged_run_does_not_hide_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    damaged, whole = make(tmp_path), make(tmp_path, config={"k": 2})
+    (tmp_path / "sae" / damaged / MANIFEST).write_text("{")
+    assert [run.id for run in list_runs(tmp_path)] == [whole]
+    assert damaged in caplog.text
+
+
 def test_runs_are_found_by_folder_id_start_of_id_and_latest(tmp_path: Path):
     first, second = make(tmp_path), make(tmp_path, config={"k": 2})
     for reference in (second, second[:6], "latest", str(tmp_path / "sae" / second)):

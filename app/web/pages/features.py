@@ -11,22 +11,19 @@ from store.index import FeatureIndex
 
 PAGE_SIZE = 50
 SORTS: dict[str, str] = {
+    # First, so that a newcomer's first page is of latents with something to read.
+    "score": "score",
+    "score above null": "score_minus_null",
     "density": "density",
     "max activation": "max",
     "documents": "n_docs",
-    "score": "score",
-    "score above null": "score_minus_null",
     "latent": "latent",
 }
 ORDERS = {"high first": "DESC", "low first": "ASC"}
-# Chance and n belong beside every score, and the view does not carry them; the row is picked as the view picks it.
 ROWS = """
-SELECT f.latent, f.explanation, f.score, f.ci_low, f.ci_high, s.n_judged, s.chance, f.null_score, f.promotes,
+SELECT f.latent, f.explanation, f.score, f.ci_low, f.ci_high, f.n_judged, f.chance, f.null_score, f.promotes,
        f.density, f.max, f.n_docs
-FROM features f LEFT JOIN (
-    SELECT latent, n_judged, chance FROM scores WHERE arm = 'explanation'
-    QUALIFY row_number() OVER (PARTITION BY latent ORDER BY run DESC, scorer) = 1
-) s USING (latent)
+FROM features f
 WHERE {where} ORDER BY {order} NULLS LAST, latent LIMIT ? OFFSET ?
 """
 COLUMNS = {
