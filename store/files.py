@@ -44,7 +44,7 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"no space left on the disk of {path}: {shutil.disk_usage(_existing(path)).free:,} bytes are free. "
                 "Finished files were kept: make room, or choose another folder with --root, and run the command again"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
             raise UsageError(
                 f"cannot write {path}: {error.strerror}. Choose a folder you may write with --root"
             ) from error
