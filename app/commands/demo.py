@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.arguments import parse
 from app.log import console, progress, stage
 from app.summary import headline
 from store.errors import UsageError
 from store.run import Run
+
+if TYPE_CHECKING:
+    from app.recipes import Recipe
 
 N_STAGES = 6
 
@@ -49,12 +53,10 @@ def run_demo(name: str, root: Path) -> Run:
         UsageError: there is no such recipe, or a stage could not be done.
     """
     with stage(1, N_STAGES, "load the model") as done:
+        # Here, not above: the first line is on the screen before torch begins to load.
         from activations.models import find_model
-        from app.recipes import RECIPES
 
-        if name not in RECIPES:
-            raise UsageError(f"no recipe '{name}': choose one of {', '.join(RECIPES)}")
-        recipe = RECIPES[name]()
+        recipe = _recipe(name)
         files = find_model(recipe.harvest.model)
         done.produced = f"{recipe.harvest.model}, weights {files.weights_hash}, in {files.folder or 'memory'}"
     with stage(2, N_STAGES, f"harvest {', '.join(recipe.harvest.hook_points)}") as done:
@@ -63,33 +65,49 @@ def run_demo(name: str, root: Path) -> Run:
         activations = harvest(recipe.harvest, root, progress)
         done.produced = headline(activations)
     with stage(3, N_STAGES, f"train a {recipe.variant} SAE and evaluate it on held-out documents") as done:
-        from app.evaluation import evaluate_sae
-        from app.training import TrainJob, train_sae, variant_config
-
-        summary = activations.results["hook_points"][recipe.harvest.hook_points[0]]
-        job = TrainJob(
-            variant=recipe.variant,
-            sae=variant_config(recipe.variant, len(summary["mean"]), recipe.sae),
-            train=recipe.train,
-            hook_point=recipe.harvest.hook_points[0],
-            classes=recipe.classes,
-            batch_size=recipe.batch_size,
-        )
-        sae = train_sae(job, activations, root, progress)
-        evaluation = evaluate_sae(recipe.evaluate, sae, activations, root, progress)
+        sae, evaluation = _train_and_evaluate(recipe, activations, root)
         done.produced = f"{headline(sae)}: held-out {headline(evaluation)}"
     with stage(4, N_STAGES, "build the feature index") as done:
         from autointerp.index import build_index
 
         index = build_index(recipe.index, sae, activations, root, progress)
         done.produced = headline(index)
-    with stage(5, N_STAGES, "explain latents by counting tokens, no language model") as done:
-        from autointerp.interpret import explain, score
+    _interpret(recipe, index, root)
+    console.print(f"runs are in [bold]{root}[/bold]: try `monosem show --root {root}`")
+    return index
 
+
+def _recipe(name: str) -> "Recipe":
+    from app.recipes import RECIPES
+
+    if name not in RECIPES:
+        raise UsageError(f"no recipe '{name}': choose one of {', '.join(RECIPES)}")
+    return RECIPES[name]()
+
+
+def _train_and_evaluate(recipe: "Recipe", activations: Run, root: Path) -> tuple[Run, Run]:
+    from app.evaluation import evaluate_sae
+    from app.training import TrainJob, train_sae, variant_config
+
+    hook_point = recipe.harvest.hook_points[0]
+    d_in = len(activations.results["hook_points"][hook_point]["mean"])
+    job = TrainJob(
+        variant=recipe.variant,
+        sae=variant_config(recipe.variant, d_in, recipe.sae),
+        train=recipe.train,
+        hook_point=hook_point,
+        classes=recipe.classes,
+        batch_size=recipe.batch_size,
+    )
+    sae = train_sae(job, activations, root, progress)
+    return sae, evaluate_sae(recipe.evaluate, sae, activations, root, progress)
+
+
+def _interpret(recipe: "Recipe", index: Run, root: Path) -> None:
+    from autointerp.interpret import explain, score
+
+    with stage(5, N_STAGES, "explain latents by counting tokens, no language model") as done:
         explanations = explain(recipe.explain, index, root, progress)
         done.produced = headline(explanations)
     with stage(6, N_STAGES, "score the explanations on documents they have not seen") as done:
-        scores = score(recipe.score, explanations, root, progress)
-        done.produced = headline(scores)
-    console.print(f"runs are in [bold]{root}[/bold]: try `monosem show --root {root}`")
-    return index
+        done.produced = headline(score(recipe.score, explanations, root, progress))
