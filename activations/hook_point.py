@@ -9,6 +9,10 @@ from store.errors import UsageError
 
 NAME = re.compile(r"^blocks\.(?P<layer>\d+)\.(?P<site>[\w.]+)$")
 
+RESIDUAL_SITES = frozenset({"hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out"})
+"""Sites whose vectors are in the residual stream's own basis, so that the unembedding can read them. Width alone does
+not tell: the heads' outputs side by side (`attn.hook_z`) are often just as wide."""
+
 
 @dataclass(frozen=True)
 class HookPoint:
@@ -22,6 +26,11 @@ class HookPoint:
     def name(self) -> str:
         """The TransformerLens name."""
         return f"blocks.{self.layer}.{self.site}"
+
+    @property
+    def in_residual_basis(self) -> bool:
+        """Whether the unembedding can read vectors from here."""
+        return self.site in RESIDUAL_SITES
 
     @property
     def stop_at_layer(self) -> int:

@@ -63,7 +63,7 @@ def _train_into(run: Run, job: TrainJob, activations: Activations, progress: Pro
     try:
         log = list(_every(progress(steps, job.train.n_steps, label), LOG_EVERY, job.train.n_steps))
     except TrainingDiverged as error:
-        raise UsageError(f"{error}: lower --train.lr, or check the activations with `monosem show`") from error
+        raise UsageError(f"{error}: lower --lr, or check the activations with `monosem show`") from error
     with whole_file(run.folder / "log.jsonl") as scratch:
         scratch.write_text("".join(json.dumps(step.numbers()) + "\n" for step in log), encoding="utf-8")
     checkpoint.save(run.folder, sae, {"run": run.id, "hook_point": job.hook_point})

@@ -226,7 +226,9 @@ class Workbench:
             raise UsageError(f"prompt and answer have {len(ids) + n_tokens} tokens, the model reads {self._lm.n_ctx}")
         clean = self._lm.generate(ids, n_tokens, temperature, seed)
         hook = self._lm.hook_point(self.hook_point)
-        with self._lm.splice(hook, clamp(self._sae, latent, value)) as splice:
+        edit = clamp(self._sae, latent, value)
+        # Per-head activations lie side by side, as they did in training.
+        with self._lm.splice(hook, lambda x: edit(x.flatten(2)).view_as(x)) as splice:
             steered = self._lm.generate(ids, n_tokens, temperature, seed)
         return Steering(
             prompt=prompt,

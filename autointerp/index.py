@@ -83,7 +83,7 @@ def _write_parts(
     layout = Layout(_token_ids(activations), lm.tokenizer.bos_id is not None, cfg.half_window)
     contexts = choose(peaks(events), layout, cfg.n_top, cfg.n_bands, cfg.per_band, cfg.seed)
     write_part(run.folder, "contexts", contexts)
-    if activations.d_in == lm.d_model:
+    if lm.hook_point(activations.hook_point).in_residual_basis:
         with torch.inference_mode():
             logits = top_and_bottom(sae.W_dec, lm.unembedding().float(), cfg.n_logits, progress)
         text = {token_id: lm.tokenizer.decode([token_id]) for token_id in set(logits["token_id"])}

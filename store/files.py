@@ -42,11 +42,11 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UsageError(
                 f"no space left on the disk of {path}: {shutil.disk_usage(_existing(path)).free:,} bytes are free. "
-                "Finished files were kept: make room, or choose another folder with --root, and run the command again"
+                "Finished files stay: make room, or name another folder with --root (demo: --out), and run it again"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
             raise UsageError(
-                f"cannot write {path}: {error.strerror}. Choose a folder you may write with --root"
+                f"cannot write {path}: {error.strerror}. Choose a folder you may write with --root (demo: --out)"
             ) from error
         raise
 
@@ -73,7 +73,8 @@ def read_json(path: Path) -> Any:
 
 def remove_partials(folder: Path) -> None:
     """Delete the scratch files that a killed process left in `folder` and below."""
-    for scratch in folder.rglob(f".*{PARTIAL}"):
+    # With what a database writes beside its own file while it is open.
+    for scratch in folder.rglob(f".*{PARTIAL}*"):
         scratch.unlink(missing_ok=True)
 
 

@@ -106,6 +106,10 @@ def start_run(root: Path, kind: str, config: Any, inputs: Mapping[str, str]) -> 
     folder = root / kind / content_hash(request)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    if (folder / MANIFEST).exists() and (run := read_run(folder)).finished:
+        # Nothing will be written, so nobody need wait.
+        yield run
+        return
     lock = FileLock(folder.parent / f".{folder.name}.lock")
     try:
         lock.acquire(timeout=0)

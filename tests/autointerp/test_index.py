@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from activations.reader import Activations, to_float
+from app.cli import main
 from app.workbench import Workbench
 from autointerp.contexts import Layout, choose
 from autointerp.events import Events, peaks, statistics
@@ -151,6 +152,23 @@ def test_logit_effects_equal_the_dense_product():
         assert all(
             columns["value"][i] == pytest.approx(effect[latent, columns["token_id"][i]].item(), abs=1e-4) for i in rows
         )
+
+
+def test_heads_side_by_side_are_as_wide_as_the_residual_stream_but_have_no_logits(tmp_path: Path):
+    """Wide enough is not enough: the unembedding cannot read them. All else works on them, steering too."""
+    hook = "blocks.0.attn.hook_z"
+    commands = [
+        f"harvest --model tiny --hook-points {hook} --corpus stories --n-tokens 3000 --n-ctx 64",
+        "train topk --d-sae 48 --k 4 --n-steps 10 --batch-size 64",
+        "evaluate --n-sequences 2",
+        "index",
+    ]
+    for command in commands:
+        assert main([*command.split(), "--root", str(tmp_path)]) == 0
+    wb = Workbench.open(tmp_path)
+    assert wb.index.sql("SELECT * FROM logits").empty
+    latent = int(wb.inspect("a story").top(1)["latent"][0])
+    assert wb.steer("a story", latent, 3.0, n_tokens=4).n_hook_calls == 4
 
 
 def test_a_dictionary_of_another_width_is_refused(tiny_root: Path, tmp_path: Path):
