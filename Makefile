@@ -37,8 +37,8 @@ lint: setup  ## format, lint, types, layers
 
 check: lint test  ## everything that must pass before a commit
 
-bench: setup  ## measure against floors and write bench/results
-	$(BIN)/python bench/train_topk.py
+bench: setup  ## measure and write bench/results; ARGS='harvest* train_topk' chooses, without it all but the slow ones
+	$(BIN)/python bench/run.py $(ARGS)
 
 clean:  ## remove .venv and caches, keep runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis test-artifacts

@@ -1,31 +1,26 @@
 """Harvest: run the model over the text once and keep what it computes at each hook point, as shards.
 
-Sequences go through the model window by window. A window's rows are shuffled and written as shards, then the window's
-receipt is written: a harvest that was killed goes on at the first window without one.
+First documents and sequences are written (`prepare`), then windows of them go through the model (`window`) and to disk
+(`shard_writer`). A window's receipt is written last: a harvest that was killed goes on at the first window without one.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
-import pyarrow.parquet as pq
-import torch
-from einops import rearrange
-from torch import Tensor
-
-from activations.hook_point import HookPoint
-from activations.lm import LanguageModel
-from activations.models import DEFAULT_MODEL, find_model, load_model
+from activations.hook_point import expand_hook_points
+from activations.keep import Harvest, keep_windows, sample_first_window
+from activations.models import DEFAULT_MODEL, DTYPES, ModelFiles, find_model, hook_names, load_model
+from activations.prepare import prepare
 from activations.progress import Progress, no_progress
-from activations.reader import summarise
-from activations.sequences import Batch, TokenizedText, TokenSequence, batches, tokenize
 from activations.text import Source, TextConfig, read_sources, sources_hash
-from activations.tokenizer import Tokenizer
 from store.errors import UsageError
-from store.files import read_json, whole_file, write_json
 from store.run import Run, start_run
-from store.shards import STORED_AS, TOKEN_CLASSES, DTypeName, Rows, write_shard
+from store.shards import STORED_AS, DTypeName
+
+Retention = Literal["all", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,20 +28,28 @@ class HarvestConfig:
     """What to harvest."""
 
     model: str = DEFAULT_MODEL
-    """`tiny`, `wheel:NAME`, `hub:ORG/NAME`, a folder with safetensors, or a .gguf file."""
+    """`tiny`, `wheel:NAME`, a hub id such as `gpt2`, a folder with safetensors, or a .gguf file."""
+    revision: str | None = None
+    """Branch, tag or commit of a model from the hub."""
+    device: str = "cpu"
+    """`cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for the best there is."""
+    model_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What the model computes in."""
     hook_points: tuple[str, ...] = ("blocks.8.hook_resid_post",)
-    """TransformerLens names; all come from one forward pass."""
+    """TransformerLens names; `*` and `{4,8}` stand for several. All come from one forward pass."""
     text: TextConfig = field(default_factory=TextConfig)
     n_ctx: int = 128
     """Tokens the model sees at once, BOS included."""
     dtype: DTypeName = "float16"
     """How vectors are stored."""
+    keep_activations: Retention = "all"
+    """`none` stores no vector: they are computed again whenever they are read, for models too wide for the disk."""
     batch_size: int = 16
-    """Sequences per forward pass."""
+    """Full-length sequences per forward pass; more of shorter ones."""
     shard_rows: int = 16_384
     """Rows per shard file."""
-    window_sequences: int = 512
-    """Sequences whose rows are shuffled together before they are written."""
+    window_shards: int = 4
+    """Shards whose rows are shuffled together before they are written."""
     sink_norm_ratio: float = 2.5
     """A token whose norm exceeds this many medians is classed as a sink, like the first position."""
     seed: int = 0
@@ -56,169 +59,88 @@ class HarvestConfig:
         """Check the ranges."""
         if self.n_ctx < 2:
             raise UsageError(f"n_ctx={self.n_ctx} is too short: choose at least 2")
-        if self.dtype not in STORED_AS:
-            raise UsageError(f"dtype '{self.dtype}' cannot be stored: choose one of {', '.join(STORED_AS)}")
+        for name in ("batch_size", "shard_rows", "window_shards"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name}={getattr(self, name)} is not positive: choose at least 1")
+        if not self.sink_norm_ratio > 1:
+            raise UsageError(f"sink_norm_ratio={self.sink_norm_ratio} would class most tokens as sinks: choose above 1")
+        for name, known in (
+            ("dtype", tuple(STORED_AS)),
+            ("model_dtype", DTYPES),
+            ("keep_activations", ("all", "none")),
+        ):
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name} '{getattr(self, name)}' is not known: choose one of {', '.join(known)}")
         if not self.hook_points:
             raise UsageError("no hook point given: name at least one, such as blocks.8.hook_resid_post")
+
+    @property
+    def window_rows(self) -> int:
+        """Rows shuffled together."""
+        return self.shard_rows * self.window_shards
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens and padding in one forward pass, at most."""
+        return self.batch_size * self.n_ctx
 
 
 def harvest(cfg: HarvestConfig, root: Path, progress: Progress = no_progress) -> Run:
     """Harvest into `root/activations/<hash>`, or return the run that is already there.
 
+    The hash is over contents: the model's weights, config and tokenizer, the text, and every setting that changes a
+    vector. Where the files lie and which device computes do not count.
+
     Raises:
         UsageError: unknown model, text or hook point; values that the dtype cannot hold; a full disk.
     """
-    files = find_model(cfg.model)
-    sources = read_sources(cfg.text.corpus)
-    request = {"harvest": cfg, "weights": files.weights_hash, "text": sources_hash(sources)}
-    with start_run(root, "activations", request, {}) as run:
+    files = find_model(cfg.model, cfg.revision)
+    sources = read_sources(cfg.text)
+    names = expand_hook_points(cfg.hook_points, hook_names(cfg.model, cfg.revision))
+    cfg = dataclasses.replace(cfg, hook_points=names)
+    same = request_identity(cfg, files, sources)
+    with start_run(root, "activations", {"harvest": cfg}, {}, same) as run:
         if not run.finished:
-            _harvest_into(run, cfg, sources, progress)
+            _make(run, cfg, sources, progress)
         return run
 
 
-def _harvest_into(run: Run, cfg: HarvestConfig, sources: list[Source], progress: Progress) -> None:
-    lm = load_model(cfg.model)
+ELSEWHERE = {
+    HarvestConfig: ("model", "revision", "device", "text"),
+    TextConfig: ("corpus", "dataset_name", "dataset_split", "dataset_revision"),
+}
+"""Settings that say where something is found: what is found there is hashed in their place."""
+
+
+def request_identity(cfg: HarvestConfig, files: ModelFiles, sources: Sequence[Source]) -> dict[str, Any]:
+    """What two harvests have in common that are the same."""
+    return {
+        "model": files.identity,
+        "text": sources_hash(sources),
+        "settings": _but(cfg, ELSEWHERE[HarvestConfig]) | {"hook_points": sorted(cfg.hook_points)},
+        "text_settings": _but(cfg.text, ELSEWHERE[TextConfig]),
+    }
+
+
+def _but(config: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in names}
+
+
+def _make(run: Run, cfg: HarvestConfig, sources: Sequence[Source], progress: Progress) -> None:
+    lm = load_model(cfg.model, revision=cfg.revision, device=cfg.device, dtype=cfg.model_dtype)
     if cfg.n_ctx > lm.n_ctx:
         raise UsageError(f"n_ctx={cfg.n_ctx} exceeds the {lm.n_ctx} of {lm.name}: choose less")
-    hook_points = [lm.hook_point(name) for name in cfg.hook_points]
-    text = tokenize(lm.tokenizer, sources, cfg.text, cfg.n_ctx)
-    _write_text(run.folder, text)
-    windows = _windows(run.folder, cfg, text)
-    jobs = [(window, batch) for window in windows for batch in batches(window.sequences, cfg.batch_size)]
-    collected: list[dict[str, Rows]] = []
-    for window, batch in progress(jobs, len(jobs), f"harvest {', '.join(cfg.hook_points)}"):
-        collected.append(_capture(lm, batch, hook_points))
-        if sum(len(part[hook_points[0].name]) for part in collected) == window.n_rows:
-            _write_window(run.folder, cfg, lm.tokenizer, window, collected)
-            collected = []
-    run.finish(
-        {
-            "n_tokens": text.n_tokens,
-            "n_sequences": len(text.sequences),
-            "n_documents": len(text.documents),
-            "n_documents_heldout": sum(text.heldout),
-            "tokenizer": lm.tokenizer.fingerprint,
-            "n_layers": lm.n_layers,
-            "d_model": lm.d_model,
-            "hook_points": {
-                name: summarise(run.folder, name, text.heldout, sink_norm)
-                for name, sink_norm in read_json(_receipt(run.folder, 0))["sink_norms"].items()
-            },
-        }
-    )
-
-
-def _write_text(folder: Path, text: TokenizedText) -> None:
-    tables = text.tables()
-    for path, name in ((folder / "documents.parquet", "documents"), (folder / "tokens/tokens.parquet", "sequences")):
-        with whole_file(path) as scratch:
-            pq.write_table(tables[name], scratch, compression="zstd")
-
-
-@dataclass(frozen=True)
-class Window:
-    """Sequences whose rows are shuffled together."""
-
-    number: int
-    sequences: tuple[TokenSequence, ...]
-
-    @property
-    def n_rows(self) -> int:
-        """Vectors it gives at each hook point."""
-        return sum(len(sequence) for sequence in self.sequences)
-
-
-def _receipt(folder: Path, number: int) -> Path:
-    return folder / "windows" / f"{number:05d}.json"
-
-
-def _windows(folder: Path, cfg: HarvestConfig, text: TokenizedText) -> list[Window]:
-    """The windows that are not on disk yet."""
-    starts = range(0, len(text.sequences), cfg.window_sequences)
-    windows = [Window(n, text.sequences[i : i + cfg.window_sequences]) for n, i in enumerate(starts)]
-    return [window for window in windows if not _receipt(folder, window.number).exists()]
-
-
-def _capture(lm: LanguageModel, batch: Batch, hook_points: Sequence[HookPoint]) -> dict[str, Rows]:
-    """One forward pass: a row for every token that is not padding."""
-    captured = lm.capture(batch.tokens, hook_points)
-    kept = batch.mask.flatten()
-    seq = torch.tensor([sequence.seq for sequence in batch.sequences])
-    doc_id = torch.tensor([sequence.doc_id for sequence in batch.sequences])
-    shape = batch.tokens.shape
-    columns = {
-        "token_id": batch.tokens,
-        "doc_id": doc_id[:, None].expand(shape),
-        "seq": seq[:, None].expand(shape),
-        "pos": torch.arange(shape[1]).expand(shape),
+    hook_points = tuple(lm.hook_point(name) for name in cfg.hook_points)
+    text = prepare(run.folder, lm.tokenizer, list(sources), cfg.text, cfg.n_ctx, cfg.window_rows, progress)
+    job = Harvest.of(run.folder, cfg, lm, hook_points, [window["n_rows"] for window in text["windows"]])
+    found, known = keep_windows(job, progress) if cfg.keep_activations == "all" else sample_first_window(job)
+    counts = {key: value for key, value in text.items() if key.startswith("n_")}
+    about = {
+        "n_windows": len(text["windows"]),
+        "bos_id": text["bos_id"],
+        "tokenizer": lm.tokenizer.fingerprint,
+        "n_layers": lm.n_layers,
+        "d_model": lm.d_model,
+        "device": lm.device,
     }
-    flat = {name: column.flatten()[kept].numpy() for name, column in columns.items()}
-    return {
-        name: Rows(vectors=_flatten(x)[kept].float().cpu().numpy(), columns=dict(flat)) for name, x in captured.items()
-    }
-
-
-def _flatten(x: Tensor) -> Tensor:
-    """`[batch, pos, …]` to `[batch · pos, d_in]`: per-head activations lie side by side."""
-    return rearrange(x.flatten(2), "batch pos d_in -> (batch pos) d_in")
-
-
-def _write_window(
-    folder: Path, cfg: HarvestConfig, tokenizer: Tokenizer, window: Window, collected: list[dict[str, Rows]]
-) -> None:
-    order = np.random.default_rng([cfg.seed, window.number]).permutation(window.n_rows)
-    sink_norms: dict[str, float] = {}
-    for name in cfg.hook_points:
-        rows = _joined([part[name] for part in collected])
-        norms = np.linalg.norm(rows.vectors, axis=1)
-        sink_norms[name] = _sink_norm(folder, window, name, norms[rows.columns["pos"] > 0], cfg.sink_norm_ratio)
-        rows.columns["token_class"] = _token_class(rows, norms, sink_norms[name], tokenizer)
-        stored = Rows(vectors=_stored(rows, cfg.dtype, name), columns=rows.columns).take(order)
-        for part, start in enumerate(range(0, len(stored), cfg.shard_rows)):
-            write_shard(
-                folder / name / f"shard-{window.number:05d}-{part:03d}.parquet",
-                stored.take(np.arange(start, min(start + cfg.shard_rows, len(stored)))),
-                cfg.dtype,
-                {"hook_point": name, "model": cfg.model, "tokenizer": tokenizer.fingerprint},
-            )
-    write_json(_receipt(folder, window.number), {"n_sequences": len(window.sequences), "sink_norms": sink_norms})
-
-
-def _joined(parts: list[Rows]) -> Rows:
-    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
-    return Rows(vectors=np.concatenate([part.vectors for part in parts]), columns=columns)
-
-
-def _sink_norm(folder: Path, window: Window, name: str, norms: np.ndarray, ratio: float) -> float:
-    """The norm above which a token is a sink: set by the first window, so that it is one rule for the whole harvest."""
-    first = _receipt(folder, 0)
-    return read_json(first)["sink_norms"][name] if window.number else float(ratio * np.median(norms))
-
-
-def _token_class(rows: Rows, norms: np.ndarray, sink_norm: float, tokenizer: Tokenizer) -> np.ndarray:
-    special = np.isin(rows.columns["token_id"], sorted(tokenizer.special_ids))
-    classes = np.where(special, TOKEN_CLASSES["special"], TOKEN_CLASSES["normal"])
-    sink = (rows.columns["pos"] == 0) | (norms > sink_norm)
-    return np.where(sink, TOKEN_CLASSES["sink"], classes).astype(np.int8)
-
-
-def _stored(rows: Rows, dtype: DTypeName, name: str) -> np.ndarray:
-    """`rows.vectors` in the stored dtype.
-
-    Raises:
-        UsageError: a value is not finite, or too large for float16.
-    """
-    largest = np.abs(rows.vectors).max(axis=1)
-    limit = float(np.finfo(np.float16).max) if dtype == "float16" else np.inf
-    bad = ~np.isfinite(largest) | (largest > limit)
-    if bad.any():
-        row = int(bad.argmax())
-        place = f"{name}, document {rows.columns['doc_id'][row]}, position {rows.columns['pos'][row]}"
-        if np.isfinite(largest[row]):
-            raise UsageError(f"{largest[row]:.6g} at {place} exceeds float16's 65504: use --dtype bfloat16 or float32")
-        raise UsageError(f"a value at {place} is not finite: the model overflows there; load it in float32")
-    if dtype == "bfloat16":
-        bits = torch.from_numpy(rows.vectors).bfloat16().view(torch.int16)
-        return bits.numpy().view(STORED_AS[dtype])
-    return rows.vectors.astype(STORED_AS[dtype])
+    run.finish({**counts, **about, **found}, known)

@@ -31,6 +31,7 @@ class LanguageModel(ABC):
     """A causal language model with hook points. Inputs are right-padded: causal attention never sees the padding."""
 
     name: str
+    device: str
     weights_hash: str
     n_layers: int
     d_model: int

@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from activations.batching import batches
 from activations.hook_point import HookPoint
 from activations.lm import Edit, LanguageModel, token_losses
 from activations.progress import Progress, no_progress
-from activations.sequences import TokenSequence, batches
+from activations.sequences import TokenSequence
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def edited_losses(
     hook_point: HookPoint,
     edits: Mapping[str, Edit],
     sink_norm: float,
-    batch_size: int = 8,
+    batch_tokens: int = 1024,
     progress: Progress = no_progress,
 ) -> Losses:
     """Cross-entropy clean and under each edit; sinks, special tokens and padding are never edited.
@@ -42,12 +43,12 @@ def edited_losses(
         hook_point: where.
         edits: `[..., d_in]` to the same shape, by name.
         sink_norm: tokens with a larger norm at the hook point are sinks.
-        batch_size: sequences per forward pass.
+        batch_tokens: tokens and padding per forward pass, at most.
         progress: wraps the loop over batches.
     """
     totals = dict.fromkeys(["clean", *edits], 0.0)
     n_tokens = n_edited = 0
-    jobs = list(batches(sequences, batch_size))
+    jobs = list(batches(sequences, batch_tokens))
     for batch in progress(jobs, len(jobs), "cross-entropy with and without the SAE"):
         predicted = batch.mask[:, 1:]
         x = lm.capture(batch.tokens, [hook_point])[hook_point.name]

@@ -1,25 +1,32 @@
 """Models by reference: the tiny one, a wheel's GGUF, a hub id, a local folder or GGUF file."""
 
 import os
+import re
 import shutil
 import struct
 import tempfile
 from dataclasses import dataclass
+from importlib.metadata import version as _version
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from activations.lm import LanguageModel
+from activations.tokenizer import TOKENIZER_FILES, ByteTokenizer
 from store.assets import WHEELS, cache_dir, resolve
 from store.errors import UsageError
 from store.files import disk_errors, read_json, write_json
 from store.hashing import content_hash, sha256_file
+from store.remembered import remembered_sha256
+from store.run import Run
 
 TINY = "tiny"
 DEFAULT_MODEL = "wheel:smollm2-135m-instruct"
 RECEIPT = "monosem.json"
 WEIGHTS = "*.safetensors"
+HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -30,37 +37,81 @@ class ModelFiles:
     folder: Path | None
     """None for the tiny model, which needs no file."""
     weights_hash: str
+    config_hash: str
+    tokenizer_hash: str
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What makes two models the same model, wherever their files are."""
+        return {"weights": self.weights_hash, "config": self.config_hash, "tokenizer": self.tokenizer_hash}
 
 
-def find_model(reference: str) -> ModelFiles:
+def find_model(reference: str, revision: str | None = None) -> ModelFiles:
     """The files of a model, fetched and dequantized once if need be; nothing is loaded.
 
     Args:
-        reference: `tiny`, `wheel:NAME`, `hub:ORG/NAME`, a folder with safetensors, or a .gguf file.
+        reference: `tiny`, `wheel:NAME`, a hub id (`gpt2`, `ORG/NAME`, or `hub:ORG/NAME` where a folder has that name
+            too), a folder with safetensors, or a .gguf file.
+        revision: branch, tag or commit, for a model from the hub.
 
     Raises:
         UsageError: no such model, or one without safetensors.
     """
+    if revision and (reference == TINY or not _is_of_hub(reference)):
+        raise UsageError(
+            f"revision '{revision}' is for a model from the hub: {reference} has no revision, leave it out"
+        )
     if reference == TINY:
-        return ModelFiles(reference, None, "tiny-1-0")
-    known = reference.startswith(("wheel:", "hub:")) or Path(reference).expanduser().exists()
-    if not known:
-        wheels = ", ".join(f"wheel:{name}" for name in WHEELS if "smollm" in name)
-        raise UsageError(f"no model '{reference}': give {TINY}, {wheels}, hub:ORG/NAME, a folder or a .gguf file")
-    path = resolve(reference)
+        return ModelFiles(reference, None, "tiny-1-0", "tiny-1", ByteTokenizer.fingerprint)
+    path = _path(reference, revision)
     folder = _dequantized(path) if path.suffix == ".gguf" else path
     if not (folder / "config.json").exists() or not list(folder.glob(WEIGHTS)):
         raise UsageError(f"{folder} has no config.json and safetensors: save the model there with save_pretrained")
-    return ModelFiles(reference, folder, _weights_hash(folder))
+    return ModelFiles(
+        reference,
+        folder,
+        _files_hash(folder, (WEIGHTS,)),
+        _files_hash(folder, ("config.json",)),
+        _files_hash(folder, TOKENIZER_FILES),
+    )
 
 
-def load_model(reference: str, device: str = "cpu", dtype: str = "float32") -> LanguageModel:
+def _is_of_hub(reference: str) -> bool:
+    return reference.startswith("hub:") or not (reference.startswith("wheel:") or Path(reference).expanduser().exists())
+
+
+def _path(reference: str, revision: str | None) -> Path:
+    known = reference.startswith(("wheel:", "hub:")) or Path(reference).expanduser().exists()
+    if known:
+        return resolve(reference, revision)
+    wheels = ", ".join(f"wheel:{name}" for name in WHEELS if "smollm" in name)
+    ways = f"give {TINY}, {wheels}, a hub id such as gpt2 or ORG/NAME, a folder or a .gguf file"
+    if not HUB_ID.match(reference):
+        raise UsageError(f"no model '{reference}': {ways}")
+    try:
+        return resolve(f"hub:{reference}", revision)
+    except UsageError as error:
+        raise UsageError(f"no model '{reference}' here, and {error}; or {ways}") from error
+
+
+def load_model(
+    reference: str, *, revision: str | None = None, device: str = "cpu", dtype: str = "float32"
+) -> LanguageModel:
     """Load a model; the tiny one in milliseconds, others in seconds.
+
+    Args:
+        reference: as for `find_model`.
+        revision: as for `find_model`.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for the best there is.
+        dtype: `float32`, `bfloat16` or `float16`: what it computes in.
 
     Raises:
         UsageError: as `find_model`, or a device or dtype that torch does not have.
     """
-    files = find_model(reference)
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype '{dtype}' is not known: choose one of {', '.join(DTYPES)}")
+    files = find_model(reference, revision)
+    device = _device(device)
     if files.folder is None:
         from activations.tiny import TinyLM
 
@@ -72,21 +123,67 @@ def load_model(reference: str, device: str = "cpu", dtype: str = "float32") -> L
 
     from activations.bridge import BridgeLM
 
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype not in kinds:
-        raise UsageError(f"dtype '{dtype}' is not known: choose one of {', '.join(kinds)}")
-    return BridgeLM.load(files.folder, reference, files.weights_hash, device, kinds[dtype])
+    lm = BridgeLM.load(files.folder, reference, files.weights_hash, device, getattr(torch, dtype))
+    _remember_hook_names(files, lm)
+    return lm
 
 
-def _weights_hash(folder: Path) -> str:
-    """Hash over all weight files, their own hashes kept in a receipt while size and time stand still."""
-    stats = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(folder.glob(WEIGHTS))}
-    receipt = cache_dir() / "weights" / f"{content_hash(str(folder.resolve()))}.json"
-    if receipt.exists() and (known := read_json(receipt))["stats"] == stats:
-        return known["hash"]
-    digest = content_hash({path.name: sha256_file(path) for path in sorted(folder.glob(WEIGHTS))})
-    write_json(receipt, {"folder": str(folder.resolve()), "stats": stats, "hash": digest})
-    return digest
+def load_recorded(run: Run, device: str | None = None) -> LanguageModel:
+    """The model that a harvest was made with, on the same device or another.
+
+    Raises:
+        UsageError: it is not there any more, or its weights are not those of the harvest.
+    """
+    asked = run.config["harvest"]
+    lm = load_model(
+        asked["model"], revision=asked["revision"], device=device or asked["device"], dtype=asked["model_dtype"]
+    )
+    expected = run.same["model"]["weights"]
+    if lm.weights_hash != expected:
+        raise UsageError(
+            f"{asked['model']} has weights {lm.weights_hash}, harvest {run.id} was made with {expected}: "
+            "bring that model back, or harvest again with this one"
+        )
+    return lm
+
+
+def hook_names(reference: str, revision: str | None = None) -> tuple[str, ...]:
+    """Names of a model's hook points, remembered from when it was last loaded."""
+    receipt = _hook_receipt(find_model(reference, revision))
+    if not receipt.exists():
+        lm = load_model(reference, revision=revision)
+        return lm.hook_names()
+    return tuple(read_json(receipt))
+
+
+def _hook_receipt(files: ModelFiles) -> Path:
+    return cache_dir() / "hooks" / f"{content_hash([files.identity, _version('transformer-lens')])}.json"
+
+
+def _remember_hook_names(files: ModelFiles, lm: LanguageModel) -> None:
+    receipt = _hook_receipt(files)
+    if not receipt.exists():
+        write_json(receipt, list(lm.hook_names()))
+
+
+def _device(name: str) -> str:
+    """`name`, checked; `auto` becomes the best there is."""
+    import torch
+
+    there = ["cpu"]
+    there += ["mps"] if torch.backends.mps.is_available() else []
+    there += ["cuda"] if torch.cuda.is_available() else []
+    if name == "auto":
+        return there[-1]
+    if name.partition(":")[0] not in there:
+        raise UsageError(f"device '{name}' is not available here: choose one of {', '.join(there)}, or auto")
+    return name
+
+
+def _files_hash(folder: Path, patterns: tuple[str, ...]) -> str:
+    """Hash over the files in `folder` that fit, by name."""
+    files = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+    return content_hash({path.name: remembered_sha256(path) for path in files})
 
 
 def _dequantized(gguf: Path) -> Path:

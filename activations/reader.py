@@ -1,21 +1,117 @@
-"""Harvested activations read back: shuffled `[batch, d_in]` batches and statistics, by split and token class."""
+"""Harvested activations read back, by split, token class and document: in order, shuffled, or as statistics.
+
+Vectors come in blocks: a shard of a harvest that stored them, a window computed again of one that did not. Whoever
+reads need not know which.
+"""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import pyarrow.parquet as pq
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from activations.prepare import heldout_documents
+from activations.recompute import Recomputer
+from activations.shuffle import Shuffled, ShuffleState
+from activations.statistics import Group, Moments, chosen, read_statistics
+from store import layout
 from store.errors import UsageError
 from store.run import Run
-from store.shards import TOKEN_CLASSES, Shard
+from store.shards import TOKEN_CLASSES, Rows, Shard, as_torch
 
 CHUNK_ROWS = 8192
+
+
+@runtime_checkable
+class Block(Protocol):
+    """Rows that lie together."""
+
+    @property
+    def n_rows(self) -> int:
+        """How many."""
+        ...
+
+    def open(self) -> Rows:
+        """The rows: vectors in the stored dtype, and the columns that join them to their text."""
+        ...
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns alone, as cheaply as they can be had."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoredBlock:
+    """A shard; opened anew whenever it is read, so that any number of them costs neither memory nor open files."""
+
+    path: Path
+    n_rows: int
+    d_in: int
+
+    def open(self) -> Rows:
+        """Vectors as a memory map."""
+        shard = Shard(self.path)
+        if shard.d_in != self.d_in or shard.n_rows != self.n_rows:
+            raise UsageError(
+                f"{self.path} has {shard.n_rows} rows of width {shard.d_in}, its harvest {self.n_rows} of {self.d_in}: "
+                "`monosem verify` names what else is broken, `monosem harvest --repair` mends it"
+            )
+        return Rows(vectors=shard.vectors, columns=shard.columns)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """From the shard's other columns."""
+        return Shard(self.path).columns
+
+
+@dataclass(frozen=True)
+class RecomputedBlock:
+    """A window, computed when it is opened."""
+
+    recomputer: Recomputer
+    window: int
+
+    @property
+    def n_rows(self) -> int:
+        """Tokens of the window."""
+        return self.recomputer.n_rows(self.window)
+
+    def open(self) -> Rows:
+        """Through the model."""
+        return self.recomputer.rows(self.window)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """From the text alone: a sink that only its norm tells has the class of its token."""
+        return self.recomputer.columns(self.window)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows are wanted."""
+
+    split: str
+    """`train`, `heldout` or `all`."""
+    classes: tuple[str, ...]
+    first: bool
+    """Whether first positions are wanted too, where their class is."""
+    documents: frozenset[int] | None
+    """Only rows of these, if given."""
+    heldout: np.ndarray
+    """`[n_documents]` bool."""
+
+    def of(self, columns: dict[str, np.ndarray]) -> np.ndarray:
+        """The numbers of the rows that are."""
+        keep = np.isin(columns["token_class"], [TOKEN_CLASSES[name] for name in self.classes])
+        if not self.first:
+            keep &= columns["pos"] > 0
+        if self.split != "all":
+            keep &= self.heldout[columns["doc_id"]] == (self.split == "heldout")
+        if self.documents is not None:
+            keep &= np.isin(columns["doc_id"], list(self.documents))
+        return np.flatnonzero(keep)
 
 
 class Activations:
@@ -32,16 +128,36 @@ class Activations:
             raise UsageError(
                 f"harvest {run.id} has {len(known)} hook points: name one with --hook-point: {', '.join(known)}"
             )
-        self.hook_point = hook_point or known[0]
+        self.hook_point: str = hook_point or known[0]
         if self.hook_point not in known:
             raise UsageError(f"harvest {run.id} has no '{hook_point}': it has {', '.join(known)}")
         self.run = run
-        self.shards = [Shard(path) for path in shard_paths(run.folder, self.hook_point)]
+        self.dtype: str = run.config["harvest"]["dtype"]
+        self.blocks: list[Block] = self._blocks()
+
+    def _blocks(self) -> list[Block]:
+        if self.is_stored:
+            paths = layout.shards(self.run.folder, self.hook_point)
+            return [StoredBlock(path, self._entry(path)["n_rows"], self.d_in) for path in paths]
+        recomputer = Recomputer(self.run, self.hook_point)
+        return [RecomputedBlock(recomputer, number) for number in range(recomputer.n_windows)]
+
+    def _entry(self, path: Path) -> dict[str, Any]:
+        name = path.relative_to(self.run.folder).as_posix()
+        try:
+            return self.run.manifest["files"][name]
+        except KeyError as error:
+            raise UsageError(f"{path} is no shard of harvest {self.run.id}: take it out of the folder") from error
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether vectors are on disk; otherwise the model computes them whenever they are read."""
+        return self.run.config["harvest"]["keep_activations"] == "all"
 
     @property
     def d_in(self) -> int:
         """Width of a vector."""
-        return self.shards[0].d_in
+        return self.run.results["hook_points"][self.hook_point]["d_in"]
 
     @property
     def sink_norm(self) -> float:
@@ -51,127 +167,92 @@ class Activations:
     @cached_property
     def heldout_docs(self) -> np.ndarray:
         """`[n_docs]` bool: held out of training."""
-        table = pq.read_table(self.run.folder / "documents.parquet", columns=["split"])
-        return table.column("split").to_numpy() == "heldout"
+        return heldout_documents(self.run.folder)
 
-    def rows(self, split: str = "train", classes: Sequence[str] = ("normal",), *, first: bool = False) -> "RowSet":
+    @cached_property
+    def _groups(self) -> dict[Group, Moments]:
+        return read_statistics(self.run.folder / layout.STATISTICS)
+
+    def moments(self, split: str = "train", classes: Sequence[str] = ("normal",)) -> Moments:
+        """Count, mean and spread, first positions included where sinks are; of all rows, or of the first window where
+        no vector is stored (`statistics_of` in the run's results says which)."""
+        _check_classes(classes)
+        return chosen(self._groups, self.hook_point, split, classes)
+
+    def rows(
+        self,
+        split: str = "train",
+        classes: Sequence[str] = ("normal",),
+        *,
+        first: bool = False,
+        documents: Sequence[int] | None = None,
+    ) -> "RowSet":
         """The rows of a split and of some token classes.
 
         Args:
             split: `train`, `heldout` or `all`.
             classes: of `normal special role sink`.
             first: whether to take first positions too, where their class is asked for.
+            documents: only rows of these documents, if given.
         """
-        unknown = set(classes) - set(TOKEN_CLASSES)
-        if unknown:
-            raise UsageError(
-                f"token class {', '.join(sorted(unknown))} is not known: choose of {', '.join(TOKEN_CLASSES)}"
-            )
-        wanted = [TOKEN_CLASSES[name] for name in classes]
-        kept = [self._kept(shard, split, wanted, first) for shard in self.shards]
-        return RowSet(self.shards, kept)
-
-    def _kept(self, shard: Shard, split: str, wanted: list[int], first: bool) -> np.ndarray:
-        columns = shard.columns
-        keep = np.isin(columns["token_class"], wanted)
-        if not first:
-            keep &= columns["pos"] > 0
-        if split != "all":
-            keep &= self.heldout_docs[columns["doc_id"]] == (split == "heldout")
-        return np.flatnonzero(keep)
+        _check_classes(classes)
+        wanted = frozenset(documents) if documents is not None else None
+        return RowSet(self, Selection(split, tuple(classes), first, wanted, self.heldout_docs))
 
 
 class RowSet:
-    """Rows chosen from several shards."""
+    """Rows chosen from the blocks of one hook point."""
 
-    def __init__(self, shards: Sequence[Shard], kept: Sequence[np.ndarray]) -> None:
-        """`kept[i]` are row numbers within `shards[i]`."""
-        self._shards = shards
-        self._shard_of = np.repeat(np.arange(len(shards), dtype=np.int32), [len(rows) for rows in kept])
-        self._row_of = np.concatenate([*kept, np.empty(0, np.int64)]).astype(np.int64)
+    def __init__(self, activations: Activations, selection: Selection) -> None:
+        self.activations, self.selection = activations, selection
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Chosen rows of each block. Where vectors are computed again, a sink counts with its token's class."""
+        return np.array([len(self.selection.of(block.columns())) for block in self.activations.blocks], np.int64)
 
     def __len__(self) -> int:
-        return len(self._row_of)
-
-    def take(self, chosen: np.ndarray) -> Float[Tensor, "n d_in"]:
-        """The vectors at `chosen`, in that order, as float32."""
-        out = torch.empty(len(chosen), self._shards[0].d_in)
-        shard_of, row_of = self._shard_of[chosen], self._row_of[chosen]
-        for number in np.unique(shard_of):
-            here = np.flatnonzero(shard_of == number)
-            # Ascending rows: a memory map reads forwards much faster than at random.
-            here = here[np.argsort(row_of[here])]
-            shard = self._shards[number]
-            out[torch.from_numpy(here)] = to_float(np.asarray(shard.vectors[row_of[here]]), shard.dtype)
-        return out
+        return int(self.counts.sum())
 
     def in_order(self, batch_size: int = CHUNK_ROWS) -> Iterator[Float[Tensor, "n d_in"]]:
-        """Every row once, as stored."""
-        for start in range(0, len(self), batch_size):
-            yield self.take(np.arange(start, min(start + batch_size, len(self))))
+        """Every row once, as stored, in float32; a batch never spans two blocks."""
+        for block in self.activations.blocks:
+            rows = block.open()
+            for some in _chunks(self.selection.of(rows.columns), batch_size):
+                yield as_torch(np.asarray(rows.vectors[some]), self.activations.dtype).float()
 
-    def shuffled(self, batch_size: int, seed: int) -> Iterator[Float[Tensor, "batch d_in"]]:
+    def shuffled(self, batch_size: int, seed: int, *, prefetch: int = 2, state: ShuffleState | None = None) -> Shuffled:
         """Endless batches: every row exactly once an epoch, each epoch in a new order; a batch may span two epochs.
+
+        Args:
+            batch_size: rows of every batch.
+            seed: of the order.
+            prefetch: batches prepared in a thread while one is used; 0 prepares them when asked.
+            state: to go on exactly where `Shuffled.state` was taken.
 
         Raises:
             UsageError: there are no rows.
         """
-        if not len(self):
+        if self.activations.is_stored and not len(self):
             raise UsageError("no rows match: choose other token classes, or harvest more text")
-        epoch, waiting = 0, np.empty(0, np.int64)
-        while True:
-            while len(waiting) < batch_size:
-                order = np.random.default_rng([seed, epoch]).permutation(len(self))
-                waiting, epoch = np.concatenate([waiting, order]), epoch + 1
-            yield self.take(waiting[:batch_size])
-            waiting = waiting[batch_size:]
+        return Shuffled(
+            self.activations.blocks,
+            self.selection.of,
+            batch_size=batch_size,
+            seed=seed,
+            dtype=self.activations.dtype,
+            n_sequences=self.activations.run.results["n_sequences"],
+            prefetch=prefetch,
+            state=state,
+        )
 
 
-def shard_paths(folder: Path, hook_point: str) -> list[Path]:
-    """Shard files of a hook point, in the order they were written.
-
-    Raises:
-        UsageError: there are none.
-    """
-    paths = sorted((folder / hook_point).glob("shard-*.parquet"))
-    if not paths:
-        raise UsageError(f"{folder / hook_point} has no shard: delete {folder} and harvest again")
-    return paths
+def _check_classes(classes: Sequence[str]) -> None:
+    unknown = set(classes) - set(TOKEN_CLASSES)
+    if unknown:
+        raise UsageError(f"token class {', '.join(sorted(unknown))} is not known: choose of {', '.join(TOKEN_CLASSES)}")
 
 
-def to_float(stored: np.ndarray, dtype: str) -> Float[Tensor, "n d_in"]:
-    """Stored vectors as float32."""
-    if dtype == "bfloat16":
-        return torch.from_numpy(stored.view(np.int16).copy()).view(torch.bfloat16).float()
-    return torch.from_numpy(stored.astype(np.float32))
-
-
-def summarise(folder: Path, hook_point: str, heldout: Sequence[bool], sink_norm: float) -> dict[str, Any]:
-    """Counts by token class, and mean and spread of the normal training rows, in float64.
-
-    `mean` is what mean ablation puts in place of an activation; shards are merged by Chan et al. 1979.
-    """
-    held = np.asarray(heldout)
-    counts = dict.fromkeys(TOKEN_CLASSES, 0)
-    n, mean, spread, norms = 0, np.zeros(1), np.zeros(1), 0.0
-    for path in shard_paths(folder, hook_point):
-        shard = Shard(path)
-        classes = shard.columns["token_class"]
-        for name, number in TOKEN_CLASSES.items():
-            counts[name] += int((classes == number).sum())
-        keep = (classes == TOKEN_CLASSES["normal"]) & ~held[shard.columns["doc_id"]]
-        if not keep.any():
-            continue
-        x = to_float(np.asarray(shard.vectors[keep]), shard.dtype).double().numpy()
-        delta = x.mean(0) - mean
-        spread = spread + ((x - x.mean(0)) ** 2).sum(0) + delta**2 * n * len(x) / (n + len(x))
-        mean = mean + delta * len(x) / (n + len(x))
-        n, norms = n + len(x), norms + float(np.linalg.norm(x, axis=1).sum())
-    return {
-        "n_rows": counts,
-        "sink_norm": sink_norm,
-        "n_normal_train": n,
-        "mean_norm": norms / max(n, 1),
-        "mean": mean.tolist(),
-        "total_variance": float(spread.sum() / max(n, 1)),
-    }
+def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

@@ -1,19 +1,17 @@
-"""Documents to token sequences: cut at the context length, never across documents, BOS first in each."""
+"""Tokens to sequences: what the model sees at once, made one of two ways.
 
-import hashlib
-from collections.abc import Iterator, Sequence
+`sequential`: a row is one document or one chat, or a piece of a long one; nothing is joined. `pack`: documents of one
+split are joined end to end and cut at the context length. Held-out and training documents never share a row.
+"""
+
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import torch
-from jaxtyping import Bool, Int
-from torch import Tensor
 
-from activations.text import Document, Source, TextConfig, mixed
-from activations.tokenizer import Encoding, Tokenizer
-from store.errors import UsageError
-from store.tables import DOCUMENTS, SEQUENCES
+from activations.encode import EncodedDocument
+from activations.text import TextConfig
+from store.shards import TOKEN_CLASSES
 
 MIN_TAIL_TOKENS = 16
 """A document's last piece is dropped when shorter than this, unless it is the only one: it has too little context."""
@@ -21,159 +19,162 @@ MIN_TAIL_TOKENS = 16
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """What the model sees at once."""
+    """What the model sees at once; arrays of one length."""
 
     seq: int
-    doc_id: int
-    ids: tuple[int, ...]
-    """BOS first where the tokenizer has one."""
-    char_start: tuple[int, ...]
-    """-1 for BOS."""
-    char_end: tuple[int, ...]
+    ids: np.ndarray
+    """int32."""
+    doc_ids: np.ndarray
+    """int64: the document of each token; a BOS belongs to the document that follows it."""
+    char_start: np.ndarray
+    """int32: -1 for a BOS that is in no text."""
+    char_end: np.ndarray
+    text_class: np.ndarray
+    """int8, as `TOKEN_CLASSES`: all that the text alone tells."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
 @dataclass(frozen=True)
-class TokenizedText:
-    """Chosen documents and their sequences."""
+class NumberedDocument:
+    """A document that was chosen."""
 
-    documents: tuple[Document, ...]
-    """`doc_id` is the place in this tuple; `text` ends with the last token taken."""
-    heldout: tuple[bool, ...]
-    sequences: tuple[TokenSequence, ...]
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens over all sequences, BOS included."""
-        return sum(len(sequence) for sequence in self.sequences)
-
-    def tables(self) -> dict[str, pa.Table]:
-        """`documents` and `sequences` as Arrow tables."""
-        counts = np.zeros(len(self.documents), np.int64)
-        for sequence in self.sequences:
-            counts[sequence.doc_id] += len(sequence)
-        documents = {
-            "doc_id": range(len(self.documents)),
-            "source": [document.source for document in self.documents],
-            "title": [document.title for document in self.documents],
-            "split": ["heldout" if held else "train" for held in self.heldout],
-            "n_tokens": counts,
-            "text": [document.text for document in self.documents],
-        }
-        sequences = {
-            "seq": [sequence.seq for sequence in self.sequences],
-            "doc_id": [sequence.doc_id for sequence in self.sequences],
-            "token_ids": [sequence.ids for sequence in self.sequences],
-            "char_start": [sequence.char_start for sequence in self.sequences],
-            "char_end": [sequence.char_end for sequence in self.sequences],
-        }
-        return {
-            "documents": pa.table({k: pa.array(v, DOCUMENTS.field(k).type) for k, v in documents.items()}),
-            "sequences": pa.table({k: pa.array(v, SEQUENCES.field(k).type) for k, v in sequences.items()}),
-        }
+    doc_id: int
+    heldout: bool
+    tokens: EncodedDocument
 
 
-def tokenize(tokenizer: Tokenizer, sources: list[Source], cfg: TextConfig, n_ctx: int) -> TokenizedText:
-    """Choose, tokenize and cut documents until there are about `cfg.n_tokens` tokens.
+class Piece:
+    """Tokens of one document, or of several, on their way into a sequence."""
 
-    Raises:
-        UsageError: too few documents for a held-out split, or no sequence of two tokens.
-    """
-    documents: list[Document] = []
-    sequences: list[TokenSequence] = []
-    n_tokens = 0
-    for document, encoding in _encoded(tokenizer, sources, cfg):
-        pieces = _cut(tokenizer, encoding, n_ctx)
-        if not pieces:
-            continue
-        for ids, start, end in pieces:
-            sequences.append(TokenSequence(len(sequences), len(documents), ids, start, end))
-            n_tokens += len(ids)
-        text = document.text[: encoding.char_end[-1]]
-        documents.append(Document(document.source, document.title, text))
-        if n_tokens >= cfg.n_tokens:
-            break
-    if len(documents) < 2:
-        raise UsageError(f"{len(documents)} usable document(s): at least 2 are needed, one of them to hold out")
-    return TokenizedText(tuple(documents), _held_out(documents, sequences, cfg), tuple(sequences))
+    FIELDS = ("ids", "doc_ids", "char_start", "char_end", "text_class")
 
+    def __init__(self, **columns: np.ndarray) -> None:
+        self.columns = columns
 
-def _encoded(tokenizer: Tokenizer, sources: list[Source], cfg: TextConfig) -> Iterator[tuple[Document, Encoding]]:
-    sizes: dict[int, Encoding] = {}
+    def __len__(self) -> int:
+        return len(self.columns["ids"])
 
-    def size(document: Document) -> int:
-        encoding = tokenizer.encode(document.text)
-        sizes[id(document)] = Encoding(*(column[: cfg.max_doc_tokens] for column in encoding))
-        return len(sizes[id(document)].ids)
-
-    for document in mixed(sources, cfg.document_seed, size):
-        yield document, sizes.pop(id(document))
-
-
-Piece = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-
-
-def _cut(tokenizer: Tokenizer, encoding: Encoding, n_ctx: int) -> list[Piece]:
-    bos = () if tokenizer.bos_id is None else (tokenizer.bos_id,)
-    step = n_ctx - len(bos)
-    unknown = (-1,) * len(bos)
-    pieces = [
-        (
-            bos + tuple(encoding.ids[i : i + step]),
-            unknown + tuple(encoding.char_start[i : i + step]),
-            unknown + tuple(encoding.char_end[i : i + step]),
+    @classmethod
+    def of(cls, document: NumberedDocument) -> "Piece":
+        """All tokens of a document."""
+        tokens = document.tokens
+        return cls(
+            ids=tokens.ids,
+            doc_ids=np.full(len(tokens), document.doc_id, np.int64),
+            char_start=tokens.char_start,
+            char_end=tokens.char_end,
+            text_class=tokens.text_class,
         )
-        for i in range(0, len(encoding.ids), step)
-    ]
-    if len(pieces) > 1 and len(pieces[-1][0]) < MIN_TAIL_TOKENS:
-        pieces.pop()
-    return [piece for piece in pieces if len(piece[0]) > 1]
+
+    @classmethod
+    def bos(cls, bos_id: int, doc_id: int) -> "Piece":
+        """One BOS before a document."""
+        nowhere = np.array([-1], np.int32)
+        return cls(
+            ids=np.array([bos_id], np.int32),
+            doc_ids=np.array([doc_id], np.int64),
+            char_start=nowhere,
+            char_end=nowhere,
+            text_class=np.array([TOKEN_CLASSES["special"]], np.int8),
+        )
+
+    def cut(self, start: int, stop: int) -> "Piece":
+        """Tokens `start` to `stop`."""
+        return Piece(**{name: column[start:stop] for name, column in self.columns.items()})
+
+    def after(self, *others: "Piece") -> "Piece":
+        """`others` and then this."""
+        parts = [*others, self]
+        return Piece(**{name: np.concatenate([part.columns[name] for part in parts]) for name in self.FIELDS})
+
+    def numbered(self, seq: int) -> TokenSequence:
+        """The sequence with this number."""
+        return TokenSequence(seq=seq, **self.columns)
 
 
-def _held_out(documents: Sequence[Document], sequences: Sequence[TokenSequence], cfg: TextConfig) -> tuple[bool, ...]:
-    """Documents in the order of their texts' hashes, until they make up the share: one text is never on both sides."""
-    ranks = [
-        hashlib.sha256(f"{cfg.document_seed}\0{document.text}".encode("utf-8", "replace")).hexdigest()
-        for document in documents
-    ]
-    size: dict[str, int] = dict.fromkeys(sorted(ranks), 0)
-    for sequence in sequences:
-        size[ranks[sequence.doc_id]] += len(sequence)
-    wanted = cfg.heldout * sum(size.values())
-    held: set[str] = set()
-    for rank in list(size)[:-1]:
-        held.add(rank)
-        wanted -= size[rank]
-        if wanted <= 0:
-            break
-    return tuple(rank in held for rank in ranks)
+def sequences(
+    documents: Iterable[NumberedDocument], cfg: TextConfig, n_ctx: int, bos_id: int | None
+) -> Iterator[TokenSequence]:
+    """Sequences of at most `n_ctx` tokens, numbered from 0.
+
+    Args:
+        documents: in order.
+        cfg: how rows are made (`mode`, `overlong`, `bos`).
+        n_ctx: tokens the model sees at once.
+        bos_id: the model's BOS; None where it has none, and then nothing is added.
+    """
+    make = MODES[cfg.mode]
+    for seq, piece in enumerate(make(documents, cfg, n_ctx, None if cfg.bos == "none" else bos_id)):
+        yield piece.numbered(seq)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Sequences padded on the right to one length."""
-
-    sequences: tuple[TokenSequence, ...]
-    tokens: Int[Tensor, "batch pos"]
-    mask: Bool[Tensor, "batch pos"]
-    """True on tokens, False on padding."""
-
-
-def batches(sequences: Sequence[TokenSequence], batch_size: int) -> Iterator[Batch]:
-    """Batches of sequences of like length, so that little is padding; the order depends only on the input."""
-    ordered = sorted(sequences, key=lambda sequence: (-len(sequence), sequence.seq))
-    for i in range(0, len(ordered), batch_size):
-        yield pad(tuple(ordered[i : i + batch_size]))
+def _sequential(
+    documents: Iterable[NumberedDocument], cfg: TextConfig, n_ctx: int, bos_id: int | None
+) -> Iterator[Piece]:
+    for document in documents:
+        pieces = list(_pieces_of(document, n_ctx, bos_id))
+        if cfg.overlong == "truncate":
+            pieces = pieces[:1]
+        if cfg.overlong == "skip" and len(pieces) > 1:
+            continue
+        if len(pieces) > 1 and len(pieces[-1]) < MIN_TAIL_TOKENS:
+            pieces.pop()
+        yield from (piece for piece in pieces if len(piece) > 1)
 
 
-def pad(sequences: tuple[TokenSequence, ...]) -> Batch:
-    """One batch, padded with zeros that the mask hides: some models pad with a real token, so no id is special."""
-    width = max(len(sequence) for sequence in sequences)
-    tokens = torch.zeros(len(sequences), width, dtype=torch.long)
-    mask = torch.zeros(len(sequences), width, dtype=torch.bool)
-    for row, sequence in enumerate(sequences):
-        tokens[row, : len(sequence)] = torch.tensor(sequence.ids)
-        mask[row, : len(sequence)] = True
-    return Batch(sequences, tokens, mask)
+def _pieces_of(document: NumberedDocument, n_ctx: int, bos_id: int | None) -> Iterator[Piece]:
+    whole, start = Piece.of(document), 0
+    while start < len(whole):
+        # A chat template begins as its model expects: a second BOS would be one too many.
+        bare = bos_id is None or whole.columns["ids"][start] == bos_id or (document.tokens.templated and start == 0)
+        before = [] if bare or bos_id is None else [Piece.bos(bos_id, document.doc_id)]
+        stop = start + n_ctx - len(before)
+        yield whole.cut(start, stop).after(*before)
+        start = stop
+
+
+def _packed(documents: Iterable[NumberedDocument], cfg: TextConfig, n_ctx: int, bos_id: int | None) -> Iterator[Piece]:
+    packers = {heldout: Packer(n_ctx, bos_id, cfg.bos) for heldout in (False, True)}
+    for document in documents:
+        yield from packers[document.heldout].add(document)
+    for packer in packers.values():
+        yield from packer.rest()
+
+
+class Packer:
+    """Joins documents of one split end to end."""
+
+    def __init__(self, n_ctx: int, bos_id: int | None, bos: str) -> None:
+        self._n_ctx, self._bos_id = n_ctx, bos_id
+        self._at_row = bos_id is not None and bos in ("sequence", "both")
+        self._at_document = bos_id is not None and bos in ("document", "both")
+        self._row: list[Piece] = []
+
+    def add(self, document: NumberedDocument) -> Iterator[Piece]:
+        """The rows that this document fills."""
+        whole, doc_id = Piece.of(document), document.doc_id
+        if self._at_document and whole.columns["ids"][0] != self._bos_id:
+            whole = whole.after(Piece.bos(self._bos_id or 0, doc_id))
+        while len(whole):
+            if not self._row and self._at_row and whole.columns["ids"][0] != self._bos_id:
+                self._row.append(Piece.bos(self._bos_id or 0, doc_id))
+            room = self._n_ctx - sum(map(len, self._row))
+            self._row.append(whole.cut(0, room))
+            whole = whole.cut(room, len(whole))
+            if sum(map(len, self._row)) == self._n_ctx:
+                yield from self._take()
+
+    def rest(self) -> Iterator[Piece]:
+        """The last row, which is shorter than the others."""
+        if sum(map(len, self._row)) > 1:
+            yield from self._take()
+
+    def _take(self) -> Iterator[Piece]:
+        *before, last = self._row
+        self._row = []
+        yield last.after(*before)
+
+
+MODES = {"sequential": _sequential, "pack": _packed}

@@ -24,7 +24,7 @@ class TinyLM(LanguageModel):
 
     def __init__(self, seed: int = 0) -> None:
         """Draw the weights from `seed`."""
-        self.name = "tiny"
+        self.name, self.device = "tiny", "cpu"
         self.weights_hash = f"tiny-1-{seed}"
         self.n_layers, self.d_model, self.n_ctx, self.n_heads = 2, 32, 512, 4
         self.tokenizer = ByteTokenizer()

@@ -1,12 +1,17 @@
 """Tokenizers: text to ids with the characters each id covers, and back."""
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
-from store.hashing import sha256_file
+from activations.text import Message
+from store.errors import UsageError
+from store.hashing import content_hash
+from store.remembered import remembered_sha256
+
+TOKENIZER_FILES = ("*token*", "vocab*", "merges*", "*.model", "*.jinja")
+"""Files of a model folder that decide which ids a text gets."""
 
 
 class Encoding(NamedTuple):
@@ -16,6 +21,14 @@ class Encoding(NamedTuple):
     char_start: list[int]
     """Where each token's characters begin in the text."""
     char_end: list[int]
+
+
+class Rendered(NamedTuple):
+    """A chat as the text a model reads."""
+
+    text: str
+    content: list[tuple[int, int]]
+    """First character of each turn's own words and the first after them; all else is the template's."""
 
 
 class Tokenizer(ABC):
@@ -29,6 +42,18 @@ class Tokenizer(ABC):
     @abstractmethod
     def encode(self, text: str) -> Encoding:
         """The text's tokens, no special ones added."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+        """`encode` of each text; at once where that is faster."""
+        return [self.encode(text) for text in texts]
+
+    def render(self, turns: Sequence[Message]) -> Rendered:
+        """A chat through the model's own template.
+
+        Raises:
+            UsageError: there is no template, or it refuses the chat or changes its words.
+        """
+        raise UsageError("this model has no chat template: harvest chats with --chat plain, or use an instruct model")
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
@@ -83,16 +108,34 @@ class HFTokenizer(Tokenizer):
         self._hf: Any = AutoTokenizer.from_pretrained(str(folder))
         self.bos_id = self._hf.bos_token_id
         self.special_ids = frozenset(self._hf.all_special_ids)
-        files = sorted(path for path in folder.glob("*token*") if path.is_file())
-        joined = " ".join(f"{path.name}:{sha256_file(path)}" for path in files)
-        self.fingerprint = hashlib.sha256(joined.encode()).hexdigest()[:16]
+        files = sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()})
+        self.fingerprint = content_hash({path.name: remembered_sha256(path) for path in files})
 
     def encode(self, text: str) -> Encoding:
         """The text's tokens and their character spans."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+        """The texts' tokens and their character spans, several texts at a time."""
         # Long documents are cut later: the tokenizer's warning about the model's context does not apply.
-        out = self._hf(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        offsets = out["offset_mapping"]
-        return Encoding(list(out["input_ids"]), [start for start, _ in offsets], [end for _, end in offsets])
+        out = self._hf(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return [
+            Encoding(list(ids), [start for start, _ in offsets], [end for _, end in offsets])
+            for ids, offsets in zip(out["input_ids"], out["offset_mapping"], strict=True)
+        ]
+
+    def render(self, turns: Sequence[Message]) -> Rendered:
+        """A chat through the model's own template."""
+        if not self._hf.chat_template:
+            return super().render(turns)
+        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        try:
+            text = self._hf.apply_chat_template(messages, tokenize=False)
+        except Exception as error:  # a template is a program of the model: it may raise anything
+            raise UsageError(
+                f"the model's chat template refuses a chat ({error}): mend it, or use --chat plain"
+            ) from error
+        return Rendered(text, _content_spans(text, turns))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some tokens, special ones included."""
@@ -105,3 +148,29 @@ class HFTokenizer(Tokenizer):
         messages = [{"role": "user", "content": message}]
         out = self._hf.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
         return list(out["input_ids"])
+
+
+def _content_spans(text: str, turns: Sequence[Message]) -> list[tuple[int, int]]:
+    """Where each turn's words are in the rendered chat; templates may strip them, and may add turns of their own."""
+    spans, reached = [], 0
+    for number, turn in enumerate(turns, 1):
+        words = turn.content.strip()
+        start = text.find(words, reached)
+        if start < 0:
+            raise UsageError(
+                f"the chat template changes the words of turn {number} ({turn.role}), so that they cannot be told from "
+                "its own: use --chat plain"
+            )
+        reached = start + len(words)
+        spans.append((start, reached))
+    return spans
+
+
+def plain_chat(turns: Sequence[Message]) -> Rendered:
+    """A chat as lines of `role: words`, for models without a template."""
+    text, spans = "", []
+    for turn in turns:
+        text += f"{turn.role}: "
+        spans.append((len(text), len(text) + len(turn.content)))
+        text += f"{turn.content}\n"
+    return Rendered(text, spans)

@@ -23,7 +23,8 @@ COMMANDS: dict[str, str] = {
     "score": "score explanations against a shuffled null",
     "serve": "open the dashboard on 127.0.0.1",
     "show": "list runs, or print what a run is, what made it and what it scored",
-    "sql": "query a published index with SQL",
+    "verify": "check every byte of a run against its checksums",
+    "sql": "query a published index, or all that was harvested, with SQL",
     "study": "run a published protocol with its controls",
 }
 """Command names, in the order of the path, and one line each; `app.commands.<name>` does the work."""

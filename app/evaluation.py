@@ -4,16 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from activations.losses import Losses, edited_losses
-from activations.models import load_model
+from activations.models import load_recorded
+from activations.prepare import heldout_sequences
 from activations.progress import Progress, no_progress
 from activations.reader import Activations, RowSet
-from activations.sequences import TokenSequence
 from sae import checkpoint
 from sae.base import SAE
 from sae.metrics import evaluate, loss_recovered
@@ -81,15 +79,13 @@ def _reconstruction(sae: SAE, activations: Activations, progress: Progress) -> d
 
 
 def _shown(rows: RowSet, progress: Progress) -> Any:
-    size = 8192
-    return progress(rows.in_order(size), -(-len(rows) // size), "look for dead latents")
+    return progress(rows.in_order(), len(rows), "look for dead latents", weigh=len)
 
 
 def _losses(cfg: EvaluateConfig, sae: SAE, activations: Activations, progress: Progress) -> dict[str, Any]:
-    lm = load_model(activations.run.config["harvest"]["model"])
-    sequences = heldout_sequences(activations, cfg.n_sequences, cfg.seed)
-    summary = activations.run.results["hook_points"][activations.hook_point]
-    mean = torch.tensor(summary["mean"], dtype=torch.float32)
+    lm = load_recorded(activations.run)
+    sequences = heldout_sequences(activations.run.folder, cfg.n_sequences, cfg.seed)
+    mean = torch.tensor(activations.moments().mean, dtype=torch.float32)
 
     @torch.no_grad()
     def reconstruct(x: Tensor) -> Tensor:
@@ -106,18 +102,5 @@ def _losses(cfg: EvaluateConfig, sae: SAE, activations: Activations, progress: P
         "loss_baseline": "mean ablation",
         "loss_n_tokens": losses.n_tokens,
         "loss_n_edited": losses.n_edited,
-        "loss_n_documents": len({sequence.doc_id for sequence in sequences}),
+        "loss_n_documents": len({int(doc_id) for sequence in sequences for doc_id in sequence.doc_ids}),
     }
-
-
-def heldout_sequences(activations: Activations, n: int, seed: int) -> list[TokenSequence]:
-    """`n` held-out sequences drawn at random."""
-    tables = [pq.read_table(path) for path in sorted((activations.run.folder / "tokens").glob("*.parquet"))]
-    rows = [row for table in tables for row in table.to_pylist() if activations.heldout_docs[row["doc_id"]]]
-    chosen = np.random.default_rng(seed).permutation(len(rows))[:n]
-    return [
-        TokenSequence(
-            row["seq"], row["doc_id"], tuple(row["token_ids"]), tuple(row["char_start"]), tuple(row["char_end"])
-        )
-        for row in (rows[i] for i in sorted(chosen))
-    ]

@@ -2,20 +2,29 @@
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from activations.progress import nothing, one
+
 T = TypeVar("T")
 console = Console(stderr=True, highlight=False)
 
 
-def progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+def progress(
+    items: Iterable[T],
+    total: int,
+    label: str,
+    *,
+    weigh: Callable[[Any], int] = one,
+    note: Callable[[], str] = nothing,
+) -> Iterator[T]:
     """A progress bar with elapsed and remaining time; one plain line where there is no terminal."""
     if not console.is_terminal:
         console.print(f"  {escape(label)} …")
@@ -26,9 +35,13 @@ def progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        yield from bar.track(items, total=total, description=escape(label))
+        task = bar.add_task(escape(label), total=total, note="")
+        for item in items:
+            yield item
+            bar.update(task, advance=weigh(item), note=escape(note()))
 
 
 class Stage:

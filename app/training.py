@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from activations.progress import Progress, no_progress
 from activations.reader import Activations
+from activations.shuffle import Shuffled
 from sae import VARIANTS, SAEConfig, checkpoint
 from sae.base import SAE
 from sae.train import Step, TrainConfig, TrainingDiverged, train
@@ -58,33 +60,43 @@ def train_sae(job: TrainJob, activations_run: Run, root: Path, progress: Progres
 def _train_into(run: Run, job: TrainJob, activations: Activations, progress: Progress) -> None:
     rows = activations.rows("train", job.classes)
     sae = VARIANTS[job.variant](job.sae)
-    steps = train(sae, rows.shuffled(job.batch_size, job.seed), job.train)
     label = f"train {job.variant} on {len(rows):,} rows"
-    try:
-        log = list(_every(progress(steps, job.train.n_steps, label), LOG_EVERY, job.train.n_steps))
-    except TrainingDiverged as error:
-        raise UsageError(f"{error}: lower --lr, or check the activations with `monosem show`") from error
+    started = perf_counter()
+    with closing(rows.shuffled(job.batch_size, job.seed)) as batches:
+        steps = progress(train(sae, batches, job.train), job.train.n_steps, label)
+        try:
+            log = [_line(step, batches) for step in steps if _is_logged(step, job.train.n_steps)]
+        except TrainingDiverged as error:
+            raise UsageError(f"{error}: lower --lr, or check the activations with `monosem show`") from error
     with whole_file(run.folder / "log.jsonl") as scratch:
-        scratch.write_text("".join(json.dumps(step.numbers()) + "\n" for step in log), encoding="utf-8")
+        scratch.write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
     checkpoint.save(run.folder, sae, {"run": run.id, "hook_point": job.hook_point})
-    run.finish(_results(sae, log[-1], len(rows)))
+    reading = {
+        "reader_wait_share": batches.wait_s / (perf_counter() - started),
+        "batch_entropy": sum(line["batch_entropy"] for line in log) / len(log),
+        "distinct_sequences": sum(line["distinct_sequences"] for line in log) / len(log),
+    }
+    run.finish({**_results(sae, log[-1], len(rows)), **reading})
 
 
-def _every(steps: Iterator[Step] | Any, n: int, last: int) -> Iterator[Step]:
-    """Every n-th step and the last one."""
-    for step in steps:
-        if step.step % n == 0 or step.step == last:
-            yield step
+def _is_logged(step: Step, last: int) -> bool:
+    """Every tenth step and the last one."""
+    return step.step % LOG_EVERY == 0 or step.step == last
 
 
-def _results(sae: SAE, last: Step, n_rows: int) -> dict[str, Any]:
-    numbers = last.numbers()
+def _line(step: Step, batches: Shuffled) -> dict[str, Any]:
+    """A step's numbers, and how well the newest batch mixes the text."""
+    found = batches.mixing
+    return {**step.numbers(), "distinct_sequences": found.n_distinct, "batch_entropy": found.entropy}
+
+
+def _results(sae: SAE, last: dict[str, Any], n_rows: int) -> dict[str, Any]:
     return {
         "n_rows": n_rows,
-        "n_steps": last.step,
-        "n_tokens": last.n_tokens,
-        "passes": last.n_tokens / n_rows,
-        "train_fvu_last_batch": numbers["fvu"],
+        "n_steps": last["step"],
+        "n_tokens": last["n_tokens"],
+        "passes": last["n_tokens"] / n_rows,
+        "train_fvu_last_batch": last["fvu"],
         "n_parameters": sum(parameter.numel() for parameter in sae.parameters()),
     }
 

@@ -243,10 +243,10 @@ class Workbench:
 
     @cached_property
     def _lm(self):
-        from activations.models import load_model
+        from activations.models import load_recorded
 
         with self._busy:
-            return load_model(self.model_name)
+            return load_recorded(self.activations_run)
 
     @cached_property
     def _sae(self):

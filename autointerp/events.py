@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from activations.progress import Progress, no_progress
-from activations.reader import Activations, to_float
+from activations.reader import Activations
 from sae.base import SAE
-from store.shards import TOKEN_CLASSES
+from store.shards import as_torch
 
 CHUNK_ROWS = 4096
 
@@ -50,16 +50,17 @@ class Events:
 @torch.inference_mode()
 def collect(sae: SAE, activations: Activations, classes: Sequence[str], progress: Progress = no_progress) -> Events:
     """Every event of every latent over the rows of some token classes, first positions left out."""
-    wanted = [TOKEN_CLASSES[name] for name in classes]
+    selection = activations.rows("all", classes).selection
     parts: list[list[np.ndarray]] = []
     n_tokens = 0
-    for shard in progress(activations.shards, len(activations.shards), "encode every token"):
-        columns = shard.columns
-        rows = np.flatnonzero(np.isin(columns["token_class"], wanted) & (columns["pos"] > 0))
+    for block in progress(activations.blocks, len(activations.blocks), "encode every token"):
+        opened = block.open()
+        columns = opened.columns
+        rows = selection.of(columns)
         n_tokens += len(rows)
         for start in range(0, len(rows), CHUNK_ROWS):
             chosen = rows[start : start + CHUNK_ROWS]
-            latents = sae.encode(to_float(np.asarray(shard.vectors[chosen]), shard.dtype))
+            latents = sae.encode(as_torch(np.asarray(opened.vectors[chosen]), activations.dtype).float())
             values, indices = latents.values.numpy(), latents.indices.numpy()
             row, slot = np.nonzero(values > 0)
             where = chosen[row]
@@ -71,13 +72,13 @@ def collect(sae: SAE, activations: Activations, classes: Sequence[str], progress
 
 
 def peaks(events: Events) -> Events:
-    """The strongest event of each latent in each sequence, strongest first within a latent."""
-    order = np.lexsort((-events.value, events.seq, events.latent))
-    latent, seq = events.latent[order], events.seq[order]
+    """The strongest event of each latent in each document of each sequence, strongest first within a latent."""
+    order = np.lexsort((-events.value, events.doc_id, events.seq, events.latent))
+    keys = [events.latent[order], events.seq[order], events.doc_id[order]]
     first = np.ones(len(order), bool)
-    first[1:] = (latent[1:] != latent[:-1]) | (seq[1:] != seq[:-1])
+    first[1:] = np.any([key[1:] != key[:-1] for key in keys], axis=0)
     strongest = events.take(order[first])
-    return strongest.take(np.lexsort((strongest.seq, -strongest.value, strongest.latent)))
+    return strongest.take(np.lexsort((strongest.doc_id, strongest.seq, -strongest.value, strongest.latent)))
 
 
 QUANTILES = {"q50": 0.5, "q90": 0.9, "q99": 0.99, "q999": 0.999}

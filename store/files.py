@@ -1,15 +1,17 @@
 """Files that are either whole or absent: written beside their final name, flushed, then renamed."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from store.errors import UsageError
+from store.errors import DiskFull, UsageError
 
 PARTIAL = ".partial"
 
@@ -40,7 +42,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UsageError(
+            raise DiskFull(
                 f"no space left on the disk of {path}: {shutil.disk_usage(_existing(path)).free:,} bytes are free. "
                 "Finished files stay: make room, or name another folder with --root (demo: --out), and run it again"
             ) from error
@@ -49,6 +51,41 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"cannot write {path}: {error.strerror}. Choose a folder you may write with --root (demo: --out)"
             ) from error
         raise
+
+
+class FileEntry(NamedTuple):
+    """What tells a file's bytes from any other's."""
+
+    n_bytes: int
+    sha256: str
+    """64 hex digits."""
+
+
+def write_hashed(path: Path, parts: Sequence[bytes | memoryview]) -> FileEntry:
+    """Write the parts one after the other; readers see the whole file or none. The checksum is taken meanwhile.
+
+    Raises:
+        UsageError: the disk is full, or the folder cannot be written.
+    """
+    digest = hashlib.sha256()
+
+    def take_checksum() -> None:
+        for part in parts:
+            digest.update(part)
+
+    with ThreadPoolExecutor(1) as other:
+        # Both let go of the interpreter's lock: on two cores the checksum costs no time.
+        other.submit(take_checksum)
+        with whole_file(path) as scratch, scratch.open("wb", buffering=0) as file:
+            for part in parts:
+                _write_all(file.fileno(), part)
+    return FileEntry(sum(len(part) for part in parts), digest.hexdigest())
+
+
+def _write_all(handle: int, part: bytes | memoryview) -> None:
+    left = memoryview(part)
+    while left:
+        left = left[os.write(handle, left) :]
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
+from store import layout
 from store.errors import UsageError
 from store.files import remove_partials, whole_file
 from store.run import Run, list_runs
@@ -90,8 +91,8 @@ def _parts(index: Run, activations: Run, annotations: Sequence[Run]) -> dict[str
     parts = {path.stem: [path] for path in sorted((index.folder / PARTS).glob("*.parquet"))}
     for run in annotations:
         parts.setdefault(run.kind, []).append(run.folder / PARTS / f"{run.kind}.parquet")
-    parts["documents"] = [activations.folder / "documents.parquet"]
-    parts["sequences"] = sorted((activations.folder / "tokens").glob("*.parquet"))
+    parts["documents"] = layout.document_parts(activations.folder)
+    parts["sequences"] = layout.token_parts(activations.folder)
     return parts
 
 

@@ -61,7 +61,10 @@ def windows(index: FeatureIndex, latent: int, band: str | None = None) -> list[W
 
 
 def windows_at(index: FeatureIndex, latent: int, places: list[dict[str, Any]]) -> list[Window]:
-    """Windows at given places: each with keys `seq pos start stop`, and optionally `value band`."""
+    """Windows at given places: each with keys `seq pos start stop`, and optionally `value band`.
+
+    The document is the one of the token at `pos`: the window must lie within it.
+    """
     if not places:
         return []
     rows = ", ".join(
@@ -70,8 +73,8 @@ def windows_at(index: FeatureIndex, latent: int, places: list[dict[str, Any]]) -
         for rank, place in enumerate(places)
     )
     source = (
-        f"(SELECT v.*, doc_id, 'given' AS band FROM (VALUES {rows}) v(seq, pos, start, stop, value, rank) "
-        "JOIN sequences USING (seq))"
+        "(SELECT v.*, s.doc_ids[v.pos + 1] AS doc_id, 'given' AS band "
+        f"FROM (VALUES {rows}) v(seq, pos, start, stop, value, rank) JOIN sequences s USING (seq))"
     )
     return _windows(index, latent, source, [])
 

@@ -5,7 +5,7 @@ import logging
 import platform
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,8 +19,10 @@ from store.files import disk_errors, read_json, remove_partials, write_json
 from store.hashing import content_hash, plain, sha256_file
 
 log = logging.getLogger(__name__)
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+UNCHECKED = frozenset({MANIFEST, "progress.jsonl", "catalog.duckdb"})
+"""Files of a run without a checksum: when it was made, and what can be made again from the others."""
 RECORDED_PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "pyarrow", "duckdb")
 
 
@@ -47,6 +49,11 @@ class Run:
         return self.manifest["config"]
 
     @property
+    def same(self) -> dict[str, Any]:
+        """What two requests have in common that are the same: the configuration, unless the run says otherwise."""
+        return self.manifest.get("same", self.config)
+
+    @property
     def inputs(self) -> dict[str, str]:
         """Ids of the runs this one was made from, by kind."""
         return self.manifest["inputs"]
@@ -66,61 +73,105 @@ class Run:
         """The folder of all runs that this one lies in."""
         return self.folder.parent.parent
 
-    def finish(self, results: Mapping[str, Any]) -> None:
-        """Record checksums of all files and the results, and mark the run finished: the last thing written."""
-        files = {
-            path.relative_to(self.folder).as_posix(): {"n_bytes": path.stat().st_size, "sha256": sha256_file(path)}
-            for path in sorted(self.folder.rglob("*"))
-            if path.is_file() and path.name != MANIFEST
-        }
+    def finish(self, results: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """Record checksums of all files and the results, and mark the run finished: the last thing written.
+
+        Args:
+            results: the figures the run ended with.
+            known: entries of files, by name, that need not be read again: `n_bytes` and `sha256`.
+        """
         started = datetime.fromisoformat(self.manifest["started_at"])
         now = datetime.now(UTC)
         self.manifest |= {
             "status": "finished",
             "finished_at": now.isoformat(timespec="seconds"),
             "seconds": round((now - started).total_seconds(), 1),
-            "files": files,
+            "files": {name: _entry(self.folder / name, (known or {}).get(name)) for name in self._file_names()},
             "results": plain(results),
         }
         write_json(self.folder / MANIFEST, self.manifest)
 
-    def broken_files(self) -> list[str]:
-        """Names of files that are missing or whose bytes are not those recorded when the run finished."""
+    def _file_names(self) -> list[str]:
+        paths = (path for path in self.folder.rglob("*") if path.is_file() and path.name not in UNCHECKED)
+        return sorted(path.relative_to(self.folder).as_posix() for path in paths)
+
+    def broken_files(self, progress: Callable[[Iterable[str], int, str], Iterable[str]] | None = None) -> list[str]:
+        """Names of files that are missing or whose bytes are not those recorded when the run finished.
+
+        Args:
+            progress: wraps the loop over file names; takes it, its length and a label.
+        """
+        files = self.manifest.get("files", {})
+        names = progress(files, len(files), f"check {self.kind} {self.id}") if progress else files
         return [
             name
-            for name, entry in self.manifest.get("files", {}).items()
-            if not (path := self.folder / name).exists() or sha256_file(path) != entry["sha256"]
+            for name in names
+            if not (path := self.folder / name).exists() or sha256_file(path) != files[name]["sha256"]
         ]
 
 
+def _entry(path: Path, known: Mapping[str, Any] | None) -> dict[str, Any]:
+    return dict(known) if known else {"n_bytes": path.stat().st_size, "sha256": sha256_file(path)}
+
+
 @contextmanager
-def start_run(root: Path, kind: str, config: Any, inputs: Mapping[str, str]) -> Iterator[Run]:
+def start_run(
+    root: Path, kind: str, config: Any, inputs: Mapping[str, str], same: Mapping[str, Any] | None = None
+) -> Iterator[Run]:
     """The run for this request: already finished, begun by a process that died, or new.
 
     The folder is locked while the context lasts; the lock dies with its owner.
+
+    Args:
+        root: the folder of all runs.
+        kind: what the run makes.
+        config: the resolved configuration.
+        inputs: ids of the runs it is made from, by kind.
+        same: what two requests that are the same agree on, where that is not the whole configuration: hashes of
+            contents in place of the paths they were found at.
 
     Raises:
         UsageError: another process is making the same run, or the folder holds a run of another config.
     """
     request = {"kind": kind, "config": plain(config), "inputs": dict(inputs), "format_version": FORMAT_VERSION}
-    folder = root / kind / content_hash(request)
+    if same is not None:
+        request["same"] = plain(same)
+    folder = root / kind / _identity(request)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if (folder / MANIFEST).exists() and (run := read_run(folder)).finished:
         # Nothing will be written, so nobody need wait.
         yield run
         return
+    with locked(folder):
+        yield _open_or_begin(folder, request)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else makes or mends the run in `folder` while the context lasts; the lock dies with its owner.
+
+    Raises:
+        UsageError: somebody does.
+    """
     lock = FileLock(folder.parent / f".{folder.name}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise UsageError(
-            f"another process is making {kind} {folder.name} in {root}: wait for it, or choose another --root"
+            f"another process is making {folder.parent.name} {folder.name} in {folder.parent.parent}: wait for it, or "
+            "choose another --root"
         ) from error
     try:
-        yield _open_or_begin(folder, request)
+        yield
     finally:
         lock.release()
+
+
+def _identity(request: Mapping[str, Any]) -> str:
+    """The run's id: the hash of kind, what makes two configurations the same, inputs and format."""
+    asked = {"kind": request["kind"], "config": request.get("same", request["config"])}
+    return content_hash(asked | {key: request[key] for key in ("inputs", "format_version")})
 
 
 def _open_or_begin(folder: Path, request: dict[str, Any]) -> Run:
@@ -156,8 +207,7 @@ def read_run(folder: Path) -> Run:
         raise UsageError(
             f"{folder} has format {manifest['format_version']}, this monosem reads {FORMAT_VERSION}: make it again"
         )
-    request = {key: manifest[key] for key in ("kind", "config", "inputs", "format_version")}
-    if content_hash(request) != manifest["id"]:
+    if _identity(manifest) != manifest["id"]:
         raise UsageError(
             f"{folder} holds a run of another config (its manifest was edited): delete the folder and make it again"
         )

@@ -4,17 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from store.errors import UsageError
-from store.files import whole_file
+from store.files import FileEntry, write_hashed
+from store.shard_file import shard_bytes
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT_VERSION = 1
 VECTOR_COLUMN = "activation"
+COMPRESSION = "zstd"
+"""Of all columns but the vectors."""
 DTypeName = Literal["float16", "bfloat16", "float32"]
 # NumPy has no bfloat16: its sixteen bits are stored as they are, with the name in the metadata.
 STORED_AS = {"float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2"), "float32": np.dtype("<f4")}
@@ -45,9 +51,14 @@ class Rows:
         columns = {name: column[order] for name, column in self.columns.items()}
         return Rows(vectors=self.vectors[order], columns=columns)
 
+    def cut(self, start: int, stop: int) -> "Rows":
+        """Rows `start` to `stop`, without a copy."""
+        columns = {name: column[start:stop] for name, column in self.columns.items()}
+        return Rows(vectors=self.vectors[start:stop], columns=columns)
 
-def write_shard(path: Path, rows: Rows, dtype: DTypeName, metadata: Mapping[str, str]) -> None:
-    """Write `rows` as one row group with one plain, uncompressed page of vectors.
+
+def write_shard(path: Path, rows: Rows, dtype: DTypeName, metadata: Mapping[str, str]) -> FileEntry:
+    """Write `rows` as one row group with one plain, uncompressed page of vectors; its size and checksum.
 
     Raises:
         ValueError: the vectors are not `[n, d_in]` of the dtype's stored form, or there are none.
@@ -56,35 +67,15 @@ def write_shard(path: Path, rows: Rows, dtype: DTypeName, metadata: Mapping[str,
     stored = STORED_AS[dtype]
     if rows.vectors.ndim != 2 or rows.vectors.dtype != stored or not len(rows):
         raise ValueError(f"vectors are {rows.vectors.dtype}{rows.vectors.shape}: a {dtype} shard takes {stored}[n, d]")
-    n_rows, d_in = rows.vectors.shape
-    n_bytes = n_rows * d_in * stored.itemsize
-    width = pa.binary(d_in * stored.itemsize)
-    buffer = pa.py_buffer(np.ascontiguousarray(rows.vectors))
-    vectors = pa.FixedSizeBinaryArray.from_buffers(width, n_rows, [None, buffer])
-    others = [pa.array(rows.columns[name], type=kind) for name, kind in ROW_COLUMNS.items()]
-    fields = [pa.field(VECTOR_COLUMN, width, nullable=False)]
-    fields += [pa.field(name, kind, nullable=False) for name, kind in ROW_COLUMNS.items()]
+    others = {name: pa.array(rows.columns[name], type=kind) for name, kind in ROW_COLUMNS.items()}
     described = {
         "monosem.format": str(FORMAT_VERSION),
         "monosem.dtype": dtype,
-        "monosem.d_in": str(d_in),
+        "monosem.d_in": str(rows.vectors.shape[1]),
         **{f"monosem.{key}": value for key, value in metadata.items()},
     }
-    column_options: dict[str, Any] = {
-        "compression": {VECTOR_COLUMN: "none", **dict.fromkeys(ROW_COLUMNS, "zstd")},
-        "use_dictionary": list(ROW_COLUMNS),
-        "write_statistics": list(ROW_COLUMNS),
-    }
-    with whole_file(path) as scratch:
-        pq.write_table(
-            pa.Table.from_arrays([vectors, *others], schema=pa.schema(fields, metadata=described)),
-            scratch,
-            row_group_size=n_rows,
-            max_rows_per_page=n_rows,
-            write_batch_size=n_rows,
-            data_page_size=n_bytes + 1,
-            **column_options,
-        )
+    parts = shard_bytes(rows.vectors, VECTOR_COLUMN, others, described, COMPRESSION).parts
+    return write_hashed(path, parts)
 
 
 class Shard:
@@ -99,7 +90,9 @@ class Shard:
         try:
             self._file = pq.ParquetFile(path)
         except (OSError, pa.ArrowInvalid) as error:
-            raise UsageError(f"{path} is not a readable shard ({error}): delete its run and harvest again") from error
+            raise UsageError(
+                f"{path} is not a readable shard ({error}): `monosem harvest --repair` its run, or harvest again"
+            ) from error
         self.path = path
         described: dict[bytes, bytes] = self._file.schema_arrow.metadata or {}
         self.metadata = {
@@ -118,7 +111,7 @@ class Shard:
 
     @cached_property
     def vectors(self) -> np.ndarray:
-        """`[n_rows, d_in]` in the stored dtype: a read-only memory map where the layout allows it, else a copy."""
+        """`[n_rows, d_in]` in the stored dtype: a private memory map where the layout allows it, else a copy."""
         groups = [self._memory_map(group) for group in range(self._file.num_row_groups)]
         if any(group is None for group in groups):
             return self._through_arrow()
@@ -143,11 +136,22 @@ class Shard:
         if column.path_in_schema != VECTOR_COLUMN or not plain or not 0 < header < 64:
             return None
         offset = column.data_page_offset + header
-        return np.memmap(self.path, stored, "r", offset, (meta.num_rows, self.d_in))
+        # Copy on write: a tensor over it may not be read-only, and nothing written to it reaches the file.
+        return np.memmap(self.path, stored, "c", offset, (meta.num_rows, self.d_in))
 
     def _through_arrow(self) -> np.ndarray:
         column = self._file.read(columns=[VECTOR_COLUMN]).column(VECTOR_COLUMN).combine_chunks()
         chunk = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
         stored = STORED_AS[self.dtype]
         data = np.frombuffer(chunk.buffers()[1], stored)[chunk.offset * self.d_in :]
-        return data[: len(chunk) * self.d_in].reshape(-1, self.d_in)
+        # A copy, like a private map, may be written to.
+        return data[: len(chunk) * self.d_in].reshape(-1, self.d_in).copy()
+
+
+def as_torch(vectors: np.ndarray, dtype: str) -> "torch.Tensor":
+    """Stored vectors as a tensor over the same memory."""
+    import torch
+
+    if dtype == "bfloat16":
+        return torch.from_numpy(vectors.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(vectors)

@@ -1,4 +1,4 @@
-"""The feature index's tables: one Arrow schema each, the single source for writers, publisher and readers."""
+"""The tables: one Arrow schema each, the single source for writers, publisher and readers."""
 
 import pyarrow as pa
 
@@ -18,7 +18,15 @@ LATENTS = pa.schema(
         "histogram": pa.list_(pa.int64()),  # counts in equal-width bins over (0, max]
     }
 )
-EVENTS = pa.schema({"latent": pa.int32(), "seq": pa.int32(), "pos": pa.int32(), "value": pa.float32()})
+EVENTS = pa.schema(
+    {
+        "latent": pa.int32(),
+        "seq": pa.int32(),
+        "pos": pa.int32(),
+        "doc_id": pa.int64(),  # of the token it fired on: a packed sequence holds several
+        "value": pa.float32(),
+    }
+)
 CONTEXTS = pa.schema(
     {
         "latent": pa.int32(),
@@ -46,10 +54,11 @@ LOGITS = pa.schema(
 SEQUENCES = pa.schema(
     {
         "seq": pa.int32(),
-        "doc_id": pa.int64(),
         "token_ids": pa.list_(pa.int32()),
-        "char_start": pa.list_(pa.int32()),  # span of each token in the document's text; -1, -1 for BOS
+        "doc_ids": pa.list_(pa.int64()),  # of each token: packed sequences hold several documents
+        "char_start": pa.list_(pa.int32()),  # span of each token in its document's text; -1, -1 for BOS
         "char_end": pa.list_(pa.int32()),
+        "text_class": pa.list_(pa.int8()),  # class as the text tells it: `sink` is known only from the activations
     }
 )
 DOCUMENTS = pa.schema(
@@ -92,6 +101,20 @@ SCORES = pa.schema(
     }
 )
 
+STATISTICS = pa.schema(
+    {
+        "hook_point": pa.string(),
+        "split": pa.string(),
+        "token_class": pa.string(),
+        "n": pa.int64(),  # rows; all figures below are of these
+        "mean": pa.list_(pa.float64()),  # `[d_in]`
+        "variance": pa.list_(pa.float64()),  # `[d_in]`
+        "mean_square_norm": pa.float64(),
+        "mean_norm": pa.float64(),
+        "max_abs": pa.float64(),
+    }
+)
+
 SCHEMAS: dict[str, pa.Schema] = {
     "latents": LATENTS,
     "events": EVENTS,
@@ -102,6 +125,9 @@ SCHEMAS: dict[str, pa.Schema] = {
     "explanations": EXPLANATIONS,
     "scores": SCORES,
 }
+"""Tables of the feature index."""
+HARVEST_SCHEMAS: dict[str, pa.Schema] = {"documents": DOCUMENTS, "sequences": SEQUENCES, "statistics": STATISTICS}
+"""Tables of a harvest, beside its shards."""
 
 FEATURES_VIEW = """
 CREATE VIEW features AS

@@ -1,15 +1,14 @@
 """Every command and snippet in the documents runs; every figure in them comes from a result file."""
 
-import importlib.util
 import re
 import shlex
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
 from app.cli import main
+from bench import render
 
 REPO = Path(__file__).parents[1]
 DOCUMENTS = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
@@ -64,14 +63,8 @@ def test_continuous_integration_calls_the_readmes_test_command():
     assert {"make check", "make test", "make test-slow"} <= {line.strip() for line in script.splitlines()}
 
 
-def test_the_readmes_figures_are_those_of_the_result_file(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(str(REPO / "bench"))
-    spec = importlib.util.spec_from_file_location("bench_demo", REPO / "bench" / "demo.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "bench_demo", module)
-    spec.loader.exec_module(module)
-    readme = (REPO / "README.md").read_text(encoding="utf-8")
-    assert module.BEGIN in readme
-    assert readme == module.rendered(readme), "run `python bench/demo.py --readme-only`"
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
+def test_figures_are_those_of_the_result_files(document: Path):
+    text = document.read_text(encoding="utf-8")
+    assert text.count("<!-- figures: ") == len(render.BLOCK.findall(text)), "a marker is misspelt or has no end"
+    assert text == render.rendered(text), "run `python bench/render.py`"

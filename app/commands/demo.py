@@ -90,7 +90,7 @@ def _train_and_evaluate(recipe: "Recipe", activations: Run, root: Path) -> tuple
     from app.training import TrainJob, train_sae, variant_config
 
     hook_point = recipe.harvest.hook_points[0]
-    d_in = len(activations.results["hook_points"][hook_point]["mean"])
+    d_in = activations.results["hook_points"][hook_point]["d_in"]
     job = TrainJob(
         variant=recipe.variant,
         sae=variant_config(recipe.variant, d_in, recipe.sae),

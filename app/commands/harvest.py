@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from activations.harvest import HarvestConfig, harvest
+from activations.repair import repair
 from app.arguments import RootArgs, parse
 from app.log import progress
 from app.summary import print_run
+from store.run import find_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,15 +16,22 @@ class Args(RootArgs):
     """Run a model over text and keep its activations at some hook points.
 
     Every token's vector is stored with its document and position. Asking for the same again does nothing; a harvest
-    that was killed goes on where it stopped.
+    that was killed goes on where it stopped; one that was damaged is mended with --repair.
 
-    Example: monosem harvest --model tiny --hook-points blocks.1.hook_resid_post --corpus stories --n-tokens 8000
+    Example: monosem harvest --model tiny --hook-points "blocks.*.hook_resid_post" --corpus stories --n-tokens 8000
     """
 
+    repair: str | None = None
+    """Harvest again only what is broken or missing of this run (an id, the start of one, a folder, or `latest`)."""
     harvest: HarvestConfig = field(default_factory=HarvestConfig)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parse and harvest."""
+    """Parse and harvest, or mend."""
     args = parse(Args, "harvest", arguments)
-    print_run(harvest(args.harvest, args.root, progress))
+    if args.repair is None:
+        print_run(harvest(args.harvest, args.root, progress))
+        return
+    run = find_run(args.root, args.repair, "activations")
+    mended = repair(run, progress)
+    print(f"mended {len(mended)} files: {', '.join(mended)}" if mended else "every file is as it was written")

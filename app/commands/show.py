@@ -7,7 +7,6 @@ import tyro
 
 from app.arguments import RootArgs, parse
 from app.summary import print_run, print_runs
-from store.errors import UsageError
 from store.run import find_run, list_runs
 
 
@@ -20,8 +19,6 @@ class Args(RootArgs):
 
     run: tyro.conf.Positional[str | None] = None
     """An id, the start of one, a folder, or `latest`; nothing lists all runs."""
-    verify: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Check every file's bytes against the checksum recorded when the run finished."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -30,11 +27,4 @@ def main(arguments: Sequence[str]) -> None:
     if args.run is None:
         print_runs(list_runs(args.root), args.root)
         return
-    run = find_run(args.root, args.run)
-    print_run(run, full=True)
-    if args.verify:
-        if broken := run.broken_files():
-            raise UsageError(
-                f"{len(broken)} files are not as they were written: {', '.join(broken)}; make the run again"
-            )
-        print(f"all {len(run.manifest['files'])} files are as they were written")
+    print_run(find_run(args.root, args.run), full=True)

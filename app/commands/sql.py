@@ -5,24 +5,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import pandas as pd
 import tyro
 
 from app.arguments import RootArgs, parse
+from store.catalog import Catalog
+from store.errors import UsageError
 from store.index import FeatureIndex
-from store.run import find_run
+from store.run import find_run, list_runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Args(RootArgs):
-    """Query a published index. Read-only, and confined to the index: no query can touch a file or the network.
+    """Query a published index, or the catalogue of everything harvested. Read-only: no query can change a file, or
+    touch one outside the runs, or the network.
 
-    Tables: latents, events, contexts, logits, sequences, documents, explanations, scores, runs; view: features.
+    Tables of an index: latents, events, contexts, logits, sequences, documents, explanations, scores, runs, features.
+    Tables of the catalogue: runs, shards, documents, sequences, tokens, rows (a stored vector each), statistics.
 
     Example: monosem sql "select latent, density, explanation, score from features order by score desc limit 5"
+
+    Example: monosem sql "select run, hook_point, count(*) from rows group by all" --over catalogue
     """
 
     query: tyro.conf.Positional[str]
     """One SQL statement in DuckDB's dialect."""
+    over: Literal["index", "catalogue"] = "index"
+    """What is asked: the index of a dictionary, or all finished runs."""
     index_run: str = "latest"
     """The index: an id, the start of one, a folder, or `latest`."""
     format: Literal["table", "csv", "json"] = "table"
@@ -32,10 +41,21 @@ class Args(RootArgs):
 def main(arguments: Sequence[str]) -> None:
     """Parse, query and print."""
     args = parse(Args, "sql", arguments)
-    frame = FeatureIndex(find_run(args.root, args.index_run, "index").folder).sql(args.query)
+    frame = _answer(args)
     if args.format == "csv":
         frame.to_csv(sys.stdout, index=False)
     elif args.format == "json":
         print(frame.to_json(orient="records", lines=True, force_ascii=False), end="")
     else:
         print(frame.to_string(index=False, max_colwidth=80))
+
+
+def _answer(args: Args) -> pd.DataFrame:
+    if args.over == "catalogue":
+        return Catalog(args.root).sql(args.query)
+    if args.index_run == "latest" and not list_runs(args.root, "index"):
+        raise UsageError(
+            f"no finished index run in {args.root}: make one with `monosem index`, or ask what was harvested with "
+            "--over catalogue"
+        )
+    return FeatureIndex(find_run(args.root, args.index_run, "index").folder).sql(args.query)

@@ -1,5 +1,6 @@
-"""Every language model keeps the same promises: the tiny one and TransformerLens bridges over two architectures."""
+"""Every language model keeps the same promises: the tiny one and TransformerLens bridges over three architectures."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,44 +10,19 @@ from activations.bridge import BridgeLM
 from activations.lm import LanguageModel, token_losses
 from activations.models import find_model, load_model
 from activations.tiny import TinyLM
-from activations.tokenizer import ByteTokenizer
 from store.errors import UsageError
 
-IDS = [256, *b"the quick brown fox"]
+IDS = [0, *range(40, 58)]
+SITES = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_z")
 
 
-def _bridge(architecture: str, folder: Path) -> LanguageModel:
-    """A random instance of a real architecture; EOS is never likely, so generations have full length."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from transformer_lens.model_bridge import TransformerBridge
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    torch.manual_seed(0)
-    if architecture == "llama":
-        config = LlamaConfig(
-            vocab_size=258, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
-            num_key_value_heads=2, max_position_embeddings=64, bos_token_id=256, eos_token_id=257, pad_token_id=None,
-        )  # fmt: skip
-        model = LlamaForCausalLM(config)
-        torch.nn.init.normal_(model.model.norm.weight, 1.0, 0.2)
-    else:
-        config = GPT2Config(
-            vocab_size=258, n_embd=32, n_layer=3, n_head=4, n_positions=64, bos_token_id=256, eos_token_id=257
-        )
-        model = GPT2LMHeadModel(config)
-        torch.nn.init.normal_(model.transformer.ln_f.weight, 1.0, 0.2)
-    model.save_pretrained(folder)
-    # TransformerLens wants some tokenizer in the folder; ours is what the tests use.
-    words = Tokenizer(WordLevel({"[UNK]": 0, "<bos>": 256, "<eos>": 257}, unk_token="[UNK]"))
-    PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<bos>", eos_token="<eos>").save_pretrained(folder)
-    bridge = TransformerBridge.boot_transformers(str(folder), device="cpu")
-    return BridgeLM(bridge.eval(), ByteTokenizer(), architecture, "random")
-
-
-@pytest.fixture(scope="module", params=["tiny", "llama", "gpt2"])
-def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    return TinyLM() if request.param == "tiny" else _bridge(request.param, tmp_path_factory.mktemp(request.param))
+@pytest.fixture(scope="module", params=["tiny", "llama", "gpt2", "neox"])
+def lm(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, save_model: Callable[..., Path]
+) -> LanguageModel:
+    if request.param == "tiny":
+        return TinyLM()
+    return load_model(str(save_model(request.param, tmp_path_factory.mktemp(request.param))))
 
 
 @pytest.fixture
@@ -69,6 +45,111 @@ def test_capture_is_what_the_forward_pass_computes(lm: LanguageModel, tokens: to
         lm.logits(tokens)
     # A pass that stops early equals the whole one.
     assert torch.allclose(seen[0], captured[names[0]], atol=1e-5)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_capture_is_what_plain_hooks_see_in_the_plain_model(
+    site: str, tmp_path_factory: pytest.TempPathFactory, lm: LanguageModel, tokens: torch.Tensor
+):
+    """The oracle is the model as transformers loads it, with torch's own hooks and no TransformerLens."""
+    if not isinstance(lm, BridgeLM):
+        pytest.skip("the tiny model is its own oracle")
+    from transformers import AutoModelForCausalLM
+
+    name = f"blocks.1.{site}"
+    captured = lm.capture(tokens, [lm.hook_point(name)])[name]
+    expected = _plainly(AutoModelForCausalLM.from_pretrained(lm.name).eval(), site, tokens)
+    assert torch.allclose(captured.flatten(2), expected, atol=1e-5)
+
+
+BLOCKS = {
+    "LlamaForCausalLM": "model.layers.1",
+    "GPT2LMHeadModel": "transformer.h.1",
+    "GPTNeoXForCausalLM": "gpt_neox.layers.1",
+}
+ATTENTION = {"LlamaForCausalLM": "self_attn", "GPT2LMHeadModel": "attn", "GPTNeoXForCausalLM": "attention"}
+OUT = {"LlamaForCausalLM": "o_proj", "GPT2LMHeadModel": "c_proj", "GPTNeoXForCausalLM": "dense"}
+
+
+@torch.inference_mode()
+def _plainly(model: torch.nn.Module, site: str, tokens: torch.Tensor) -> torch.Tensor:
+    kind = type(model).__name__
+    block = model.get_submodule(BLOCKS[kind])
+    attention = block.get_submodule(ATTENTION[kind])
+    place, is_input = {
+        "hook_resid_pre": (block, True),
+        "hook_resid_post": (block, False),
+        "hook_attn_out": (attention, False),
+        "hook_mlp_out": (block.get_submodule("mlp"), False),
+        "attn.hook_z": (attention.get_submodule(OUT[kind]), True),
+    }[site]
+    seen: list[torch.Tensor] = []
+
+    def look(module: torch.nn.Module, args: tuple, kwargs: dict, out: object) -> None:
+        x = (args[0] if args else kwargs["hidden_states"]) if is_input else out
+        seen.append((x[0] if isinstance(x, tuple) else x).clone())
+
+    place.register_forward_hook(look, with_kwargs=True)
+    model(tokens)
+    return seen[0]
+
+
+BRIDGED = "only a bridge has another way"
+
+
+class TestNativeForward:
+    """The model's own modules in place of the bridge's step-by-step ones, wherever that is the same."""
+
+    def test_it_is_used_and_equals_the_bridge(self, lm: LanguageModel, tokens: torch.Tensor):
+        if not isinstance(lm, BridgeLM):
+            pytest.skip(BRIDGED)
+        hooks = [lm.hook_point(f"blocks.{layer}.{site}") for layer in (0, 2) for site in SITES]
+        fast = lm.capture(tokens, hooks)
+        assert lm._native[tuple(hook.name for hook in hooks)], "the bridge's own, slow modules ran"
+        slow = lm._capture(tokens, hooks)
+        for name, x in slow.items():
+            assert torch.allclose(fast[name], x, atol=1e-5), name
+
+    def test_hooks_inside_attention_keep_the_bridges_modules_there(self, lm: LanguageModel, tokens: torch.Tensor):
+        if not isinstance(lm, BridgeLM):
+            pytest.skip(BRIDGED)
+        inner, outer = "blocks.1.ln1.hook_normalized", "blocks.2.hook_resid_post"
+        found = lm.capture(tokens, [lm.hook_point(inner), lm.hook_point(outer)])
+        expected = lm._capture(tokens, [lm.hook_point(inner)])[inner]
+        assert torch.allclose(found[inner], expected, atol=1e-5)
+        lm.capture(tokens, [lm.hook_point(outer)])
+        assert len(lm._native[inner, outer]) == len(lm._native[(outer,)]) - 1
+
+    def test_a_place_without_a_vector_per_token_is_refused(self, lm: LanguageModel):
+        if not isinstance(lm, BridgeLM):
+            pytest.skip("only a bridge has such places")
+        with pytest.raises(UsageError, match="holds no vector per token"):
+            lm.hook_point("blocks.1.attn.hook_pattern")
+
+    def test_a_model_whose_own_modules_differ_runs_through_the_bridge(
+        self, lm: LanguageModel, tokens: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+    ):
+        if not isinstance(lm, BridgeLM):
+            pytest.skip(BRIDGED)
+        hook = lm.hook_point("blocks.2.hook_resid_pre")
+        expected = lm._capture(tokens, [hook])[hook.name]
+        attention = lm._bridge.blocks[0].attn.original_component
+        own = type(attention).forward
+        monkeypatch.setattr(
+            type(attention), "forward", lambda *a, **k: tuple(x if x is None else 2 * x for x in own(*a, **k))
+        )
+        found = lm.capture(tokens, [hook])[hook.name]
+        assert lm._native.pop((hook.name,)) == []
+        assert torch.equal(found, expected)
+
+    def test_nothing_is_left_behind(self, lm: LanguageModel, tokens: torch.Tensor):
+        if not isinstance(lm, BridgeLM):
+            pytest.skip(BRIDGED)
+        config = lm._bridge.original_model.config
+        before = config._attn_implementation
+        lm.capture(tokens, [lm.hook_point("blocks.1.hook_resid_post")])
+        assert config._attn_implementation == before
+        assert not any("forward" in module.__dict__ for module in lm._bridge.modules())
 
 
 def test_padding_on_the_right_changes_nothing(lm: LanguageModel, tokens: torch.Tensor):
@@ -103,7 +184,9 @@ def test_edits_reach_the_logits_and_are_gone_afterwards_even_after_an_error(lm: 
 
 def test_the_first_position_is_kept_unless_asked(lm: LanguageModel, tokens: torch.Tensor):
     hook = lm.hook_point("blocks.0.hook_resid_post")
-    clean = lm.capture(tokens, [lm.hook_point("blocks.1.hook_resid_pre")])["blocks.1.hook_resid_pre"]
+    with lm.splice(hook, lambda x: x):
+        # With an edit in place, so that both passes round in the same order.
+        clean = lm.capture(tokens, [lm.hook_point("blocks.1.hook_resid_pre")])["blocks.1.hook_resid_pre"]
     for keep_first in (True, False):
         with lm.splice(hook, torch.zeros_like, keep_first=keep_first):
             # Read where the next block reads, after the edit.
@@ -172,8 +255,16 @@ def test_a_wrong_hook_point_lists_the_nearest(lm: LanguageModel, name: str):
 
 
 def test_unknown_models_are_refused_in_one_line(tmp_path: Path):
-    with pytest.raises(UsageError, match="no model 'gtp2'"):
-        load_model("gtp2")
+    for name in ("gtp2", "no/such-model", "../nope", "a b"):
+        with pytest.raises(UsageError, match=f"no model '{name}'") as error:
+            load_model(name)
+        assert "\n" not in str(error.value)
+    with pytest.raises(UsageError, match="is for a model from the hub"):
+        load_model(str(tmp_path), revision="main")
+    with pytest.raises(UsageError, match="device 'warp' is not available here"):
+        load_model("tiny", device="warp")
+    with pytest.raises(UsageError, match="dtype 'int4' is not known"):
+        load_model("tiny", dtype="int4")
     with pytest.raises(UsageError, match=r"no config\.json and safetensors"):
         load_model(str(tmp_path))
     assert find_model("tiny").weights_hash == TinyLM().weights_hash

@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from activations.models import find_model
 from sae import checkpoint
 from sae.topk import TopK, TopKConfig
+from store import layout
 from store.index import publish, write_part
 from store.run import Run, start_run
 from store.tables import SCHEMAS
@@ -63,7 +65,9 @@ def _tokens(text: str) -> list[tuple[int, int]]:
 
 
 def _activations_run(root: Path, tokens: list[list[tuple[int, int]]]) -> Run:
-    with start_run(root, "activations", {"harvest": {"model": "tiny"}}, {}) as run:
+    harvest = {"model": "tiny", "revision": None, "device": "cpu", "model_dtype": "float32"}
+    same = {"model": {"weights": find_model("tiny").weights_hash}}
+    with start_run(root, "activations", {"harvest": harvest}, {}, same) as run:
         documents = [
             {"doc_id": i, "source": source, "title": title, "split": "train", "n_tokens": len(tokens[i]), "text": text}
             for i, (source, title, text) in enumerate(DOCUMENTS)
@@ -71,19 +75,20 @@ def _activations_run(root: Path, tokens: list[list[tuple[int, int]]]) -> Run:
         sequences = [
             {
                 "seq": i,
-                "doc_id": i,
                 "token_ids": list(range(len(spans))),
+                "doc_ids": [i] * len(spans),
                 "char_start": [start for start, _ in spans],
                 "char_end": [stop for _, stop in spans],
+                "text_class": [0] * len(spans),
             }
             for i, spans in enumerate(tokens)
         ]
-        (run.folder / "tokens").mkdir()
         for path, table, rows in (
-            ("documents.parquet", "documents", documents),
-            ("tokens/tokens.parquet", "sequences", sequences),
+            (layout.document_part(run.folder, 0), "documents", documents),
+            (layout.token_part(run.folder, 0), "sequences", sequences),
         ):
-            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[table]), run.folder / path)
+            path.parent.mkdir()
+            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[table]), path)
         run.finish({"hook_points": {HOOK_POINT: {"sink_norm": 1e6}}})
     return run
 
@@ -107,7 +112,7 @@ def _index_parts(tokens: list[list[tuple[int, int]]]) -> dict[str, dict[str, lis
     for latent in range(D_SAE):
         share = 0.0 if latent in DEAD else 10 ** random.uniform(-1.8, -0.3)
         events = [
-            {"latent": latent, "seq": seq, "pos": pos, "value": float(random.exponential(3.0) + 0.1)}
+            {"latent": latent, "seq": seq, "pos": pos, "doc_id": seq, "value": float(random.exponential(3.0) + 0.1)}
             for seq, spans in enumerate(tokens)
             for pos in range(1, len(spans))
             # The first latents fire on the hostile document for certain.
@@ -151,7 +156,6 @@ def _context_rows(events: list[dict[str, Any]], tokens: list[list[tuple[int, int
             "rank": rank,
             "start": max(event["pos"] - 15, 0),
             "stop": min(event["pos"] + 12, len(tokens[event["seq"]])),
-            "doc_id": event["seq"],
             "weight": 1.0,
         }
         for band, chosen in bands.items()

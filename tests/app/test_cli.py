@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from app.cli import COMMANDS, main
+from store import layout
 from store.run import find_run, list_runs
 
 REPO = Path(__file__).parents[2]
@@ -81,7 +82,7 @@ def test_the_stages_work_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["show", *root]) == 0
     assert len(capsys.readouterr().out.strip().splitlines()) == 6
     sae = find_run(tmp_path, "latest", "sae")
-    assert main(["show", sae.id[:6], *root, "--verify"]) == 0
+    assert main(["show", sae.id[:6], *root]) == 0
     printed = capsys.readouterr().out
     for expected in (
         "made from:",
@@ -90,22 +91,48 @@ def test_the_stages_work_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixtur
         "torch:",
         "used by: evaluation",
         "fvu:",
-        "as they were",
     ):
         assert expected in printed
     query = "select latent, n_fired from latents order by n_fired desc limit 2"
     assert main(["sql", query, *root, "--format", "json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [set(row) for row in rows] == [{"latent", "n_fired"}] * 2
+    query = "select count(*) as n from rows join tokens using (run, seq, pos) where rows.token_id = tokens.token_id"
+    assert main(["sql", query, *root, "--over", "catalogue", "--format", "csv"]) == 0
+    n_tokens = find_run(tmp_path, "latest", "activations").results["n_tokens"]
+    assert capsys.readouterr().out.split() == ["n", str(n_tokens)]
 
 
-def test_a_damaged_run_is_named_by_verify(tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
-    shutil.copytree(tiny_root, tmp_path / "runs")
-    run = find_run(tmp_path / "runs", "latest", "sae")
-    data = bytearray((run.folder / "sae.safetensors").read_bytes())
-    data[-1] ^= 1
-    (run.folder / "sae.safetensors").write_bytes(data)
-    assert "sae.safetensors" in error_of(capsys, "show", run.id, "--root", str(tmp_path / "runs"), "--verify")
+def test_without_an_index_sql_names_the_catalogue(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert "--over catalogue" in error_of(capsys, "sql", "select 1", "--root", str(tmp_path))
+    assert main(["sql", "select * from runs", "--root", str(tmp_path), "--over", "catalogue"]) == 0
+
+
+class TestVerify:
+    def test_a_whole_run_of_any_kind_is_said_to_be(self, tiny_root: Path, capsys: pytest.CaptureFixture):
+        for run in list_runs(tiny_root):
+            assert main(["verify", run.id, "--root", str(tiny_root)]) == 0
+            printed = capsys.readouterr().out
+            assert f"all {len(run.manifest['files'])} files of {run.kind} {run.id} are as they were" in printed
+
+    def test_what_is_damaged_and_what_is_missing_is_named_with_the_way_out(
+        self, tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ):
+        root = tmp_path / "runs"
+        shutil.copytree(tiny_root, root)
+        harvest, sae = (find_run(root, "latest", kind) for kind in ("activations", "sae"))
+        data = bytearray((sae.folder / "sae.safetensors").read_bytes())
+        data[-1] ^= 1
+        (sae.folder / "sae.safetensors").write_bytes(data)
+        line = error_of(capsys, "verify", sae.id, "--root", str(root))
+        assert "sae.safetensors" in line
+        assert f"delete {sae.folder} and make it again" in line
+        gone = layout.document_part(harvest.folder, 0)
+        gone.unlink()
+        assert main(["verify", harvest.id, "--root", str(root)]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == "missing  documents/part-00000.parquet\n"
+        assert f"`monosem harvest --repair {harvest.id}`" in printed.err
 
 
 @pytest.mark.parametrize(
@@ -131,6 +158,9 @@ def test_a_damaged_run_is_named_by_verify(tiny_root: Path, tmp_path: Path, capsy
         (["score", "--scorer", "vibes"], "no scorer 'vibes'"),
         (["show", "zzz"], "no finished run 'zzz'"),
         (["sql", "select from"], "cannot be answered"),
+        (["sql", "select nothing from rows", "--over", "catalogue"], "cannot be answered"),
+        (["sql", "copy runs to 'x.csv'", "--over", "catalogue"], "takes one SELECT, DESCRIBE or SHOW, not COPY"),
+        (["verify", "zzz"], "no finished run 'zzz'"),
         (["demo", "--recipe", "large", "--out", "OUT"], "no recipe 'large'"),
         (["study", "x"], "has no 'x'"),
         (["serve", "--port", "99999"], "cannot be used"),

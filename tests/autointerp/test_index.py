@@ -4,12 +4,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from activations.reader import Activations, to_float
+from activations.reader import Activations
 from app.cli import main
 from app.workbench import Workbench
 from autointerp.contexts import Layout, choose
@@ -19,6 +20,8 @@ from autointerp.logits import top_and_bottom
 from sae import checkpoint
 from store.errors import UsageError
 from store.run import find_run
+from store.shards import as_torch
+from store.tables import SEQUENCES
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +34,15 @@ def dense(wb: Workbench) -> dict[str, np.ndarray]:
     """Every latent on every indexed token, as a dense matrix, with where each row is from."""
     sae = checkpoint.load(wb.sae_run.folder)
     rows: dict[str, list[np.ndarray]] = {"latents": [], "seq": [], "pos": [], "doc_id": []}
-    for shard in Activations(wb.activations_run).shards:
-        kept = np.flatnonzero((shard.columns["token_class"] == 0) & (shard.columns["pos"] > 0))
+    activations = Activations(wb.activations_run)
+    for block in activations.blocks:
+        opened = block.open()
+        kept = np.flatnonzero((opened.columns["token_class"] == 0) & (opened.columns["pos"] > 0))
         with torch.no_grad():
-            x = to_float(np.asarray(shard.vectors[kept]), shard.dtype)
+            x = as_torch(opened.vectors[kept], activations.dtype).float()
             rows["latents"].append(sae.encode(x).dense(sae.cfg.d_sae).numpy())
         for name in ("seq", "pos", "doc_id"):
-            rows[name].append(shard.columns[name][kept])
+            rows[name].append(opened.columns[name][kept])
     return {name: np.concatenate(parts) for name, parts in rows.items()}
 
 
@@ -86,6 +91,17 @@ def random_events(seed: int, n: int, d_sae: int = 5, n_seq: int = 6) -> Events:
     return Events(*columns, d_sae=d_sae, n_tokens=n_seq * 20).sorted()
 
 
+def layout_of(token_ids: list[range]) -> Layout:
+    """Sequences of one document each, without BOS."""
+    columns = {
+        "seq": range(len(token_ids)),
+        "token_ids": [list(ids) for ids in token_ids],
+        "doc_ids": [[seq // 2] * len(ids) for seq, ids in enumerate(token_ids)],
+        "char_start": [list(range(len(ids))) for ids in token_ids],
+    }
+    return Layout.of(pa.table({name: pa.array(values, SEQUENCES.field(name).type) for name, values in columns.items()}))
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 300))
 def test_peaks_are_one_a_sequence_and_descend(seed: int, n: int):
@@ -104,8 +120,8 @@ def test_peaks_are_one_a_sequence_and_descend(seed: int, n: int):
 def test_bands_are_quarters_and_their_weights_add_up_to_all_peaks(seed: int, n: int):
     events = random_events(seed, n)
     strongest = peaks(events)
-    layout = Layout([tuple(range(100 * seq, 100 * seq + 20)) for seq in range(6)], False, 4)
-    table = choose(strongest, layout, n_top=3, n_bands=4, per_band=2, seed=0)
+    layout = layout_of([range(100 * seq, 100 * seq + 20) for seq in range(6)])
+    table = choose(strongest, layout, half_window=4, n_top=3, n_bands=4, per_band=2, seed=0)
     latent, band = np.array(table["latent"]), np.array(table["band"])
     for number in np.unique(events.latent):
         bands = (latent == number) & (band != "top")
@@ -123,8 +139,8 @@ def test_equal_contexts_are_kept_once():
     n = 6
     columns = (np.zeros(n, np.int32), np.arange(n, dtype=np.int32), np.full(n, 10, np.int32), np.arange(n))
     events = Events(*columns, np.linspace(1, 2, n).astype(np.float32), d_sae=1, n_tokens=100)
-    same, other = tuple(range(20)), tuple(range(50, 70))
-    table = choose(peaks(events), Layout([same] * 5 + [other], False, 4), n_top=5, n_bands=1, per_band=5, seed=0)
+    layout = layout_of([range(20)] * 5 + [range(50, 70)])
+    table = choose(peaks(events), layout, half_window=4, n_top=5, n_bands=1, per_band=5, seed=0)
     top = [seq for seq, band in zip(table["seq"], table["band"], strict=True) if band == "top"]
     assert top == [5, 4]
 
@@ -134,7 +150,7 @@ def test_a_dead_latent_has_zeros_and_no_context():
     alive = events.take(np.flatnonzero(events.latent != 2))
     table = statistics(alive, n_bins=10)
     assert (table["n_fired"][2], table["max"][2], table["q999"][2], table["density"][2]) == (0, 0, 0, 0)
-    assert 2 not in choose(peaks(alive), Layout([tuple(range(20))] * 6, False, 4), 3, 4, 2, 0)["latent"]
+    assert 2 not in choose(peaks(alive), layout_of([range(20)] * 6), 4, 3, 4, 2, 0)["latent"]
 
 
 def test_logit_effects_equal_the_dense_product():

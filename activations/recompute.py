@@ -1,0 +1,65 @@
+"""Windows of a harvest that stored no vector, computed again whenever they are read."""
+
+from functools import cached_property
+
+import numpy as np
+
+from activations.lm import LanguageModel
+from activations.models import load_recorded
+from activations.prepare import read_window
+from activations.window import WindowJob, compute_window, plan_window, with_sinks
+from store import layout
+from store.files import read_json
+from store.run import Run
+from store.shards import Rows
+
+
+class Recomputer:
+    """One hook point of a harvest, window by window through the model it was made with."""
+
+    def __init__(self, run: Run, hook_point: str) -> None:
+        """Nothing is loaded yet."""
+        self._run, self._hook_point = run, hook_point
+        self._windows = read_json(run.folder / layout.TEXT)["windows"]
+
+    @property
+    def n_windows(self) -> int:
+        """How many there are."""
+        return len(self._windows)
+
+    def n_rows(self, window: int) -> int:
+        """Tokens of a window."""
+        return self._windows[window]["n_rows"]
+
+    def rows(self, window: int) -> Rows:
+        """A window's vectors and columns, as a harvest that stores them has them on disk."""
+        sequences = read_window(self._run.folder, window)
+        done = compute_window(self._lm, window, sequences, self._job)
+        sink_norm = self._run.results["hook_points"][self._hook_point]["sink_norm"]
+        return with_sinks(done.rows[self._hook_point], done.norms[self._hook_point], sink_norm)
+
+    def columns(self, window: int) -> dict[str, np.ndarray]:
+        """A window's columns without its vectors: classes as the text tells them, first positions as sinks."""
+        plan = plan_window(window, read_window(self._run.folder, window), self._settings["seed"])
+        columns = {name: column for name, column in plan.columns.items() if name != "text_class"}
+        columns["token_class"] = plan.columns["text_class"]
+        empty = Rows(vectors=np.empty((len(plan), 0), np.float32), columns=columns)
+        return with_sinks(empty, np.zeros(len(plan), np.float32), np.inf).columns
+
+    @property
+    def _settings(self) -> dict:
+        return self._run.config["harvest"]
+
+    @cached_property
+    def _lm(self) -> LanguageModel:
+        return load_recorded(self._run)
+
+    @cached_property
+    def _job(self) -> WindowJob:
+        settings = self._settings
+        return WindowJob(
+            hook_points=(self._lm.hook_point(self._hook_point),),
+            dtype=settings["dtype"],
+            batch_tokens=settings["batch_size"] * settings["n_ctx"],
+            seed=settings["seed"],
+        )

@@ -1,0 +1,116 @@
+"""Puts a window's rows on disk: shards, their statistics, and last the receipt that says the window is done.
+
+One window is written in a thread while the next one is computed.
+"""
+
+from collections.abc import Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from activations.statistics import Group, Moments, by_group, write_statistics
+from activations.window import WindowRows, with_sinks
+from store import layout
+from store.files import write_json
+from store.shards import DTypeName, Rows, as_torch, write_shard
+
+Entry = dict[str, Any]
+"""What the manifest says of a file: `n_bytes`, `sha256`, and for a shard its rows, width, dtype and hook point."""
+
+
+class ShardWriter:
+    """Writes windows in the background, one at a time; leaving the context waits for the last one."""
+
+    def __init__(
+        self,
+        folder: Path,
+        dtype: DTypeName,
+        shard_rows: int,
+        sinks: Mapping[str, float],
+        heldout: np.ndarray,
+        metadata: Mapping[str, str],
+    ) -> None:
+        """Nothing is written yet.
+
+        Args:
+            folder: of the run.
+            dtype: of the vectors.
+            shard_rows: rows of a shard, about.
+            sinks: by hook point, the norm above which a token is a sink.
+            heldout: `[n_documents]` bool.
+            metadata: goes into every shard.
+        """
+        self._folder, self._shard_rows = folder, shard_rows
+        self._dtype: DTypeName = dtype
+        self._sinks, self._heldout, self._metadata = sinks, heldout, dict(metadata)
+        self._writing = ThreadPoolExecutor(1, "write")
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._wait()
+        finally:
+            # What is half written after an error is left to finish, so that no thread outlives its run's lock.
+            self._writing.shutdown()
+
+    def submit(self, window: WindowRows, only: Collection[str] | None = None) -> None:
+        """Write a window once the one before it is written.
+
+        Args:
+            window: its rows.
+            only: names of the shards to write, where the others are there already.
+
+        Raises:
+            UsageError: the window before could not be written.
+        """
+        self._wait()
+        self._pending = self._writing.submit(self._write, window, only)
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def _write(self, window: WindowRows, only: Collection[str] | None) -> None:
+        entries: dict[str, Entry] = {}
+        groups: dict[Group, Moments] = {}
+        for name, rows in window.rows.items():
+            marked = with_sinks(rows, window.norms[name], self._sinks[name])
+            entries |= self._write_shards(window.number, name, marked, only)
+            held = self._heldout[marked.columns["doc_id"]]
+            x = as_torch(marked.vectors, self._dtype)
+            groups |= by_group(name, x, marked.columns["token_class"], held)
+        if only is not None:
+            return
+        write_statistics(layout.window_statistics(self._folder, window.number), groups)
+        receipt = {
+            "window": window.number,
+            "n_rows": window.n_rows,
+            "n_sequences": window.n_sequences,
+            "n_padding": window.n_padding,
+            "sink_norms": dict(self._sinks),
+            "files": entries,
+        }
+        write_json(layout.receipt(self._folder, window.number), receipt)
+
+    def _write_shards(self, number: int, hook_point: str, rows: Rows, only: Collection[str] | None) -> dict[str, Entry]:
+        entries: dict[str, Entry] = {}
+        for part, start in enumerate(range(0, len(rows), self._shard_rows)):
+            path = layout.shard(self._folder, hook_point, number, part)
+            name = path.relative_to(self._folder).as_posix()
+            if only is not None and name not in only:
+                continue
+            some = rows.cut(start, start + self._shard_rows)
+            entry = write_shard(path, some, self._dtype, {"hook_point": hook_point, **self._metadata})
+            about = {"hook_point": hook_point, "n_rows": len(some), "d_in": rows.vectors.shape[1], "dtype": self._dtype}
+            entries[name] = {**entry._asdict(), **about}
+        return entries

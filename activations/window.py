@@ -1,0 +1,188 @@
+"""One window of a harvest: its sequences through the model, its rows in the shuffled order in which they are stored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from activations.batching import Batch, batches
+from activations.hook_point import HookPoint
+from activations.lm import LanguageModel
+from activations.sequences import TokenSequence
+from store.errors import UsageError
+from store.shards import TOKEN_CLASSES, DTypeName, Rows
+
+TORCH_DTYPES: dict[str, torch.dtype] = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which row of a window is which token."""
+
+    offset: dict[int, int]
+    """By `seq`: the place of its first token, were nothing shuffled."""
+    place: np.ndarray
+    """`[n_rows]`: where each of those rows is stored."""
+    columns: dict[str, np.ndarray]
+    """`token_id doc_id seq pos text_class`, as stored."""
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowJob:
+    """What is the same for every window of a harvest."""
+
+    hook_points: tuple[HookPoint, ...]
+    dtype: DTypeName
+    """How vectors are stored."""
+    batch_tokens: int
+    """Tokens and padding in one forward pass, at most."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class WindowRows:
+    """What a window gives."""
+
+    number: int
+    n_sequences: int
+    n_padding: int
+    """Places in all batches that held no token."""
+    rows: dict[str, Rows]
+    """By hook point; `token_class` is as the text alone tells it."""
+    norms: dict[str, np.ndarray]
+    """By hook point: `[n_rows]` float32, before the vectors were rounded."""
+
+    @property
+    def n_rows(self) -> int:
+        """Vectors at each hook point."""
+        return len(next(iter(self.norms.values())))
+
+
+class WindowBuilder:
+    """Takes a window's batches one by one; complete when all were added."""
+
+    def __init__(self, lm: LanguageModel, number: int, sequences: Sequence[TokenSequence], job: WindowJob) -> None:
+        """Nothing runs yet."""
+        self.number, self.job, self._lm, self._n_sequences = number, job, lm, len(sequences)
+        self.batches = tuple(batches(sequences, job.batch_tokens))
+        self._plan = plan_window(number, sequences, job.seed)
+        self._vectors: dict[str, Tensor] = {}
+        self._norms = {hook.name: np.empty(len(self._plan), np.float32) for hook in job.hook_points}
+        self._n_added = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every batch was added."""
+        return self._n_added == len(self.batches)
+
+    def add(self, batch: Batch) -> None:
+        """Run the next batch through the model and put its rows where they are stored.
+
+        Raises:
+            UsageError: a value is not finite, or too large for the stored dtype: which, and where.
+        """
+        where = self._plan.place[_unshuffled(batch, self._plan)]
+        dtype = TORCH_DTYPES[self.job.dtype]
+        for name, x in self._lm.capture(batch.tokens, self.job.hook_points).items():
+            rows = x.flatten(2)[batch.mask.to(x.device)]
+            _check(rows, self.job.dtype, name, self._plan, where)
+            self._norms[name][where] = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32).cpu().numpy()
+            if name not in self._vectors:
+                self._vectors[name] = torch.empty(len(self._plan), rows.shape[1], dtype=dtype)
+            self._vectors[name].index_copy_(0, torch.from_numpy(where), rows.to(dtype).cpu())
+        self._n_added += 1
+
+    def result(self) -> WindowRows:
+        """All rows, once complete."""
+        columns = {key: value for key, value in self._plan.columns.items() if key != "text_class"}
+        columns["token_class"] = self._plan.columns["text_class"]
+        rows = {name: Rows(vectors=stored_form(x), columns=dict(columns)) for name, x in self._vectors.items()}
+        n_padding = sum(batch.n_padding for batch in self.batches)
+        return WindowRows(self.number, self._n_sequences, n_padding, rows, self._norms)
+
+
+def compute_window(lm: LanguageModel, number: int, sequences: Sequence[TokenSequence], job: WindowJob) -> WindowRows:
+    """Run a window's sequences through the model.
+
+    Raises:
+        UsageError: as `WindowBuilder.add`.
+    """
+    builder = WindowBuilder(lm, number, sequences, job)
+    for batch in builder.batches:
+        builder.add(batch)
+    return builder.result()
+
+
+def plan_window(number: int, sequences: Sequence[TokenSequence], seed: int) -> Layout:
+    """Where each token's row goes: the same for a seed and a window, whatever was computed before."""
+    lengths = np.array([len(sequence) for sequence in sequences])
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    n_rows = int(lengths.sum())
+    order = np.random.default_rng([seed, number]).permutation(n_rows)
+    place = np.empty(n_rows, np.int64)
+    place[order] = np.arange(n_rows)
+    in_order = {
+        "token_id": np.concatenate([sequence.ids for sequence in sequences]),
+        "doc_id": np.concatenate([sequence.doc_ids for sequence in sequences]),
+        "seq": np.repeat(np.array([sequence.seq for sequence in sequences], np.int32), lengths),
+        "pos": (np.arange(n_rows) - np.repeat(starts, lengths)).astype(np.int32),
+        "text_class": np.concatenate([sequence.text_class for sequence in sequences]),
+    }
+    offset = {sequence.seq: int(start) for sequence, start in zip(sequences, starts, strict=True)}
+    return Layout(offset, place, {name: column[order] for name, column in in_order.items()})
+
+
+def with_sinks(rows: Rows, norms: np.ndarray, sink_norm: float) -> Rows:
+    """The rows with sinks marked: a sequence's first position, and any vector longer than `sink_norm`."""
+    sink = (rows.columns["pos"] == 0) | (norms > sink_norm)
+    classes = np.where(sink, TOKEN_CLASSES["sink"], rows.columns["token_class"]).astype(np.int8)
+    return Rows(vectors=rows.vectors, columns={**rows.columns, "token_class": classes})
+
+
+def sink_norms(window: WindowRows, ratio: float) -> dict[str, float]:
+    """By hook point: the norm above which a token is a sink, `ratio` medians of the later positions."""
+    return {
+        name: float(ratio * np.median(norms[window.rows[name].columns["pos"] > 0]))
+        for name, norms in window.norms.items()
+    }
+
+
+def stored_form(x: Tensor) -> np.ndarray:
+    """The tensor's memory as NumPy holds it: bfloat16, which NumPy lacks, as its sixteen bits."""
+    return x.view(torch.int16).numpy().view("<u2") if x.dtype == torch.bfloat16 else x.numpy()
+
+
+def _unshuffled(batch: Batch, plan: Layout) -> np.ndarray:
+    """Rows of a batch's tokens, were nothing shuffled, in the order in which its mask picks them."""
+    ranges = [plan.offset[sequence.seq] + np.arange(len(sequence)) for sequence in batch.sequences]
+    return np.concatenate(ranges)
+
+
+def _check(rows: Tensor, dtype: DTypeName, name: str, plan: Layout, where: np.ndarray) -> None:
+    least, most = torch.aminmax(rows)
+    largest = float(torch.maximum(-least, most))
+    limit = float(torch.finfo(TORCH_DTYPES[dtype]).max)
+    # Not `>`: a NaN must fail as well.
+    if largest <= limit:
+        return
+    worst = rows.abs().amax(dim=1)
+    row = int((~(worst <= limit)).nonzero()[0])
+    at = {column: int(plan.columns[column][where[row]]) for column in ("doc_id", "seq", "pos")}
+    place = f"{name}, document {at['doc_id']}, sequence {at['seq']}, position {at['pos']}"
+    if worst[row].isfinite():
+        raise UsageError(
+            f"{float(worst[row]):.6g} at {place} exceeds {dtype}'s {limit:.6g}: use --dtype bfloat16 or float32"
+        )
+    raise UsageError(
+        f"a value at {place} is not finite: nothing of this window is written. The model overflows there: load it with "
+        "--model-dtype float32 or bfloat16, or leave that document out"
+    )

@@ -1,0 +1,10 @@
+#!/bin/sh
+# Make bench/peers/.venv, where the peers live: `sh bench/peers/build.sh`. The project's own .venv is never touched.
+# On Linux, PyPI's torch carries gigabytes of CUDA; name the CPU index as for `make setup`:
+#   TORCH_INDEX="--extra-index-url https://download.pytorch.org/whl/cpu" sh bench/peers/build.sh
+set -eu
+cd "$(dirname "$0")"
+test -x .venv/bin/python || "${PYTHON:-python3}" -m venv .venv
+# shellcheck disable=SC2086 - TORCH_INDEX holds several words
+.venv/bin/python -m pip install --quiet --disable-pip-version-check ${TORCH_INDEX:-} -r requirements.txt
+HF_HUB_OFFLINE=1 .venv/bin/python -c 'import sae_lens; print("sae-lens", sae_lens.__version__)'

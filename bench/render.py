@@ -1,0 +1,88 @@
+"""Figures in documents: every marked block in README.md and docs/*.md is generated from its result file.
+
+    <!-- figures: bench/results/NAME.json -->
+    <!-- end of figures -->
+
+Run from anywhere: `python bench/render.py` brings all documents up to date, `--check` only says which are not.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from store.files import read_json
+
+REPO = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
+BLOCK = re.compile(
+    r"(?P<begin><!-- figures: bench/results/(?P<name>[\w-]+)\.json -->\n).*?(?P<end><!-- end of figures -->)", re.DOTALL
+)
+DETAIL = "seconds: "
+"""Figures named so are kept in the file and left out of documents."""
+
+
+def main() -> None:
+    """Bring the documents up to date, or say which are not."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; status 1 where a document is behind")
+    args = parser.parse_args()
+    changed = behind() if args.check else update()
+    for document in changed:
+        print(f"{'behind its result files' if args.check else 'rendered'}: {document}")
+    sys.exit(bool(args.check and changed))
+
+
+def documents() -> list[Path]:
+    """Where figures may be shown."""
+    return [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+
+
+def behind() -> list[Path]:
+    """Documents that do not equal their rendering."""
+    return [path for path in documents() if (text := path.read_text(encoding="utf-8")) != rendered(text)]
+
+
+def update() -> list[Path]:
+    """Write the documents that are behind, and name them."""
+    changed = behind()
+    for path in changed:
+        path.write_text(rendered(path.read_text(encoding="utf-8")), encoding="utf-8")
+    return changed
+
+
+def rendered(text: str) -> str:
+    """`text` with every marked block made from its result file.
+
+    Raises:
+        UsageError: a block names a result file that does not exist.
+    """
+    return BLOCK.sub(lambda m: m["begin"] + block(read_json(RESULTS / f"{m['name']}.json")) + m["end"], text)
+
+
+def block(document: dict[str, Any]) -> str:
+    """What stands between the markers: how it was measured, and a row for each figure."""
+    machine, commit, torch = document["machine"], document["commit"], document["versions"]["torch"]
+    rows = [
+        f"| {figure['name']} | {shown(figure)} |"
+        for figure in document["figures"]
+        if not figure["name"].startswith(DETAIL)
+    ]
+    head = f"Measured on {machine} at commit {commit}, torch {torch}.\n\n| figure | value |\n|---|---|\n"
+    return head + "\n".join(rows) + "\n"
+
+
+def shown(figure: dict[str, Any]) -> str:
+    """Value and unit; of a figure that misses, what it was meant to reach."""
+    value = f"{number(figure['value'])} {figure['unit']}".rstrip()
+    return f"{value}, **misses {figure['reach']}**" if figure["holds"] is False else value
+
+
+def number(value: float) -> str:
+    """Three significant digits, counts whole."""
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main()
