@@ -60,12 +60,17 @@ class Harvest:
         heldout = heldout_documents(self.folder)
         return ShardWriter(self.folder, self.window.dtype, self.shard_rows, sinks, heldout, self.metadata)
 
-    def builder(self, number: int, hook_points: tuple[HookPoint, ...] | None = None) -> WindowBuilder:
-        """A window about to be computed, at all hook points or some."""
+    def builder(
+        self,
+        number: int,
+        hook_points: tuple[HookPoint, ...] | None = None,
+        memory: dict[str, torch.Tensor] | None = None,
+    ) -> WindowBuilder:
+        """A window about to be computed, at all hook points or some; `memory` as for `WindowBuilder`."""
         job = self.window
         if hook_points is not None:
             job = WindowJob(hook_points=hook_points, dtype=job.dtype, batch_tokens=job.batch_tokens, seed=job.seed)
-        return WindowBuilder(self.lm, number, read_window(self.folder, number), job)
+        return WindowBuilder(self.lm, number, read_window(self.folder, number), job, memory)
 
 
 def keep_windows(job: Harvest, progress: Progress) -> tuple[dict[str, Any], dict[str, Entry]]:
@@ -203,8 +208,10 @@ def _compute(job: Harvest, missing: list[int], progress: Progress) -> None:
 
 
 def _steps(job: Harvest, missing: list[int]) -> Iterator[tuple[WindowBuilder, Batch]]:
-    for number in missing:
-        builder = job.builder(number)
+    # One window is written while the next one is computed, so that two are in memory.
+    memory: tuple[dict[str, torch.Tensor], ...] = ({}, {})
+    for place, number in enumerate(missing):
+        builder = job.builder(number, memory=memory[place % 2])
         for batch in builder.batches:
             yield builder, batch
 

@@ -1,6 +1,6 @@
 """Puts a window's rows on disk: shards, their statistics, and last the receipt that says the window is done.
 
-One window is written in a thread while the next one is computed.
+One window is written in a thread, and its statistics are taken in another, while the next one is computed.
 """
 
 from collections.abc import Collection, Mapping
@@ -47,6 +47,7 @@ class ShardWriter:
         self._dtype: DTypeName = dtype
         self._sinks, self._heldout, self._metadata = sinks, heldout, dict(metadata)
         self._writing = ThreadPoolExecutor(1, "write")
+        self._counting = ThreadPoolExecutor(1, "count")
         self._pending: Future[None] | None = None
 
     def __enter__(self) -> "ShardWriter":
@@ -61,6 +62,7 @@ class ShardWriter:
         finally:
             # What is half written after an error is left to finish, so that no thread outlives its run's lock.
             self._writing.shutdown()
+            self._counting.shutdown()
 
     def submit(self, window: WindowRows, only: Collection[str] | None = None) -> None:
         """Write a window once the one before it is written.
@@ -73,25 +75,35 @@ class ShardWriter:
             UsageError: the window before could not be written.
         """
         self._wait()
-        self._pending = self._writing.submit(self._write, window, only)
+        marked = {name: with_sinks(rows, window.norms[name], self._sinks[name]) for name, rows in window.rows.items()}
+        statistics = self._counting.submit(self._statistics, marked) if only is None else None
+        self._pending = self._writing.submit(self._write, window, marked, statistics, only)
+
+    def _statistics(self, marked: Mapping[str, Rows]) -> dict[Group, Moments]:
+        groups: dict[Group, Moments] = {}
+        for name, rows in marked.items():
+            heldout = self._heldout[rows.columns["doc_id"]]
+            groups |= by_group(name, as_torch(rows.vectors, self._dtype), rows.columns["token_class"], heldout)
+        return groups
 
     def _wait(self) -> None:
         if self._pending is not None:
             pending, self._pending = self._pending, None
             pending.result()
 
-    def _write(self, window: WindowRows, only: Collection[str] | None) -> None:
+    def _write(
+        self,
+        window: WindowRows,
+        marked: Mapping[str, Rows],
+        statistics: Future[dict[Group, Moments]] | None,
+        only: Collection[str] | None,
+    ) -> None:
         entries: dict[str, Entry] = {}
-        groups: dict[Group, Moments] = {}
-        for name, rows in window.rows.items():
-            marked = with_sinks(rows, window.norms[name], self._sinks[name])
-            entries |= self._write_shards(window.number, name, marked, only)
-            held = self._heldout[marked.columns["doc_id"]]
-            x = as_torch(marked.vectors, self._dtype)
-            groups |= by_group(name, x, marked.columns["token_class"], held)
-        if only is not None:
+        for name, rows in marked.items():
+            entries |= self._write_shards(window.number, name, rows, only)
+        if statistics is None:
             return
-        write_statistics(layout.window_statistics(self._folder, window.number), groups)
+        write_statistics(layout.window_statistics(self._folder, window.number), statistics.result())
         receipt = {
             "window": window.number,
             "n_rows": window.n_rows,

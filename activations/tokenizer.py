@@ -106,6 +106,10 @@ class HFTokenizer(Tokenizer):
         from transformers import AutoTokenizer
 
         self._hf: Any = AutoTokenizer.from_pretrained(str(folder))
+        # Straight to the library below, which transformers wraps in a slower call. Texts are cut later, never here.
+        self._fast = self._hf.backend_tokenizer
+        self._fast.no_truncation()
+        self._fast.no_padding()
         self.bos_id = self._hf.bos_token_id
         self.special_ids = frozenset(self._hf.all_special_ids)
         files = sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()})
@@ -117,12 +121,8 @@ class HFTokenizer(Tokenizer):
 
     def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
         """The texts' tokens and their character spans, several texts at a time."""
-        # Long documents are cut later: the tokenizer's warning about the model's context does not apply.
-        out = self._hf(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        return [
-            Encoding(list(ids), [start for start, _ in offsets], [end for _, end in offsets])
-            for ids, offsets in zip(out["input_ids"], out["offset_mapping"], strict=True)
-        ]
+        done = self._fast.encode_batch(list(texts), add_special_tokens=False)
+        return [Encoding(one.ids, [start for start, _ in one.offsets], [end for _, end in one.offsets]) for one in done]
 
     def render(self, turns: Sequence[Message]) -> Rendered:
         """A chat through the model's own template."""

@@ -70,13 +70,30 @@ class WindowRows:
 class WindowBuilder:
     """Takes a window's batches one by one; complete when all were added."""
 
-    def __init__(self, lm: LanguageModel, number: int, sequences: Sequence[TokenSequence], job: WindowJob) -> None:
-        """Nothing runs yet."""
+    def __init__(
+        self,
+        lm: LanguageModel,
+        number: int,
+        sequences: Sequence[TokenSequence],
+        job: WindowJob,
+        memory: dict[str, Tensor] | None = None,
+    ) -> None:
+        """Nothing runs yet.
+
+        Args:
+            lm: the model.
+            number: of the window.
+            sequences: its.
+            job: what is the same for every window.
+            memory: kept from one window to the next, since the first touch of fresh memory costs as much as a copy.
+                What lies in it is overwritten: whoever reuses it must be done with the window before.
+        """
         self.number, self.job, self._lm, self._n_sequences = number, job, lm, len(sequences)
         self.batches = tuple(batches(sequences, job.batch_tokens))
         self._plan = plan_window(number, sequences, job.seed)
         self._vectors: dict[str, Tensor] = {}
         self._norms = {hook.name: np.empty(len(self._plan), np.float32) for hook in job.hook_points}
+        self._memory = {} if memory is None else memory
         self._n_added = 0
 
     @property
@@ -93,13 +110,20 @@ class WindowBuilder:
         where = self._plan.place[_unshuffled(batch, self._plan)]
         dtype = TORCH_DTYPES[self.job.dtype]
         for name, x in self._lm.capture(batch.tokens, self.job.hook_points).items():
-            rows = x.flatten(2)[batch.mask.to(x.device)]
-            _check(rows, self.job.dtype, name, self._plan, where)
-            self._norms[name][where] = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32).cpu().numpy()
+            rows = _tokens_only(x.flatten(2), batch)
+            norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32)
+            _check(rows, norms, self.job.dtype, name, self._plan, where)
+            self._norms[name][where] = norms.cpu().numpy()
             if name not in self._vectors:
-                self._vectors[name] = torch.empty(len(self._plan), rows.shape[1], dtype=dtype)
+                self._vectors[name] = self._room(name, rows.shape[1], dtype)
             self._vectors[name].index_copy_(0, torch.from_numpy(where), rows.to(dtype).cpu())
         self._n_added += 1
+
+    def _room(self, name: str, d_in: int, dtype: torch.dtype) -> Tensor:
+        n = len(self._plan)
+        if name not in self._memory or len(self._memory[name]) < n:
+            self._memory[name] = torch.empty(n, d_in, dtype=dtype)
+        return self._memory[name][:n]
 
     def result(self) -> WindowRows:
         """All rows, once complete."""
@@ -167,14 +191,19 @@ def _unshuffled(batch: Batch, plan: Layout) -> np.ndarray:
     return np.concatenate(ranges)
 
 
-def _check(rows: Tensor, dtype: DTypeName, name: str, plan: Layout, where: np.ndarray) -> None:
-    least, most = torch.aminmax(rows)
-    largest = float(torch.maximum(-least, most))
+def _tokens_only(x: Tensor, batch: Batch) -> Tensor:
+    """`[batch, pos, d_in]` to `[n_tokens, d_in]`, without a copy where nothing is padding."""
+    return x[batch.mask.to(x.device)] if batch.n_padding else x.flatten(0, 1)
+
+
+def _check(rows: Tensor, norms: Tensor, dtype: DTypeName, name: str, plan: Layout, where: np.ndarray) -> None:
     limit = float(torch.finfo(TORCH_DTYPES[dtype]).max)
-    # Not `>`: a NaN must fail as well.
-    if largest <= limit:
+    # No value is larger than its row's norm. Not `>`: a NaN must fail as well.
+    if float(norms.max()) <= limit:
         return
     worst = rows.abs().amax(dim=1)
+    if bool((worst <= limit).all()):
+        return
     row = int((~(worst <= limit)).nonzero()[0])
     at = {column: int(plan.columns[column][where[row]]) for column in ("doc_id", "seq", "pos")}
     place = f"{name}, document {at['doc_id']}, sequence {at['seq']}, position {at['pos']}"

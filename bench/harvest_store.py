@@ -8,7 +8,6 @@ bytes.
 import os
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -22,7 +21,6 @@ from bench import words
 from bench.harness import Figure, Paired, main, paired, write
 from bench.sides import N_THREADS, STUB_HOOK, stub_run
 from store import layout
-from store.hashing import sha256_file
 from store.run import Run
 from store.shards import Rows, Shard, write_shard
 
@@ -94,19 +92,14 @@ def plain_writer(shards: list[Shard], folder: Path) -> Callable[[], None]:
 
 
 def shard_writer(shards: list[Shard], folder: Path) -> Callable[[], None]:
-    """Writes the shards as a harvest does, their checksums taken in a thread."""
-    hashing = ThreadPoolExecutor(1)
+    """Writes the shards as a harvest does, checksums and renaming included."""
     folder.mkdir()
     rows = [Rows(vectors=np.array(shard.vectors), columns=dict(shard.columns)) for shard in shards]
+    metadata = {"hook_point": STUB_HOOK}
 
     def work() -> None:
-        checksums: list[Future[str]] = []
-        for number, (one, shard) in enumerate(zip(rows, shards, strict=True)):
-            path = folder / f"{number:05d}.parquet"
-            write_shard(path, one, "float16", shard.metadata)
-            checksums.append(hashing.submit(sha256_file, path))
-        for checksum in checksums:
-            checksum.result()
+        for number, one in enumerate(rows):
+            write_shard(folder / f"{number:05d}.parquet", one, "float16", metadata)
 
     return work
 
