@@ -6,7 +6,7 @@ from itertools import islice
 
 import numpy as np
 
-from activations.text import Document, Source, TextConfig, mixed
+from activations.text import Document, Message, Source, TextConfig, mixed
 from activations.tokenizer import Encoding, Rendered, Tokenizer, plain_chat
 from store.errors import UsageError
 from store.shards import TOKEN_CLASSES
@@ -128,13 +128,22 @@ def _enough(tokenizer: Tokenizer, whole: str, text: str, encoding: Encoding, lim
 
 def _rendered(tokenizer: Tokenizer, document: Document, cfg: TextConfig) -> Rendered:
     if not document.messages:
-        return Rendered(document.text, [(0, len(document.text))])
-    if cfg.chat == "plain":
-        return plain_chat(document.messages)
+        text = _encodable(document.text)
+        return Rendered(text, [(0, len(text))])
+    messages = [Message(_encodable(message.role), _encodable(message.content)) for message in document.messages]
     try:
-        return tokenizer.render(document.messages)
+        return plain_chat(messages) if cfg.chat == "plain" else tokenizer.render(messages)
     except UsageError as error:
         raise UsageError(f"{document.source}, {document.title}: {error}") from error
+
+
+def _encodable(text: str) -> str:
+    """Half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark: as long as before."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
 
 
 def _encoded(

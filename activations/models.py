@@ -5,6 +5,8 @@ import re
 import shutil
 import struct
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as _version
 from pathlib import Path
@@ -116,16 +118,30 @@ def load_model(
         from activations.tiny import TinyLM
 
         return TinyLM()
-    # Everything needed is on disk by now: the libraries are told not to look, or report, anywhere else.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import torch
 
     from activations.bridge import BridgeLM
 
-    lm = BridgeLM.load(files.folder, reference, files.weights_hash, device, getattr(torch, dtype))
+    with _offline():
+        lm = BridgeLM.load(files.folder, reference, files.weights_hash, device, getattr(torch, dtype))
     _remember_hook_names(files, lm)
     return lm
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Everything needed is on disk by now: the libraries may not look anywhere else while the context lasts.
+
+    The environment variable of the same name is read once, at import, and would keep later texts from the hub too.
+    """
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def load_recorded(run: Run, device: str | None = None) -> LanguageModel:

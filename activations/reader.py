@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -218,8 +219,9 @@ class RowSet:
         """Every row once, as stored, in float32; a batch never spans two blocks."""
         for block in self.activations.blocks:
             rows = block.open()
+            stored = as_torch(rows.vectors, self.activations.dtype)
             for some in _chunks(self.selection.of(rows.columns), batch_size):
-                yield as_torch(np.asarray(rows.vectors[some]), self.activations.dtype).float()
+                yield stored.index_select(0, torch.from_numpy(some)).float()
 
     def shuffled(self, batch_size: int, seed: int, *, prefetch: int = 2, state: ShuffleState | None = None) -> Shuffled:
         """Endless batches: every row exactly once an epoch, each epoch in a new order; a batch may span two epochs.

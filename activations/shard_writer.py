@@ -3,7 +3,7 @@
 One window is written in a thread, and its statistics are taken in another, while the next one is computed.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -14,8 +14,8 @@ import numpy as np
 from activations.statistics import Group, Moments, by_group, write_statistics
 from activations.window import WindowRows, with_sinks
 from store import layout
-from store.files import write_json
-from store.shards import DTypeName, Rows, as_torch, write_shard
+from store.files import FileEntry, write_json
+from store.shards import DTypeName, Rows, ShardToWrite, as_torch, write_shards
 
 Entry = dict[str, Any]
 """What the manifest says of a file: `n_bytes`, `sha256`, and for a shard its rows, width, dtype and hook point."""
@@ -98,9 +98,14 @@ class ShardWriter:
         statistics: Future[dict[Group, Moments]] | None,
         only: Collection[str] | None,
     ) -> None:
-        entries: dict[str, Entry] = {}
-        for name, rows in marked.items():
-            entries |= self._write_shards(window.number, name, rows, only)
+        shards = [
+            shard
+            for name, rows in marked.items()
+            for shard in self._shards(window.number, name, rows)
+            if only is None or self._name(shard) in only
+        ]
+        done = write_shards(shards, self._dtype)
+        entries = {self._name(shard): self._entry(shard, entry) for shard, entry in zip(shards, done, strict=True)}
         if statistics is None:
             return
         write_statistics(layout.window_statistics(self._folder, window.number), statistics.result())
@@ -114,15 +119,16 @@ class ShardWriter:
         }
         write_json(layout.receipt(self._folder, window.number), receipt)
 
-    def _write_shards(self, number: int, hook_point: str, rows: Rows, only: Collection[str] | None) -> dict[str, Entry]:
-        entries: dict[str, Entry] = {}
+    def _shards(self, number: int, hook_point: str, rows: Rows) -> Iterator[ShardToWrite]:
         for part, start in enumerate(range(0, len(rows), self._shard_rows)):
             path = layout.shard(self._folder, hook_point, number, part)
-            name = path.relative_to(self._folder).as_posix()
-            if only is not None and name not in only:
-                continue
             some = rows.cut(start, start + self._shard_rows)
-            entry = write_shard(path, some, self._dtype, {"hook_point": hook_point, **self._metadata})
-            about = {"hook_point": hook_point, "n_rows": len(some), "d_in": rows.vectors.shape[1], "dtype": self._dtype}
-            entries[name] = {**entry._asdict(), **about}
-        return entries
+            yield ShardToWrite(path, some, {"hook_point": hook_point, **self._metadata})
+
+    def _name(self, shard: ShardToWrite) -> str:
+        return shard.path.relative_to(self._folder).as_posix()
+
+    def _entry(self, shard: ShardToWrite, entry: FileEntry) -> Entry:
+        n_rows, d_in = shard.rows.vectors.shape
+        about = {"hook_point": shard.metadata["hook_point"], "n_rows": n_rows, "d_in": d_in, "dtype": self._dtype}
+        return {**entry._asdict(), **about}

@@ -22,7 +22,7 @@ from bench.harness import Figure, Paired, main, paired, write
 from bench.sides import N_THREADS, STUB_HOOK, stub_run
 from store import layout
 from store.run import Run
-from store.shards import Rows, Shard, write_shard
+from store.shards import Rows, Shard, ShardToWrite, write_shards
 
 N_TOKENS = 131_072
 D_IN = words.D_MODEL
@@ -96,10 +96,10 @@ def shard_writer(shards: list[Shard], folder: Path) -> Callable[[], None]:
     folder.mkdir()
     rows = [Rows(vectors=np.array(shard.vectors), columns=dict(shard.columns)) for shard in shards]
     metadata = {"hook_point": STUB_HOOK}
+    todo = [ShardToWrite(folder / f"{number:05d}.parquet", one, metadata) for number, one in enumerate(rows)]
 
     def work() -> None:
-        for number, one in enumerate(rows):
-            write_shard(folder / f"{number:05d}.parquet", one, "float16", metadata)
+        write_shards(todo, "float16")
 
     return work
 

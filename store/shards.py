@@ -1,10 +1,11 @@
 """Activation shards: Parquet files whose vector column is also a memory map (activation format, version 1)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 VECTOR_COLUMN = "activation"
+WRITERS = 2
+"""Shards under way at once: while one waits for the disk, another is copied."""
 COMPRESSION = "zstd"
 """Of all columns but the vectors."""
 DTypeName = Literal["float16", "bfloat16", "float32"]
@@ -76,6 +79,24 @@ def write_shard(path: Path, rows: Rows, dtype: DTypeName, metadata: Mapping[str,
     }
     parts = shard_bytes(rows.vectors, VECTOR_COLUMN, others, described, COMPRESSION).parts
     return write_hashed(path, parts)
+
+
+class ShardToWrite(NamedTuple):
+    """The arguments of `write_shard`, but for the dtype."""
+
+    path: Path
+    rows: Rows
+    metadata: Mapping[str, str]
+
+
+def write_shards(shards: Sequence[ShardToWrite], dtype: DTypeName) -> list[FileEntry]:
+    """Write several shards, one being brought to the disk while the next one is copied.
+
+    Raises:
+        UsageError: the disk is full, or the folder cannot be written. Some of the others may have been written.
+    """
+    with ThreadPoolExecutor(WRITERS) as writers:
+        return list(writers.map(lambda shard: write_shard(shard.path, shard.rows, dtype, shard.metadata), shards))
 
 
 class Shard:

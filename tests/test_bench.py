@@ -141,9 +141,23 @@ def test_the_runner_names_what_there_is_where_a_pattern_matches_nothing():
 @pytest.mark.parametrize(("holds", "status"), [(True, 0), (False, 1)])
 def test_a_benchmark_that_misses_exits_with_one(monkeypatch: pytest.MonkeyPatch, holds: bool, status: int):
     monkeypatch.setattr(render, "update", list)
+    monkeypatch.setenv(harness.WAIT_POLICY, "PASSIVE")
     with pytest.raises(SystemExit) as stop:
         harness.main(lambda: holds)
     assert stop.value.code == status
+
+
+def test_a_benchmark_starts_again_with_threads_that_sleep_while_they_wait(monkeypatch: pytest.MonkeyPatch):
+    class Restarted(Exception):
+        pass
+
+    def execve(path: str, arguments: list[str], environment: dict[str, str]) -> None:
+        raise Restarted(environment[harness.WAIT_POLICY])
+
+    monkeypatch.delenv(harness.WAIT_POLICY, raising=False)
+    monkeypatch.setattr(harness.os, "execve", execve)
+    with pytest.raises(Restarted, match="PASSIVE"):
+        harness.main(lambda: True)
 
 
 def test_a_block_in_a_document_is_made_from_its_result_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

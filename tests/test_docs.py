@@ -1,5 +1,6 @@
 """Every command and snippet in the documents runs; every figure in them comes from a result file."""
 
+import json
 import re
 import shlex
 import shutil
@@ -41,6 +42,16 @@ def test_commands_run_in_the_order_they_are_shown(document: Path, workspace: Pat
 def test_snippets_run(document: Path, workspace: Path):
     for block in blocks(document, "python"):
         exec(compile(block, document.name, "exec"), {})  # noqa: S102 - the documents are ours
+
+
+@pytest.mark.parametrize("notebook", sorted((REPO / "docs").glob("*.ipynb")), ids=lambda path: path.name)
+def test_notebooks_run_from_top_to_bottom(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    cells = [cell for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert cells
+    names: dict = {}
+    for cell in cells:
+        exec(compile("".join(cell["source"]), notebook.name, "exec"), names)  # noqa: S102 - the documents are ours
 
 
 def test_commands_named_in_the_text_exist():

@@ -356,9 +356,9 @@ class TestDisk:
     def test_a_disk_that_fills_up_keeps_what_is_finished_and_goes_on(
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        from activations import shard_writer
+        from store import shards as stored
 
-        original, written = shard_writer.write_shard, []
+        original, written = stored.write_shard, []
 
         def until_full(path: Path, *rest) -> FileEntry:
             if len(written) == 6:
@@ -367,7 +367,7 @@ class TestDisk:
             return original(path, *rest)
 
         with monkeypatch.context() as patched:
-            patched.setattr(shard_writer, "write_shard", until_full)
+            patched.setattr(stored, "write_shard", until_full)
             with pytest.raises(UsageError, match=r"What is left to harvest needs about \d"):
                 harvest(CFG, tmp_path)
         (folder,) = (tmp_path / "activations").glob("[0-9a-f]*")

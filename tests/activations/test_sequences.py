@@ -90,6 +90,13 @@ def test_documents_longer_than_the_context_are_treated_as_asked(overlong: str, l
     assert sorted(map(len, rows), reverse=True) == lengths
 
 
+def test_half_a_surrogate_pair_is_a_question_mark_to_every_tokenizer(save_model: Callable[..., Path], tmp_path: Path):
+    tokenizer = HFTokenizer(save_model("gpt2", tmp_path / "m"))
+    chat = Document("s", "c", messages=(Message("user", "how\ud800?"),))
+    rows = made(TextConfig(chat="plain"), 64, "seven\ud800ships", chat, tokenizer=tokenizer)
+    assert [tokenizer.decode(row.ids[1:].tolist()) for row in rows] == ["seven?ships", "user: how??\n"]
+
+
 def test_a_tokenizer_without_bos_adds_none_and_bos_id_zero_is_a_bos(save_model: Callable[..., Path], tmp_path: Path):
     text = "Ada walked to the harbour and counted seven ships."
     for bos in (False, True):
