@@ -134,7 +134,7 @@ def _rendered(tokenizer: Tokenizer, document: Document, cfg: TextConfig) -> Rend
     try:
         return plain_chat(messages) if cfg.chat == "plain" else tokenizer.render(messages)
     except UsageError as error:
-        raise UsageError(f"{document.source}, {document.title}: {error}") from error
+        raise UsageError(f"{document.source!r}, {document.title!r}: {error}") from error
 
 
 def _encodable(text: str) -> str:

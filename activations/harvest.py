@@ -5,6 +5,7 @@ First documents and sequences are written (`prepare`), then windows of them go t
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +13,17 @@ from typing import Any, Literal
 
 from activations.hook_point import expand_hook_points
 from activations.keep import Harvest, keep_windows, sample_first_window
-from activations.models import DEFAULT_MODEL, DTYPES, ModelFiles, find_model, hook_names, load_model
+from activations.lm import LanguageModel
+from activations.models import DEFAULT_MODEL, DTYPES, ModelFiles, find_model, known_hook_names, load_model
 from activations.prepare import prepare
 from activations.progress import Progress, no_progress
 from activations.text import Source, TextConfig, read_sources, sources_hash
-from store.errors import UsageError
+from store.errors import DiskFull, UsageError
 from store.run import Run, start_run
 from store.shards import STORED_AS, DTypeName
 
+TEXT_BYTES_PER_TOKEN = 16
+"""Of documents and tokens on the disk, about."""
 Retention = Literal["all", "none"]
 
 
@@ -62,8 +66,12 @@ class HarvestConfig:
         for name in ("batch_size", "shard_rows", "window_shards"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)} is not positive: choose at least 1")
-        if not self.sink_norm_ratio > 1:
-            raise UsageError(f"sink_norm_ratio={self.sink_norm_ratio} would class most tokens as sinks: choose above 1")
+        if not 1 < self.sink_norm_ratio < math.inf:
+            raise UsageError(
+                f"sink_norm_ratio={self.sink_norm_ratio} is not a finite number above 1: choose such as 2.5"
+            )
+        if self.seed < 0:
+            raise UsageError(f"seed={self.seed} is negative: choose 0 or more")
         for name, known in (
             ("dtype", tuple(STORED_AS)),
             ("model_dtype", DTYPES),
@@ -96,13 +104,21 @@ def harvest(cfg: HarvestConfig, root: Path, progress: Progress = no_progress) ->
     """
     files = find_model(cfg.model, cfg.revision)
     sources = read_sources(cfg.text)
-    names = expand_hook_points(cfg.hook_points, hook_names(cfg.model, cfg.revision))
+    known, lm = known_hook_names(files), None
+    if known is None:
+        lm = _load(cfg)
+        known = lm.hook_names()
+    names = expand_hook_points(cfg.hook_points, known)
     cfg = dataclasses.replace(cfg, hook_points=names)
     same = request_identity(cfg, files, sources)
     with start_run(root, "activations", {"harvest": cfg}, {}, same) as run:
         if not run.finished:
-            _make(run, cfg, sources, progress)
+            _make(run, cfg, lm or _load(cfg), sources, progress)
         return run
+
+
+def _load(cfg: HarvestConfig) -> LanguageModel:
+    return load_model(cfg.model, revision=cfg.revision, device=cfg.device, dtype=cfg.model_dtype)
 
 
 ELSEWHERE = {
@@ -126,18 +142,22 @@ def _but(config: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in names}
 
 
-def _make(run: Run, cfg: HarvestConfig, sources: Sequence[Source], progress: Progress) -> None:
-    lm = load_model(cfg.model, revision=cfg.revision, device=cfg.device, dtype=cfg.model_dtype)
+def _make(run: Run, cfg: HarvestConfig, lm: LanguageModel, sources: Sequence[Source], progress: Progress) -> None:
     if cfg.n_ctx > lm.n_ctx:
         raise UsageError(f"n_ctx={cfg.n_ctx} exceeds the {lm.n_ctx} of {lm.name}: choose less")
     hook_points = tuple(lm.hook_point(name) for name in cfg.hook_points)
-    text = prepare(run.folder, lm.tokenizer, list(sources), cfg.text, cfg.n_ctx, cfg.window_rows, progress)
+    try:
+        text = prepare(run.folder, lm.tokenizer, list(sources), cfg.text, cfg.n_ctx, cfg.window_rows, progress)
+    except DiskFull as error:
+        needed = TEXT_BYTES_PER_TOKEN * cfg.text.n_tokens
+        raise UsageError(f"{error}. The text and its tokens need about {needed:,} bytes, before any vector") from error
     job = Harvest.of(run.folder, cfg, lm, hook_points, [window["n_rows"] for window in text["windows"]])
     found, known = keep_windows(job, progress) if cfg.keep_activations == "all" else sample_first_window(job)
     counts = {key: value for key, value in text.items() if key.startswith("n_")}
     about = {
         "n_windows": len(text["windows"]),
         "bos_id": text["bos_id"],
+        "heldout_up_to": text["heldout_up_to"],
         "tokenizer": lm.tokenizer.fingerprint,
         "n_layers": lm.n_layers,
         "d_model": lm.d_model,

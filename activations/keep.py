@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, time
@@ -21,8 +21,7 @@ from activations.statistics import Group, Moments, by_group, merged, read_statis
 from activations.window import WindowBuilder, WindowJob, WindowRows, compute_window, sink_norms, with_sinks
 from store import layout
 from store.errors import DiskFull, UsageError
-from store.files import disk_errors, read_json
-from store.hashing import sha256_file
+from store.files import FileEntry, disk_errors, file_entry, read_json
 from store.shards import STORED_AS, TOKEN_CLASSES, as_torch
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def keep_windows(job: Harvest, progress: Progress) -> tuple[dict[str, Any], dict
     known = {name: entry for receipt in receipts for name, entry in receipt["files"].items()}
     found = {
         "padding_share": n_padding / (n_tokens + n_padding),
-        "n_bytes": sum(entry["n_bytes"] for entry in known.values()),
+        "n_bytes": sum(entry["n_bytes"] for entry in known.values() if "d_in" in entry),
         "statistics_of": "all rows",
         "hook_points": _figures(groups, receipts[0]["sink_norms"]),
     }
@@ -155,12 +154,13 @@ def _missing(job: Harvest, progress: Progress) -> list[int]:
 
 
 def _is_whole(folder: Path, number: int) -> bool:
-    files = read_json(layout.receipt(folder, number))["files"]
-    paths = [folder / name for name in files]
-    return (
-        layout.window_statistics(folder, number).exists()
-        and all(path.exists() for path in paths)
-        and all(sha256_file(path) == entry["sha256"] for path, entry in zip(paths, files.values(), strict=True))
+    try:
+        files = read_json(layout.receipt(folder, number))["files"]
+    except UsageError:
+        # Half a receipt is none.
+        return False
+    return all(
+        file_entry(folder / name) == FileEntry(entry["n_bytes"], entry["sha256"]) for name, entry in files.items()
     )
 
 
@@ -184,13 +184,15 @@ def _check_room(folder: Path, needed: int) -> None:
 
 def recorded_sinks(folder: Path) -> dict[str, float] | None:
     """By hook point, the norm above which a token is a sink; None before the first window is done."""
-    receipts = sorted((folder / "windows").glob("*.json"))
-    return read_json(receipts[0])["sink_norms"] if receipts else None
+    for path in layout.receipts(folder):
+        with suppress(UsageError):
+            return read_json(path)["sink_norms"]
+    return None
 
 
 def _compute(job: Harvest, missing: list[int], progress: Progress) -> None:
     sinks = recorded_sinks(job.folder)
-    pace = Pace(job, sum(job.window_rows[number] for number in missing))
+    pace = Pace(job, missing)
     names = ", ".join(hook.name for hook in job.window.hook_points)
     steps = progress(_steps(job, missing), pace.n_tokens, f"harvest {names}", weigh=_weight, note=pace.words)
     with ExitStack() as stack:
@@ -223,8 +225,9 @@ def _weight(step: tuple[WindowBuilder, Batch]) -> int:
 class Pace:
     """How fast a harvest goes: in words for the bar, and a line of JSON per window beside the run."""
 
-    def __init__(self, job: Harvest, n_tokens: int) -> None:
-        self.n_tokens = n_tokens
+    def __init__(self, job: Harvest, missing: list[int]) -> None:
+        self.n_tokens = sum(job.window_rows[number] for number in missing)
+        self._there = sum(job.window_rows) - self.n_tokens
         self._job, self._started = job, perf_counter()
         self._done = self._padding = self._n_bytes = 0
 
@@ -240,7 +243,7 @@ class Pace:
         return {
             "tokens_per_s": round(tokens_per_s, 1),
             "rows_per_s": round(tokens_per_s * len(self._job.window.hook_points), 1),
-            "n_tokens": self._done,
+            "n_tokens": self._there + self._done,
             "eta_s": round((self.n_tokens - self._done) / max(tokens_per_s, 1e-9), 1),
             "n_bytes": self._n_bytes,
             "padding_share": round(self._padding / max(self._done + self._padding, 1), 5),

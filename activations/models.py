@@ -117,7 +117,9 @@ def load_model(
     if files.folder is None:
         from activations.tiny import TinyLM
 
-        return TinyLM()
+        lm: LanguageModel = TinyLM()
+        _remember_hook_names(files, lm)
+        return lm
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import torch
 
@@ -145,31 +147,27 @@ def _offline() -> Iterator[None]:
 
 
 def load_recorded(run: Run, device: str | None = None) -> LanguageModel:
-    """The model that a harvest was made with, on the same device or another.
+    """The model that a harvest was made with, on the device asked for, the harvest's, or the best there is.
 
     Raises:
-        UsageError: it is not there any more, or its weights are not those of the harvest.
+        UsageError: it is not there any more, or is not the model that it was.
     """
     asked = run.config["harvest"]
-    lm = load_model(
-        asked["model"], revision=asked["revision"], device=device or asked["device"], dtype=asked["model_dtype"]
-    )
-    expected = run.same["model"]["weights"]
-    if lm.weights_hash != expected:
+    files = find_model(asked["model"], asked["revision"])
+    other = [what for what, found in files.identity.items() if found != run.same["model"][what]]
+    if other:
         raise UsageError(
-            f"{asked['model']} has weights {lm.weights_hash}, harvest {run.id} was made with {expected}: "
-            "bring that model back, or harvest again with this one"
+            f"{asked['model']} has other {' and '.join(other)} than when harvest {run.id} was made: bring that model "
+            "back, or harvest again with this one"
         )
-    return lm
+    recorded = asked["device"] if _is_available(asked["device"]) else "auto"
+    return load_model(asked["model"], revision=asked["revision"], device=device or recorded, dtype=asked["model_dtype"])
 
 
-def hook_names(reference: str, revision: str | None = None) -> tuple[str, ...]:
-    """Names of a model's hook points, remembered from when it was last loaded."""
-    receipt = _hook_receipt(find_model(reference, revision))
-    if not receipt.exists():
-        lm = load_model(reference, revision=revision)
-        return lm.hook_names()
-    return tuple(read_json(receipt))
+def known_hook_names(files: ModelFiles) -> tuple[str, ...] | None:
+    """Names of a model's hook points, remembered from when it was last loaded; None if it never was."""
+    receipt = _hook_receipt(files)
+    return tuple(read_json(receipt)) if receipt.exists() else None
 
 
 def _hook_receipt(files: ModelFiles) -> Path:
@@ -182,16 +180,24 @@ def _remember_hook_names(files: ModelFiles, lm: LanguageModel) -> None:
         write_json(receipt, list(lm.hook_names()))
 
 
-def _device(name: str) -> str:
-    """`name`, checked; `auto` becomes the best there is."""
+def _is_available(device: str) -> bool:
+    return device == "auto" or device.partition(":")[0] in _devices()
+
+
+def _devices() -> list[str]:
     import torch
 
     there = ["cpu"]
     there += ["mps"] if torch.backends.mps.is_available() else []
-    there += ["cuda"] if torch.cuda.is_available() else []
+    return there + (["cuda"] if torch.cuda.is_available() else [])
+
+
+def _device(name: str) -> str:
+    """`name`, checked; `auto` becomes the best there is."""
+    there = _devices()
     if name == "auto":
         return there[-1]
-    if name.partition(":")[0] not in there:
+    if not _is_available(name):
         raise UsageError(f"device '{name}' is not available here: choose one of {', '.join(there)}, or auto")
     return name
 

@@ -5,7 +5,7 @@ computed, computed again or computed elsewhere from its own file. `text.json` is
 there.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 
 from activations.encode import EncodedDocument, encoded
 from activations.progress import Progress
-from activations.sequences import TokenSequence, sequences
-from activations.split import NumberedDocument, numbered
+from activations.sequences import NumberedDocument, TokenSequence, sequences
+from activations.split import Split
 from activations.text import Source, TextConfig
 from activations.tokenizer import Tokenizer
 from store import layout
 from store.errors import UsageError
-from store.files import read_json, whole_file, write_json
+from store.files import FileEntry, file_entry, read_json, whole_file, write_json
 from store.tables import DOCUMENTS, SEQUENCES
 
 DOCUMENTS_PER_PART = 1000
@@ -52,30 +52,72 @@ def prepare(
     Raises:
         UsageError: bad text, or fewer than two documents.
     """
-    if (folder / layout.TEXT).exists():
-        return read_json(folder / layout.TEXT)
-    writer = _Documents(folder)
-    taken = _until(encoded(tokenizer, sources, cfg), cfg.n_tokens)
-    shown = progress(taken, cfg.n_tokens, "read and tokenize", weigh=len)
-    documents = writer.seen(numbered(shown, cfg.heldout, cfg.document_seed))
-    windows: list[dict[str, int]] = []
-    for number, window in enumerate(_windows(sequences(documents, cfg, n_ctx, tokenizer.bos_id), window_rows)):
-        _write(layout.token_part(folder, number), _sequence_table(window))
-        windows.append({"n_sequences": len(window), "n_rows": sum(map(len, window))})
+    if (there := prepared(folder)) is not None:
+        return there
+    writer, split, counts = _Documents(folder), Split(cfg.heldout, cfg.document_seed), _Counts()
+    taken = progress(
+        _until(encoded(tokenizer, sources, cfg), cfg.n_tokens), cfg.n_tokens, "read and tokenize", weigh=len
+    )
+    made = sequences(writer.seen(split.numbered(taken)), cfg, n_ctx, tokenizer.bos_id)
+    for number, window in enumerate(_windows(made, window_rows)):
+        counts.see(window, writer.heldout)
+        writer.entries |= _write(folder, layout.token_part(folder, number), _sequence_table(window))
     writer.close()
-    if not windows:
-        raise UsageError("the text gives no sequence of two tokens: check --overlong, or harvest more text")
+    counts.check(cfg)
     summary = {
         "n_documents": writer.n,
-        "n_documents_heldout": writer.n_heldout,
+        "n_documents_heldout": int(sum(writer.heldout)),
         "n_documents_cut": writer.n_cut,
-        "n_sequences": sum(window["n_sequences"] for window in windows),
-        "n_tokens": sum(window["n_rows"] for window in windows),
+        "n_sequences": sum(counts.n_sequences.values()),
+        "n_sequences_heldout": counts.n_sequences[True],
+        "n_tokens": counts.n_tokens,
+        # Ends of documents too short for a row of their own, and what `overlong` leaves out.
+        "n_tokens_dropped": writer.n_tokens - (counts.n_tokens - counts.n_bos),
+        "heldout_up_to": split.bound,
         "bos_id": tokenizer.bos_id,
-        "windows": windows,
+        "windows": counts.windows,
+        "files": writer.entries,
     }
     write_json(folder / layout.TEXT, summary)
     return summary
+
+
+def prepared(folder: Path) -> dict[str, Any] | None:
+    """What `text.json` says, where it is there and all files it names are as they were written."""
+    if not (folder / layout.TEXT).exists():
+        return None
+    try:
+        found = read_json(folder / layout.TEXT)
+    except UsageError:
+        return None
+    whole = all(file_entry(folder / name) == FileEntry(**entry) for name, entry in found["files"].items())
+    return found if whole else None
+
+
+class _Counts:
+    """What sequences amount to."""
+
+    def __init__(self) -> None:
+        self.windows: list[dict[str, int]] = []
+        self.n_sequences = {False: 0, True: 0}
+        """By whether they are held out."""
+        self.n_tokens = self.n_bos = 0
+
+    def see(self, window: list[TokenSequence], heldout: Sequence[int]) -> None:
+        self.windows.append({"n_sequences": len(window), "n_rows": sum(map(len, window))})
+        self.n_tokens += self.windows[-1]["n_rows"]
+        for sequence in window:
+            self.n_sequences[bool(heldout[sequence.doc_ids[0]])] += 1
+            self.n_bos += int((sequence.char_start == -1).sum())
+
+    def check(self, cfg: TextConfig) -> None:
+        """Refuse a text with nothing to train on or nothing to hold out."""
+        empty = [name for held, name in ((False, "training"), (True, "held-out")) if not self.n_sequences[held]]
+        if empty:
+            raise UsageError(
+                f"no sequence is left for {' and '.join(empty)} documents: harvest more text, or another --overlong "
+                f"than {cfg.overlong}, --heldout than {cfg.heldout} or --document-seed than {cfg.document_seed}"
+            )
 
 
 def read_window(folder: Path, window: int) -> list[TokenSequence]:
@@ -166,15 +208,23 @@ class _Documents:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._waiting: list[NumberedDocument] = []
-        self._n_chars = 0
-        self._n_parts = 0
-        self.n = self.n_heldout = self.n_cut = 0
+        self._n_chars = self._n_parts = 0
+        self.heldout = bytearray()
+        """By document: whether it is held out."""
+        self.n_cut = self.n_tokens = 0
+        self.entries: dict[str, dict[str, Any]] = {}
+        """Checksums of the files written, by name."""
+
+    @property
+    def n(self) -> int:
+        """Documents so far."""
+        return len(self.heldout)
 
     def seen(self, documents: Iterable[NumberedDocument]) -> Iterator[NumberedDocument]:
         for document in documents:
-            self.n += 1
-            self.n_heldout += document.heldout
+            self.heldout.append(document.heldout)
             self.n_cut += document.tokens.cut
+            self.n_tokens += len(document.tokens)
             self._waiting.append(document)
             self._n_chars += len(document.tokens.document.text)
             if len(self._waiting) == DOCUMENTS_PER_PART or self._n_chars > PART_CHARS:
@@ -184,7 +234,8 @@ class _Documents:
     def close(self) -> None:
         """Write what is waiting."""
         if self._waiting:
-            _write(layout.document_part(self._folder, self._n_parts), _document_table(self._waiting))
+            path = layout.document_part(self._folder, self._n_parts)
+            self.entries |= _write(self._folder, path, _document_table(self._waiting))
             self._n_parts += 1
             self._waiting, self._n_chars = [], 0
 
@@ -218,6 +269,14 @@ def _sequence_table(window: list[TokenSequence]) -> pa.Table:
     return pa.table({name: columns[name] for name in SEQUENCES.names})
 
 
-def _write(path: Path, table: pa.Table) -> None:
+def _entry(path: Path) -> dict[str, Any]:
+    entry = file_entry(path)
+    assert entry is not None, path
+    return entry._asdict()
+
+
+def _write(folder: Path, path: Path, table: pa.Table) -> dict[str, dict[str, Any]]:
+    """The file's entry, by name."""
     with whole_file(path) as scratch:
         pq.write_table(table, scratch, compression="zstd")
+    return {path.relative_to(folder).as_posix(): _entry(path)}

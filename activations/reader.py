@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from activations.shuffle import Shuffled, ShuffleState
 from activations.statistics import Group, Moments, chosen, read_statistics
 from store import layout
 from store.errors import UsageError
+from store.hashing import content_hash
 from store.run import Run
 from store.shards import TOKEN_CLASSES, Rows, Shard, as_torch
 
@@ -102,6 +103,12 @@ class Selection:
     """Only rows of these, if given."""
     heldout: np.ndarray
     """`[n_documents]` bool."""
+
+    @property
+    def name(self) -> str:
+        """Tells it from any other."""
+        documents = None if self.documents is None else sorted(self.documents)
+        return content_hash([self.split, sorted(self.classes), self.first, documents])
 
     def of(self, columns: dict[str, np.ndarray]) -> np.ndarray:
         """The numbers of the rows that are."""
@@ -206,14 +213,21 @@ class RowSet:
 
     def __init__(self, activations: Activations, selection: Selection) -> None:
         self.activations, self.selection = activations, selection
-
-    @cached_property
-    def counts(self) -> np.ndarray:
-        """Chosen rows of each block. Where vectors are computed again, a sink counts with its token's class."""
-        return np.array([len(self.selection.of(block.columns())) for block in self.activations.blocks], np.int64)
+        self._surveyed: Survey | None = None
 
     def __len__(self) -> int:
-        return int(self.counts.sum())
+        return int(self._survey().counts.sum())
+
+    @property
+    def n_sequences(self) -> int:
+        """Sequences that have a chosen row."""
+        return self._survey().n_sequences
+
+    def _survey(self) -> "Survey":
+        """Of stored rows once; of recomputed ones anew, since a window's sinks are known once it was computed."""
+        if self._surveyed is None or not self.activations.is_stored:
+            self._surveyed = survey(self.activations.blocks, self.selection)
+        return self._surveyed
 
     def in_order(self, batch_size: int = CHUNK_ROWS) -> Iterator[Float[Tensor, "n d_in"]]:
         """Every row once, as stored, in float32; a batch never spans two blocks."""
@@ -243,10 +257,31 @@ class RowSet:
             batch_size=batch_size,
             seed=seed,
             dtype=self.activations.dtype,
-            n_sequences=self.activations.run.results["n_sequences"],
+            n_sequences=self.n_sequences,
+            of=f"{self.activations.run.id} {self.activations.hook_point} {self.selection.name}",
             prefetch=prefetch,
             state=state,
         )
+
+
+class Survey(NamedTuple):
+    """What is chosen, before any of it is read."""
+
+    counts: np.ndarray
+    """`[n_blocks]` rows."""
+    n_sequences: int
+
+
+def survey(blocks: Sequence[Block], selection: Selection) -> Survey:
+    """Count the chosen rows and their sequences. Where vectors are computed again and were not yet, a sink counts with
+    its token's class."""
+    counts, found = [], [np.empty(0, np.int32)]
+    for block in blocks:
+        columns = block.columns()
+        chosen_rows = selection.of(columns)
+        counts.append(len(chosen_rows))
+        found.append(np.unique(columns["seq"][chosen_rows]))
+    return Survey(np.array(counts, np.int64), len(np.unique(np.concatenate(found))))
 
 
 def _check_classes(classes: Sequence[str]) -> None:

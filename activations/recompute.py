@@ -20,6 +20,7 @@ class Recomputer:
     def __init__(self, run: Run, hook_point: str) -> None:
         """Nothing is loaded yet."""
         self._run, self._hook_point = run, hook_point
+        self._classes: dict[int, np.ndarray] = {}
         self._windows = read_json(run.folder / layout.TEXT)["windows"]
 
     @property
@@ -36,13 +37,18 @@ class Recomputer:
         sequences = read_window(self._run.folder, window)
         done = compute_window(self._lm, window, sequences, self._job)
         sink_norm = self._run.results["hook_points"][self._hook_point]["sink_norm"]
-        return with_sinks(done.rows[self._hook_point], done.norms[self._hook_point], sink_norm)
+        rows = with_sinks(done.rows[self._hook_point], done.norms[self._hook_point], sink_norm)
+        self._classes[window] = rows.columns["token_class"]
+        return rows
 
     def columns(self, window: int) -> dict[str, np.ndarray]:
-        """A window's columns without its vectors: classes as the text tells them, first positions as sinks."""
+        """A window's columns without its vectors: until it was computed once, classes are as the text tells them, and
+        first positions are the only sinks."""
         plan = plan_window(window, read_window(self._run.folder, window), self._settings["seed"])
         columns = {name: column for name, column in plan.columns.items() if name != "text_class"}
         columns["token_class"] = plan.columns["text_class"]
+        if window in self._classes:
+            return {**columns, "token_class": self._classes[window]}
         empty = Rows(vectors=np.empty((len(plan), 0), np.float32), columns=columns)
         return with_sinks(empty, np.zeros(len(plan), np.float32), np.inf).columns
 

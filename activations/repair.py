@@ -1,27 +1,40 @@
 """Mend a finished harvest: what is broken or missing is made again, alone, and everything else is left as it is."""
 
 import logging
+import os
 import re
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
+from activations.batching import batches
 from activations.harvest import HarvestConfig
-from activations.keep import Harvest, merge_statistics
+from activations.keep import Harvest, merge_statistics, sample_first_window
 from activations.models import load_recorded
-from activations.prepare import prepare
+from activations.prepare import heldout_documents, prepare, read_window
 from activations.progress import Progress, no_progress
+from activations.statistics import Group, Moments, by_group, write_statistics
 from activations.text import TextConfig, read_sources, sources_hash
+from activations.window import WindowRows
 from store import layout
 from store.errors import UsageError
-from store.files import read_json, write_json
-from store.hashing import plain, sha256_file
+from store.files import file_entry, read_json, write_json
 from store.run import MANIFEST, Run, locked
+from store.shards import Shard, as_torch
 
 log = logging.getLogger(__name__)
-WINDOW_FILE = re.compile(r"^windows/(?P<window>\d+)\.(json|parquet)$")
-SHARD_FILE = re.compile(r"^(?P<hook_point>[^/]+)/shard-(?P<window>\d+)-\d+\.parquet$")
-TEXT_FILE = re.compile(r"^(documents/|tokens/|text\.json$)")
+RECEIPT = re.compile(r"^windows/(?P<window>\d+)\.json$")
+WINDOW_STATISTICS = re.compile(r"^windows/(?P<window>\d+)\.parquet$")
+SHARD = re.compile(r"^(?P<hook_point>[^/]+)/shard-(?P<window>\d+)-\d+\.parquet$")
+TEXT = re.compile(r"^(documents/|tokens/|text\.json$)")
+ROUNDING = 0.02
+"""Largest difference from vectors that are still there, as a share of the largest of them, that another machine's
+rounding explains."""
 
 
 @dataclass
@@ -30,26 +43,24 @@ class Damage:
 
     text: list[str] = field(default_factory=list)
     shards: dict[int, list[str]] = field(default_factory=dict)
-    """By window: shards, while the window's receipt is whole."""
-    windows: set[int] = field(default_factory=set)
-    """Whose receipt or statistics are broken: all of the window is made again."""
-    statistics: bool = False
+    """By window."""
+    statistics: set[int] = field(default_factory=set)
+    """Windows whose statistics are broken."""
+    receipts: set[int] = field(default_factory=set)
 
     @classmethod
     def of(cls, broken: Iterable[str]) -> "Damage":
         """Sort the names."""
         damage = cls()
         for name in broken:
-            if TEXT_FILE.match(name):
+            if TEXT.match(name):
                 damage.text.append(name)
-            elif match := WINDOW_FILE.match(name):
-                damage.windows.add(int(match["window"]))
-            elif match := SHARD_FILE.match(name):
+            elif match := SHARD.match(name):
                 damage.shards.setdefault(int(match["window"]), []).append(name)
-            else:
-                damage.statistics = True
-        for window in damage.windows:
-            damage.shards.pop(window, None)
+            elif match := WINDOW_STATISTICS.match(name):
+                damage.statistics.add(int(match["window"]))
+            elif match := RECEIPT.match(name):
+                damage.receipts.add(int(match["window"]))
         return damage
 
 
@@ -63,89 +74,153 @@ def repair(run: Run, progress: Progress = no_progress) -> list[str]:
         raise UsageError(f"{run.folder} is a run of kind {run.kind}: only a harvest can be mended; make it again")
     with locked(run.folder):
         broken = run.broken_files(progress)
-        if not broken:
-            return []
-        damage = Damage.of(broken)
-        if damage.text:
-            _mend_text(run, damage.text, progress)
-        if damage.shards or damage.windows:
-            _mend_windows(run, damage, progress)
-        if damage.statistics or damage.windows:
-            merge_statistics(run.folder)
-        _record(run, broken)
+        if broken:
+            _Repair(run, progress).mend(broken)
         return broken
 
 
-def _config(run: Run) -> HarvestConfig:
-    settings: dict[str, Any] = dict(run.config["harvest"])
-    text = TextConfig(**settings.pop("text"))
-    return HarvestConfig(**{**settings, "hook_points": tuple(settings["hook_points"])}, text=text)
+class _Repair:
+    """One run being mended."""
 
+    def __init__(self, run: Run, progress: Progress) -> None:
+        self._run, self._progress = run, progress
+        self._files: dict[str, dict[str, Any]] = run.manifest["files"]
+        settings: dict[str, Any] = dict(run.config["harvest"])
+        text = TextConfig(**settings.pop("text"))
+        self._cfg = HarvestConfig(**{**settings, "hook_points": tuple(settings["hook_points"])}, text=text)
 
-def _mend_text(run: Run, broken: list[str], progress: Progress) -> None:
-    """Read and tokenize again, which gives the same bytes as long as the text is the same."""
-    cfg = _config(run)
-    sources = read_sources(cfg.text)
-    if sources_hash(sources) != run.same["text"]:
-        raise UsageError(
-            f"{', '.join(broken)} must be made again from {cfg.text.corpus}, which is not what it was: bring the old "
-            "text back, or harvest anew"
-        )
-    (run.folder / layout.TEXT).unlink(missing_ok=True)
-    lm = load_recorded(run)
-    prepare(run.folder, lm.tokenizer, sources, cfg.text, cfg.n_ctx, cfg.window_rows, progress)
-    other = [name for name in broken if sha256_file(run.folder / name) != run.manifest["files"][name]["sha256"]]
-    if other:
-        raise UsageError(
-            f"{', '.join(other)} came out otherwise than before, by other versions of the libraries: harvest anew"
-        )
+    def mend(self, broken: list[str]) -> None:
+        """What later files are made from comes first; the manifest last."""
+        damage = Damage.of(broken)
+        if damage.text:
+            self._mend_text(damage.text)
+        if damage.shards:
+            self._mend_shards(damage.shards)
+        # Where shards came out otherwise in their last bits, all that was said of them is said again.
+        changed = {window for window, names in damage.shards.items() if self._renewed(names)}
+        for window in sorted(damage.statistics | changed):
+            self._mend_window_statistics(window)
+            changed |= {window} if self._renewed([self._name(layout.window_statistics, window)]) else set()
+        for window in sorted(damage.receipts | changed):
+            self._mend_receipt(window)
+            self._renewed([self._name(layout.receipt, window)])
+        if layout.STATISTICS in broken or changed:
+            self._mend_statistics()
+            self._renewed([layout.STATISTICS])
+        self._run.manifest["mended"] = [*self._run.manifest.get("mended", []), *broken]
+        write_json(self._run.folder / MANIFEST, self._run.manifest)
 
+    def _name(self, place: Any, window: int) -> str:
+        return place(self._run.folder, window).relative_to(self._run.folder).as_posix()
 
-def _mend_windows(run: Run, damage: Damage, progress: Progress) -> None:
-    cfg, lm = _config(run), load_recorded(run)
-    hook_points = tuple(lm.hook_point(name) for name in cfg.hook_points)
-    rows = [window["n_rows"] for window in read_json(run.folder / layout.TEXT)["windows"]]
-    job = Harvest.of(run.folder, cfg, lm, hook_points, rows)
-    sinks = {name: figures["sink_norm"] for name, figures in run.results["hook_points"].items()}
-    todo = sorted(damage.windows | set(damage.shards))
-    with job.writer(sinks) as writer:
-        for number in progress(todo, len(todo), "harvest again what is broken"):
-            only = damage.shards.get(number)
-            touched = hook_points if only is None else tuple(h for h in hook_points if _touches(h.name, only))
-            builder = job.builder(number, touched)
-            for batch in builder.batches:
-                builder.add(batch)
-            writer.submit(builder.result(), only)
+    def _renewed(self, names: list[str]) -> bool:
+        """Enter the files as they are now; whether any differs from what it was."""
+        differ = []
+        for name in names:
+            found = file_entry(self._run.folder / name)
+            assert found is not None, name
+            if found.sha256 != self._files[name]["sha256"]:
+                differ.append(name)
+                self._files[name] = self._files[name] | found._asdict()
+        if differ:
+            log.warning("made again with other last bits than before: %s", ", ".join(differ))
+        return bool(differ)
 
+    def _mend_text(self, broken: list[str]) -> None:
+        """Read and tokenize again, elsewhere, and take over what is broken, if it is what it was."""
+        cfg, folder = self._cfg, self._run.folder
+        sources = read_sources(cfg.text)
+        if sources_hash(sources) != self._run.same["text"]:
+            raise UsageError(
+                f"{', '.join(broken)} must be made again from {cfg.text.corpus}, which is not what it was: bring the "
+                "old text back, or harvest anew"
+            )
+        tokenizer = load_recorded(self._run).tokenizer
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".mend-") as scratch:
+            made = Path(scratch)
+            prepare(made, tokenizer, sources, cfg.text, cfg.n_ctx, cfg.window_rows, self._progress)
+            other = [name for name in broken if not self._is_as_before(made / name, name)]
+            if other:
+                raise UsageError(
+                    f"{', '.join(other)} came out otherwise than before, by other versions of the libraries: nothing "
+                    "was changed; harvest anew"
+                )
+            for name in broken:
+                (folder / name).parent.mkdir(exist_ok=True)
+                os.replace(made / name, folder / name)
 
-def _touches(hook_point: str, names: Iterable[str]) -> bool:
-    return any(name.startswith(f"{hook_point}/") for name in names)
+    def _is_as_before(self, path: Path, name: str) -> bool:
+        found = file_entry(path)
+        return found is not None and found.sha256 == self._files[name]["sha256"]
 
+    def _mend_shards(self, broken: dict[int, list[str]]) -> None:
+        job = self._job()
+        sinks = {name: figures["sink_norm"] for name, figures in self._run.results["hook_points"].items()}
+        with job.writer(sinks) as writer:
+            for number in self._progress(sorted(broken), len(broken), "harvest again what is broken"):
+                only = broken[number]
+                touched = tuple(h for h in job.window.hook_points if any(n.startswith(f"{h.name}/") for n in only))
+                builder = job.builder(number, touched)
+                for batch in builder.batches:
+                    builder.add(batch)
+                window = builder.result()
+                self._compare(window, only)
+                writer.submit(window, only)
 
-def _record(run: Run, mended: list[str]) -> None:
-    """Bring receipts and manifest up to the mended files. Their bytes are the old ones, unless the machine rounds
-    otherwise than the one that harvested: that is said, and the new checksums are kept."""
-    files = run.manifest["files"]
-    before = {name: files[name]["sha256"] for name in mended}
-    for name in mended:
-        path = run.folder / name
-        files[name] = files[name] | {"n_bytes": path.stat().st_size, "sha256": sha256_file(path)}
-    changed = [name for name in mended if files[name]["sha256"] != before[name]]
-    if changed:
-        log.warning(
-            "%d mended files differ in their last bits from what they were: %s", len(changed), ", ".join(changed)
-        )
-        _refresh_receipts(run, changed)
-    run.manifest["mended"] = [*run.manifest.get("mended", []), *mended]
-    write_json(run.folder / MANIFEST, plain(run.manifest))
+    def _job(self) -> Harvest:
+        lm = load_recorded(self._run)
+        hook_points = tuple(lm.hook_point(name) for name in self._cfg.hook_points)
+        rows = [window["n_rows"] for window in read_json(self._run.folder / layout.TEXT)["windows"]]
+        return Harvest.of(self._run.folder, self._cfg, lm, hook_points, rows)
 
+    def _compare(self, window: WindowRows, broken: list[str]) -> None:
+        """Refuse a model that computes other vectors than those that are still there."""
+        for name, rows in window.rows.items():
+            for part, start in enumerate(range(0, len(rows), self._cfg.shard_rows)):
+                path = layout.shard(self._run.folder, name, window.number, part)
+                if path.relative_to(self._run.folder).as_posix() in broken:
+                    continue
+                old = as_torch(Shard(path).vectors, self._cfg.dtype).float()
+                new = as_torch(rows.cut(start, start + len(old)).vectors, self._cfg.dtype).float()
+                if not float((old - new).abs().max()) <= ROUNDING * float(old.abs().max()):
+                    raise UsageError(
+                        f"the model computes other vectors than {path} holds, by more than rounding: nothing of window "
+                        f"{window.number} was changed. Mend with the libraries it was harvested with, or harvest anew"
+                    )
 
-def _refresh_receipts(run: Run, changed: list[str]) -> None:
-    files = run.manifest["files"]
-    for window in {int(match["window"]) for name in changed if (match := SHARD_FILE.match(name))}:
-        path = layout.receipt(run.folder, window)
-        receipt = read_json(path)
-        receipt["files"] = {name: files[name] for name in receipt["files"]}
-        write_json(path, receipt)
-        name = path.relative_to(run.folder).as_posix()
-        files[name] = {"n_bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    def _mend_window_statistics(self, window: int) -> None:
+        """From the shards as they lie there, in the order in which they were counted first."""
+        heldout = heldout_documents(self._run.folder)
+        groups: dict[Group, Moments] = {}
+        for name in self._cfg.hook_points:
+            shards = [Shard(path) for path in layout.window_shards(self._run.folder, name, window)]
+            x = torch.cat([as_torch(shard.vectors, shard.dtype) for shard in shards])
+            columns = {key: np.concatenate([s.columns[key] for s in shards]) for key in ("token_class", "doc_id")}
+            groups |= by_group(name, x, columns["token_class"], heldout[columns["doc_id"]])
+        write_statistics(layout.window_statistics(self._run.folder, window), groups)
+
+    def _mend_receipt(self, window: int) -> None:
+        """From the manifest, which knows every file that the receipt named, and the sequences."""
+        sequences = read_window(self._run.folder, window)
+        ours = re.compile(rf"^([^/]+/shard-{window:05d}-\d+|windows/{window:05d})\.parquet$")
+        named = [name for name in self._files if ours.match(name)]
+        receipt = {
+            "window": window,
+            "n_rows": sum(map(len, sequences)),
+            "n_sequences": len(sequences),
+            "n_padding": sum(batch.n_padding for batch in batches(sequences, self._cfg.batch_tokens)),
+            "sink_norms": {k: v["sink_norm"] for k, v in self._run.results["hook_points"].items()},
+            "files": {name: self._files[name] for name in sorted(named, key=self._rank)},
+        }
+        write_json(layout.receipt(self._run.folder, window), receipt)
+
+    def _rank(self, name: str) -> tuple[int, str]:
+        """Shards in the order of their hook points, then the statistics, as a receipt lists them."""
+        place = name.split("/")[0]
+        return (self._cfg.hook_points.index(place) if place in self._cfg.hook_points else len(self._files), name)
+
+    def _mend_statistics(self) -> None:
+        if self._cfg.keep_activations == "all":
+            merge_statistics(self._run.folder)
+        else:
+            sample_first_window(self._job())

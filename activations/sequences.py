@@ -14,7 +14,8 @@ from activations.text import TextConfig
 from store.shards import TOKEN_CLASSES
 
 MIN_TAIL_TOKENS = 16
-"""A document's last piece is dropped when shorter than this, unless it is the only one: it has too little context."""
+"""A document's last piece is dropped when shorter than this, or than a quarter of the context, unless it is the only
+one: it has too little before it. What is dropped is counted."""
 
 
 @dataclass(frozen=True)
@@ -114,25 +115,29 @@ def _sequential(
     documents: Iterable[NumberedDocument], cfg: TextConfig, n_ctx: int, bos_id: int | None
 ) -> Iterator[Piece]:
     for document in documents:
-        pieces = list(_pieces_of(document, n_ctx, bos_id))
+        pieces = list(_pieces_of(document, n_ctx, bos_id, cfg.bos))
         if cfg.overlong == "truncate":
             pieces = pieces[:1]
         if cfg.overlong == "skip" and len(pieces) > 1:
             continue
-        if len(pieces) > 1 and len(pieces[-1]) < MIN_TAIL_TOKENS:
+        if len(pieces) > 1 and len(pieces[-1]) < min(MIN_TAIL_TOKENS, n_ctx // 4):
             pieces.pop()
         yield from (piece for piece in pieces if len(piece) > 1)
 
 
-def _pieces_of(document: NumberedDocument, n_ctx: int, bos_id: int | None) -> Iterator[Piece]:
+def _pieces_of(document: NumberedDocument, n_ctx: int, bos_id: int | None, bos: str) -> Iterator[Piece]:
     whole, start = Piece.of(document), 0
     while start < len(whole):
-        # A chat template begins as its model expects: a second BOS would be one too many.
-        bare = bos_id is None or whole.columns["ids"][start] == bos_id or (document.tokens.templated and start == 0)
+        bare = _begins_itself(document, whole, bos_id) if start == 0 else bos == "document"
         before = [] if bare or bos_id is None else [Piece.bos(bos_id, document.doc_id)]
         stop = start + n_ctx - len(before)
         yield whole.cut(start, stop).after(*before)
         start = stop
+
+
+def _begins_itself(document: NumberedDocument, whole: "Piece", bos_id: int | None) -> bool:
+    """Whether a document needs no BOS: a chat template begins as its model expects, and no BOS is doubled."""
+    return document.tokens.templated or bool(whole.columns["ids"][0] == bos_id)
 
 
 def _packed(documents: Iterable[NumberedDocument], cfg: TextConfig, n_ctx: int, bos_id: int | None) -> Iterator[Piece]:
@@ -155,14 +160,16 @@ class Packer:
     def add(self, document: NumberedDocument) -> Iterator[Piece]:
         """The rows that this document fills."""
         whole, doc_id = Piece.of(document), document.doc_id
-        if self._at_document and whole.columns["ids"][0] != self._bos_id:
+        bare = _begins_itself(document, whole, self._bos_id)
+        if self._at_document and not bare:
             whole = whole.after(Piece.bos(self._bos_id or 0, doc_id))
+            bare = True
         while len(whole):
-            if not self._row and self._at_row and whole.columns["ids"][0] != self._bos_id:
+            if not self._row and self._at_row and not bare:
                 self._row.append(Piece.bos(self._bos_id or 0, doc_id))
             room = self._n_ctx - sum(map(len, self._row))
             self._row.append(whole.cut(0, room))
-            whole = whole.cut(room, len(whole))
+            whole, bare = whole.cut(room, len(whole)), False
             if sum(map(len, self._row)) == self._n_ctx:
                 yield from self._take()
 

@@ -15,6 +15,7 @@ from activations.statistics import Group, Moments, by_group, write_statistics
 from activations.window import WindowRows, with_sinks
 from store import layout
 from store.files import FileEntry, write_json
+from store.hashing import sha256_file
 from store.shards import DTypeName, Rows, ShardToWrite, as_torch, write_shards
 
 Entry = dict[str, Any]
@@ -101,14 +102,16 @@ class ShardWriter:
         shards = [
             shard
             for name, rows in marked.items()
-            for shard in self._shards(window.number, name, rows)
+            for shard in self._shards(window, name, rows)
             if only is None or self._name(shard) in only
         ]
         done = write_shards(shards, self._dtype)
         entries = {self._name(shard): self._entry(shard, entry) for shard, entry in zip(shards, done, strict=True)}
         if statistics is None:
             return
-        write_statistics(layout.window_statistics(self._folder, window.number), statistics.result())
+        path = layout.window_statistics(self._folder, window.number)
+        write_statistics(path, statistics.result())
+        entries[path.relative_to(self._folder).as_posix()] = FileEntry(path.stat().st_size, sha256_file(path))._asdict()
         receipt = {
             "window": window.number,
             "n_rows": window.n_rows,
@@ -119,11 +122,12 @@ class ShardWriter:
         }
         write_json(layout.receipt(self._folder, window.number), receipt)
 
-    def _shards(self, number: int, hook_point: str, rows: Rows) -> Iterator[ShardToWrite]:
+    def _shards(self, window: WindowRows, hook_point: str, rows: Rows) -> Iterator[ShardToWrite]:
         for part, start in enumerate(range(0, len(rows), self._shard_rows)):
-            path = layout.shard(self._folder, hook_point, number, part)
+            path = layout.shard(self._folder, hook_point, window.number, part)
             some = rows.cut(start, start + self._shard_rows)
-            yield ShardToWrite(path, some, {"hook_point": hook_point, **self._metadata})
+            shape = "x".join(map(str, window.shapes[hook_point]))
+            yield ShardToWrite(path, some, {"hook_point": hook_point, "shape": shape, **self._metadata})
 
     def _name(self, shard: ShardToWrite) -> str:
         return shard.path.relative_to(self._folder).as_posix()

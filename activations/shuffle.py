@@ -33,6 +33,8 @@ class ShuffleState(NamedTuple):
     pool: int
     offset: int
     """Rows of the pool that were handed out."""
+    of: str = ""
+    """What the rows are of: harvest, hook point and choice of rows."""
 
 
 class Mixing(NamedTuple):
@@ -41,8 +43,8 @@ class Mixing(NamedTuple):
     n_distinct: int
     """Sequences with at least one row in the batch."""
     entropy: float
-    """Of the rows' sequences, as a share of the largest possible: 1 when no sequence is there more than once, or all
-    are there equally often."""
+    """Of the rows' sequences, as a share of the largest possible, log min(rows, sequences there are to draw from): 1
+    when no sequence is there more than once, or all of them are there equally often."""
 
 
 class Prepared(NamedTuple):
@@ -81,6 +83,7 @@ class Shuffled(Iterator[Tensor]):
         seed: int,
         dtype: str,
         n_sequences: int,
+        of: str = "",
         prefetch: int = 2,
         state: ShuffleState | None = None,
     ) -> None:
@@ -93,6 +96,7 @@ class Shuffled(Iterator[Tensor]):
             seed: of the order.
             dtype: of the stored vectors.
             n_sequences: that rows may come from.
+            of: what the rows are of, so that a state is not taken for another's.
             prefetch: batches prepared in a thread while one is used.
             state: to go on from.
         """
@@ -102,7 +106,9 @@ class Shuffled(Iterator[Tensor]):
             raise UsageError(
                 f"the reader's state has seed {state.seed}, not {seed}: go on with the seed it was taken with"
             )
-        self.state = state or ShuffleState(seed, 0, 0, 0)
+        if state is not None and state.of != of:
+            raise UsageError(f"the reader's state is of other rows ({state.of}) than these ({of}): ask for those again")
+        self.state = state or ShuffleState(seed, 0, 0, 0, of)
         self.mixing = Mixing(0, 0.0)
         """Of the last batch."""
         self.wait_s = 0.0
@@ -153,14 +159,14 @@ class _Source:
 
     def _pools(self, state: ShuffleState) -> Iterator[tuple[Pool, int, ShuffleState]]:
         """Pools, the row to begin with, and the state of the stream at the pool's beginning."""
-        seed, epoch, first, offset = state
+        seed, epoch, first, offset, of = state
         while True:
             groups = np.array_split(np.random.default_rng([seed, epoch]).permutation(len(self._blocks)), self._n_pools)
             n_rows = 0
             for number in range(first, self._n_pools):
                 pool = self._open(groups[number], [seed, epoch, number])
                 n_rows += len(pool)
-                yield pool, offset, ShuffleState(seed, epoch, number, 0)
+                yield pool, offset, ShuffleState(seed, epoch, number, 0, of)
                 offset = 0
             if first == 0 and not n_rows:
                 raise UsageError("no rows match: choose other token classes, or harvest more text")

@@ -12,17 +12,26 @@ LOOK_AHEAD = 1000
 """Documents read before the rule is set: the share is exact for as many, and close to it for more."""
 
 
-def numbered(documents: Iterable[EncodedDocument], share: float, seed: int) -> Iterator[NumberedDocument]:
-    """Documents with their numbers and their side: held out when the hash of their text is below a bound.
+class Split:
+    """Gives documents their numbers and their side: held out when the hash of their text is not above a bound."""
 
-    Raises:
-        UsageError: fewer than two different documents.
-    """
-    documents = iter(documents)
-    first = list(islice(documents, LOOK_AHEAD))
-    bound = _bound(first, share, seed)
-    for doc_id, tokens in enumerate(chain(first, documents)):
-        yield NumberedDocument(doc_id, _rank(tokens, seed) <= bound, tokens)
+    def __init__(self, share: float, seed: int) -> None:
+        """`share` of the tokens is to be held out."""
+        self._share, self._seed = share, seed
+        self.bound = ""
+        """The highest hash that is held out, 64 hex digits; set when the first documents were read."""
+
+    def numbered(self, documents: Iterable[EncodedDocument]) -> Iterator[NumberedDocument]:
+        """The documents in order.
+
+        Raises:
+            UsageError: fewer than two different documents.
+        """
+        documents = iter(documents)
+        first = list(islice(documents, LOOK_AHEAD))
+        self.bound = _bound(first, self._share, self._seed)
+        for doc_id, tokens in enumerate(chain(first, documents)):
+            yield NumberedDocument(doc_id, _rank(tokens, self._seed) <= self.bound, tokens)
 
 
 def _rank(tokens: EncodedDocument, seed: int) -> str:

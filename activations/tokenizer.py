@@ -10,7 +10,7 @@ from store.errors import UsageError
 from store.hashing import content_hash
 from store.remembered import remembered_sha256
 
-TOKENIZER_FILES = ("*token*", "vocab*", "merges*", "*.model", "*.jinja")
+TOKENIZER_FILES = ("*token*", "*tekken*", "vocab*", "merges*", "*.model", "*.jinja")
 """Files of a model folder that decide which ids a text gets."""
 
 
@@ -128,14 +128,19 @@ class HFTokenizer(Tokenizer):
         """A chat through the model's own template."""
         if not self._hf.chat_template:
             return super().render(turns)
-        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        text = self._rendered([turn.content for turn in turns], turns)
+        # The template alone, with a mark for each turn's words, tells its own words from theirs: "user" may be either.
+        marks = [f"\ue000{number}\ue001" for number in range(len(turns))]
+        return Rendered(text, _content_spans(text, self._rendered(marks, turns), marks, turns))
+
+    def _rendered(self, contents: Sequence[str], turns: Sequence[Message]) -> str:
+        messages = [{"role": turn.role, "content": content} for turn, content in zip(turns, contents, strict=True)]
         try:
-            text = self._hf.apply_chat_template(messages, tokenize=False)
+            return self._hf.apply_chat_template(messages, tokenize=False)
         except Exception as error:  # a template is a program of the model: it may raise anything
             raise UsageError(
                 f"the model's chat template refuses a chat ({error}): mend it, or use --chat plain"
             ) from error
-        return Rendered(text, _content_spans(text, turns))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some tokens, special ones included."""
@@ -150,18 +155,29 @@ class HFTokenizer(Tokenizer):
         return list(out["input_ids"])
 
 
-def _content_spans(text: str, turns: Sequence[Message]) -> list[tuple[int, int]]:
-    """Where each turn's words are in the rendered chat; templates may strip them, and may add turns of their own."""
-    spans, reached = [], 0
-    for number, turn in enumerate(turns, 1):
-        words = turn.content.strip()
-        start = text.find(words, reached)
-        if start < 0:
+def _content_spans(text: str, marked: str, marks: Sequence[str], turns: Sequence[Message]) -> list[tuple[int, int]]:
+    """Where each turn's words are in the rendered chat: between the pieces that the marked one has around its marks.
+
+    Args:
+        text: the chat through the template.
+        marked: the same with a mark in place of each turn's words.
+        marks: those.
+        turns: of the chat. Templates may strip their words, and do nothing else to them.
+    """
+    spans, reached, left = [], 0, marked
+    for number, (mark, turn) in enumerate(zip(marks, turns, strict=True), 1):
+        before, found, left = left.partition(mark)
+        start = reached + len(before)
+        here = text[start:] if found and text[reached:start] == before else None
+        after = left.split("\ue000", 1)[0]
+        words = (turn.content, turn.content.strip())
+        length = next((len(w) for w in words if here is not None and here.startswith(w + after)), None)
+        if length is None:
             raise UsageError(
-                f"the chat template changes the words of turn {number} ({turn.role}), so that they cannot be told from "
-                "its own: use --chat plain"
+                f"the chat template changes the words of turn {number} ({turn.role!r}), so that they cannot be told "
+                "from its own: use --chat plain"
             )
-        reached = start + len(words)
+        reached = start + length
         spans.append((start, reached))
     return spans
 

@@ -60,6 +60,8 @@ class WindowRows:
     """By hook point; `token_class` is as the text alone tells it."""
     norms: dict[str, np.ndarray]
     """By hook point: `[n_rows]` float32, before the vectors were rounded."""
+    shapes: dict[str, tuple[int, ...]]
+    """By hook point: of one token's activations in the model, such as heads by width of a head."""
 
     @property
     def n_rows(self) -> int:
@@ -94,6 +96,7 @@ class WindowBuilder:
         self._vectors: dict[str, Tensor] = {}
         self._norms = {hook.name: np.empty(len(self._plan), np.float32) for hook in job.hook_points}
         self._memory = {} if memory is None else memory
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self._n_added = 0
 
     @property
@@ -110,6 +113,7 @@ class WindowBuilder:
         where = self._plan.place[_unshuffled(batch, self._plan)]
         dtype = TORCH_DTYPES[self.job.dtype]
         for name, x in self._lm.capture(batch.tokens, self.job.hook_points).items():
+            self._shapes[name] = tuple(x.shape[2:])
             rows = _tokens_only(x.flatten(2), batch)
             norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32)
             _check(rows, norms, self.job.dtype, name, self._plan, where)
@@ -131,7 +135,7 @@ class WindowBuilder:
         columns["token_class"] = self._plan.columns["text_class"]
         rows = {name: Rows(vectors=stored_form(x), columns=dict(columns)) for name, x in self._vectors.items()}
         n_padding = sum(batch.n_padding for batch in self.batches)
-        return WindowRows(self.number, self._n_sequences, n_padding, rows, self._norms)
+        return WindowRows(self.number, self._n_sequences, n_padding, rows, self._norms, self._shapes)
 
 
 def compute_window(lm: LanguageModel, number: int, sequences: Sequence[TokenSequence], job: WindowJob) -> WindowRows:

@@ -37,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when done, 2 for what the person can fix (one line on stderr), 130 when interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # Threads that spin while they wait may share a core with those they wait for, and make a step several times as slow
+    # on a small machine. Read when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         _check_packages()
         name = choose("monosem", "The workbench for looking inside language models.", COMMANDS, arguments)

@@ -1,6 +1,7 @@
 """The evaluation job: what a dictionary keeps of held-out documents, by token class and in the model's own loss."""
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from activations.progress import Progress, no_progress
 from activations.reader import Activations, RowSet
 from sae import checkpoint
 from sae.base import SAE
-from sae.metrics import evaluate, loss_recovered
+from sae.metrics import Evaluation, evaluate, loss_recovered
 from store.errors import UsageError
 from store.run import Run, start_run
 
@@ -61,21 +62,28 @@ def evaluate_sae(
 def _reconstruction(sae: SAE, activations: Activations, progress: Progress) -> dict[str, Any]:
     by_class: dict[str, dict[str, Any]] = {}
     for group, classes in GROUPS.items():
-        rows = activations.rows("heldout", classes)
-        found = evaluate(sae, rows.in_order()) if len(rows) else None
-        by_class[group] = {"n_rows": len(rows)} | (
+        found = _evaluated(sae, activations.rows("heldout", classes))
+        by_class[group] = {"n_rows": found.n_rows if found else 0} | (
             {name: getattr(found, name) for name in ("fvu", "l0", "cosine", "l2_ratio")} if found else {}
         )
     everything = activations.rows("all", ("normal", "special", "role", "sink"))
-    n_dead = int((evaluate(sae, _shown(everything, progress)).counts == 0).sum())
+    over_all = evaluate(sae, _shown(everything, progress))
+    n_dead = int((over_all.counts == 0).sum())
     return {
         "fvu": by_class["normal"].get("fvu"),
         "l0": by_class["normal"].get("l0"),
         "n_dead": n_dead,
         "n_dead_of": sae.cfg.d_sae,
-        "n_dead_tokens": len(everything),
+        "n_dead_tokens": over_all.n_rows,
         "heldout": by_class,
     }
+
+
+def _evaluated(sae: SAE, rows: RowSet) -> Evaluation | None:
+    """None where there is no row. Not asked beforehand: of vectors that are computed again, sinks are not known yet."""
+    batches = rows.in_order()
+    first = next(batches, None)
+    return None if first is None else evaluate(sae, chain([first], batches))
 
 
 def _shown(rows: RowSet, progress: Progress) -> Any:

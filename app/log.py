@@ -64,7 +64,12 @@ def stage(number: int, total: int, title: str) -> Iterator[Stage]:
 
 def fail(message: str) -> None:
     """One line about what the person can do."""
-    console.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
+    console.print(f"[red]error:[/red] {escape(printable(message))}", soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """The text with what is no character to print, line ends and terminal commands among them, spelled out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def quiet_libraries() -> None:

@@ -13,6 +13,8 @@ LONG = 8
 def print_run(run: Run, *, full: bool = False) -> None:
     """Print a run: its identity and results; with `full` also its config, provenance and what was made from it."""
     print(f"{run.kind} {run.id}   {run.folder}")
+    if run.reused:
+        print("  was there already: nothing was done")
     if full:
         _section("made from", run.inputs)
         _section("config", run.config)

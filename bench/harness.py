@@ -134,8 +134,8 @@ def table(figures: Sequence[Figure], pairs: dict[str, Paired]) -> str:
 def main(measure: Callable[[], bool]) -> NoReturn:
     """Run a benchmark as a script: documents follow its figures; a figure that misses makes the status 1."""
     if WAIT_POLICY not in os.environ:
-        # Threads that spin may end up on one core together and stay there: of the same training steps, alone on a
-        # virtual machine of two cores, one process took 1.3 s and the next 7 s. Threads that sleep took 1.4 s each time.
+        # Threads that spin may end up on one core together and stay there: for the same training steps, alone on a
+        # virtual machine of two cores, one process took 1.3 s and the next 7 s. With threads that sleep: always 1.4 s.
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, WAIT_POLICY: "PASSIVE"})
     try:
         holds = measure()

@@ -18,7 +18,7 @@ from bench.sides import N_THREADS, config, harvest_seconds, harvested, recorded
 
 MODEL = DEFAULT_MODEL
 HOOK_POINT, LAYER = "blocks.8.hook_resid_post", 8
-CORPUS, N_TOKENS = "english", 16_384
+CORPUS, N_TOKENS = "english", 49_152
 REPEATS = 5
 REACH = ">= 0.93"
 

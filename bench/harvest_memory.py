@@ -13,7 +13,7 @@ from statistics import median
 from bench.harness import Figure, main, write
 
 SHORT, LONG = 102_400, 2_048_000
-REPEATS = 3
+REPEATS = 5
 """Processes of each length: peaks hardly differ."""
 
 

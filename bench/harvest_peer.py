@@ -45,17 +45,26 @@ class Comparison:
     peer_dtype: str = "float16"
     reach: str | None = None
 
+    sites: tuple[str, ...] = ()
+    """Hook points by name, where they are not the layers' outputs."""
+
     def hooks(self, peer_class: str = "HookedTransformer") -> tuple[str, ...]:
-        """Names of the layers' outputs."""
-        return tuple(HOOKS[peer_class].format(layer) for layer in self.layers)
+        """Names of the hook points, for each side."""
+        return self.sites or tuple(HOOKS[peer_class].format(layer) for layer in self.layers)
 
 
 ONE, SIX, PIPELINE = (8,), (0, 2, 4, 6, 8, 10), (8,)
+SITES = tuple(f"blocks.8.{site}" for site in ("hook_resid_pre", "hook_resid_mid", "hook_attn_out", "hook_mlp_out")) + (
+    "blocks.8.hook_resid_post",
+    "blocks.7.hook_mlp_out",
+)
+"""Where a model of many sites is looked at closely: six passes of one depth for the peer."""
 FAST = "AutoModelForCausalLM"
 COMPARISONS = (
     Comparison(name="one hook point", n_tokens=6_144, layers=ONE, reach=">= 1.0"),
     Comparison(name="one hook point, its fastest class", n_tokens=6_144, layers=ONE, peer_class=FAST, reach=">= 1.0"),
     Comparison(name="six hook points", n_tokens=4_096, layers=SIX, reach=">= 4"),
+    Comparison(name="six hook points of one block", n_tokens=4_096, layers=SIX, sites=SITES, reach=">= 4"),
     Comparison(name="six hook points, its fastest class", n_tokens=4_096, layers=SIX, peer_class=FAST),
     Comparison(name="pipeline alone", n_tokens=131_072, layers=PIPELINE, stub=True, reach=">= 5"),
     Comparison(name="pipeline alone, its float32", n_tokens=131_072, layers=PIPELINE, stub=True, peer_dtype="float32"),

@@ -86,7 +86,7 @@ def harvested(cfg: HarvestConfig, lm: LanguageModel, root: Path) -> tuple[float,
     """Harvest with a model that is loaded already: wall seconds of the call, and the run."""
     with (
         patch.object(activations.harvest, "load_model", lambda *_, **__: lm),
-        patch.object(activations.harvest, "hook_names", lambda *_, **__: lm.hook_names()),
+        patch.object(activations.harvest, "known_hook_names", lambda *_, **__: lm.hook_names()),
     ):
         started = time.perf_counter()
         run = activations.harvest.harvest(cfg, root)

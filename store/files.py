@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from store.errors import DiskFull, UsageError
+from store.hashing import sha256_file
 
 PARTIAL = ".partial"
 
@@ -61,6 +62,14 @@ class FileEntry(NamedTuple):
     """64 hex digits."""
 
 
+def file_entry(path: Path) -> FileEntry | None:
+    """Size and checksum of a file; None where there is none."""
+    try:
+        return FileEntry(path.stat().st_size, sha256_file(path))
+    except FileNotFoundError:
+        return None
+
+
 def write_hashed(path: Path, parts: Sequence[bytes | memoryview]) -> FileEntry:
     """Write the parts one after the other; readers see the whole file or none. The checksum is taken meanwhile.
 
@@ -75,10 +84,11 @@ def write_hashed(path: Path, parts: Sequence[bytes | memoryview]) -> FileEntry:
 
     with ThreadPoolExecutor(1) as other:
         # Both let go of the interpreter's lock: on two cores the checksum costs no time.
-        other.submit(take_checksum)
+        taken = other.submit(take_checksum)
         with whole_file(path) as scratch, scratch.open("wb", buffering=0) as file:
             for part in parts:
                 _write_all(file.fileno(), part)
+        taken.result()
     return FileEntry(sum(len(part) for part in parts), digest.hexdigest())
 
 
@@ -105,7 +115,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise UsageError(f"{path} does not exist: check the path") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid JSON ({error}): delete its folder and make it again") from error
+        raise UsageError(
+            f"{path} is not valid JSON ({error}): delete this file, and run the command that made it again"
+        ) from error
 
 
 def remove_partials(folder: Path) -> None:

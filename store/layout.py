@@ -63,6 +63,11 @@ def shard(folder: Path, hook_point: str, window: int, part: int) -> Path:
     return folder / hook_point / f"shard-{window:05d}-{part:03d}.parquet"
 
 
+def window_shards(folder: Path, hook_point: str, window: int) -> list[Path]:
+    """The shards of one window, in order."""
+    return sorted((folder / hook_point).glob(f"shard-{window:05d}-*.parquet"))
+
+
 def shards(folder: Path, hook_point: str) -> list[Path]:
     """All shards of a hook point, in the order they were written.
 

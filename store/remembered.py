@@ -1,5 +1,6 @@
 """SHA-256 of files that are read again and again, remembered while they stand still."""
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from store.errors import UsageError
 from store.files import read_json, write_json
 from store.hashing import content_hash, sha256_file
 
+log = logging.getLogger(__name__)
 REMEMBER_BYTES = 1 << 20
 """Smaller files are hashed each time: that is quicker than a receipt that is flushed to disk."""
 SETTLED_NS = 2_000_000_000
@@ -37,5 +39,9 @@ def remembered_sha256(path: Path) -> str:
             f"{path} cannot be read ({error.strerror or error}): check the path and who may read"
         ) from error
     if time.time_ns() - before.st_mtime_ns > SETTLED_NS:
-        write_json(receipt, {**seen, "sha256": digest})
+        try:
+            write_json(receipt, {**seen, "sha256": digest})
+        except UsageError as error:
+            # A cache that cannot be written costs time, and nothing else.
+            log.warning("the checksum of %s is not remembered, set MONOSEM_CACHE to another folder: %s", path, error)
     return digest

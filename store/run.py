@@ -32,6 +32,8 @@ class Run:
 
     folder: Path
     manifest: dict[str, Any] = field(repr=False)
+    reused: bool = False
+    """Whether it was there already when it was asked for, so that nothing was done."""
 
     @property
     def id(self) -> str:
@@ -141,6 +143,7 @@ def start_run(
         folder.mkdir(parents=True, exist_ok=True)
     if (folder / MANIFEST).exists() and (run := read_run(folder)).finished:
         # Nothing will be written, so nobody need wait.
+        run.reused = True
         yield run
         return
     with locked(folder):

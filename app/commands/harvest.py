@@ -8,6 +8,7 @@ from activations.repair import repair
 from app.arguments import RootArgs, parse
 from app.log import progress
 from app.summary import print_run
+from store.errors import UsageError
 from store.run import find_run
 
 
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str]) -> None:
     if args.repair is None:
         print_run(harvest(args.harvest, args.root, progress))
         return
+    if args.harvest != HarvestConfig():
+        raise UsageError("--repair takes the settings of its run: leave the others out")
     run = find_run(args.root, args.repair, "activations")
     mended = repair(run, progress)
     print(f"mended {len(mended)} files: {', '.join(mended)}" if mended else "every file is as it was written")

@@ -9,6 +9,7 @@ import pandas as pd
 import tyro
 
 from app.arguments import RootArgs, parse
+from app.log import printable
 from store.catalog import Catalog
 from store.errors import UsageError
 from store.index import FeatureIndex
@@ -47,7 +48,9 @@ def main(arguments: Sequence[str]) -> None:
     elif args.format == "json":
         print(frame.to_json(orient="records", lines=True, force_ascii=False), end="")
     else:
-        print(frame.to_string(index=False, max_colwidth=80))
+        # Texts may hold commands for the terminal.
+        shown = frame.map(lambda value: printable(value) if isinstance(value, str) else value)
+        print(shown.to_string(index=False, max_colwidth=80))
 
 
 def _answer(args: Args) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import torch
 from activations.encode import encoded
 from activations.losses import edited_losses
 from activations.sequences import TokenSequence, sequences
-from activations.split import numbered
+from activations.split import Split
 from activations.text import TextConfig, read_sources
 from activations.tiny import TinyLM
 
@@ -26,7 +26,7 @@ def losses_of(lm: TinyLM, edits: dict, sink_norm: float = math.inf, batch_tokens
 
 def sequences_of(lm: TinyLM) -> list[TokenSequence]:
     cfg = TextConfig(corpus="stories")
-    documents = list(numbered(encoded(lm.tokenizer, read_sources(cfg), cfg), cfg.heldout, 0))
+    documents = list(Split(cfg.heldout, 0).numbered(encoded(lm.tokenizer, read_sources(cfg), cfg)))
     return list(sequences(documents, cfg, 48, lm.tokenizer.bos_id))[:40]
 
 

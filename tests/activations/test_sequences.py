@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from activations import encode as encode_module
 from activations.batching import batches
 from activations.encode import encoded
-from activations.sequences import MIN_TAIL_TOKENS, TokenSequence, sequences
-from activations.split import NumberedDocument, numbered
+from activations.sequences import MIN_TAIL_TOKENS, NumberedDocument, TokenSequence, sequences
+from activations.split import Split
 from activations.text import Document, Message, Source, TextConfig
 from activations.tokenizer import ByteTokenizer, HFTokenizer, Tokenizer
 from store.errors import UsageError
@@ -29,7 +29,7 @@ def source(*documents: str | Document) -> Source:
 
 
 def chosen(cfg: TextConfig, *documents: str | Document, tokenizer: Tokenizer = BYTES) -> list[NumberedDocument]:
-    return list(numbered(encoded(tokenizer, [source(*documents)], cfg), cfg.heldout, cfg.document_seed))
+    return list(Split(cfg.heldout, cfg.document_seed).numbered(encoded(tokenizer, [source(*documents)], cfg)))
 
 
 def made(cfg: TextConfig, n_ctx: int, *documents: str | Document, tokenizer: Tokenizer = BYTES) -> list[TokenSequence]:
@@ -144,7 +144,7 @@ class TestChats:
 
     def test_a_template_that_changes_the_words_is_refused(self, tokenizer: HFTokenizer):
         tokenizer._hf.chat_template = "{% for m in messages %}{{ m['content'] | upper }}{% endfor %}"
-        with pytest.raises(UsageError, match=r"turn 1 \(user\).*--chat plain"):
+        with pytest.raises(UsageError, match=r"turn 1 \('user'\).*--chat plain"):
             made(TextConfig(), 64, CHAT, "other", tokenizer=tokenizer)
 
     def test_a_template_that_raises_is_one_line(self, tokenizer: HFTokenizer):
