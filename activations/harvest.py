@@ -52,7 +52,7 @@ class HarvestConfig:
     """Full-length sequences per forward pass; more of shorter ones."""
     shard_rows: int = 16_384
     """Rows per shard file."""
-    window_shards: int = 4
+    window_shards: int = 2
     """Shards whose rows are shuffled together before they are written."""
     sink_norm_ratio: float = 2.5
     """A token whose norm exceeds this many medians is classed as a sink, like the first position."""

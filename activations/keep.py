@@ -1,12 +1,10 @@
 """The second half of a harvest: windows through the model and onto the disk, as many as are not there yet."""
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter, time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,14 +12,15 @@ import torch
 from activations.batching import Batch
 from activations.hook_point import HookPoint
 from activations.lm import LanguageModel
+from activations.pace import Pace
 from activations.prepare import heldout_documents, read_window
 from activations.progress import Progress
 from activations.shard_writer import Entry, ShardWriter
 from activations.statistics import Group, Moments, by_group, merged, read_statistics, write_statistics
-from activations.window import WindowBuilder, WindowJob, WindowRows, compute_window, sink_norms, with_sinks
+from activations.window import WindowBuilder, WindowJob, compute_window, sink_norms, with_sinks
 from store import layout
 from store.errors import DiskFull, UsageError
-from store.files import FileEntry, disk_errors, file_entry, read_json
+from store.files import FileEntry, file_entry, read_json
 from store.shards import STORED_AS, TOKEN_CLASSES, as_torch
 
 if TYPE_CHECKING:
@@ -192,7 +191,7 @@ def recorded_sinks(folder: Path) -> dict[str, float] | None:
 
 def _compute(job: Harvest, missing: list[int], progress: Progress) -> None:
     sinks = recorded_sinks(job.folder)
-    pace = Pace(job, missing)
+    pace = Pace(job.folder, len(job.window.hook_points), job.window_rows, missing)
     names = ", ".join(hook.name for hook in job.window.hook_points)
     steps = progress(_steps(job, missing), pace.n_tokens, f"harvest {names}", weigh=_weight, note=pace.words)
     with ExitStack() as stack:
@@ -220,50 +219,3 @@ def _steps(job: Harvest, missing: list[int]) -> Iterator[tuple[WindowBuilder, Ba
 
 def _weight(step: tuple[WindowBuilder, Batch]) -> int:
     return int(step[1].mask.sum())
-
-
-class Pace:
-    """How fast a harvest goes: in words for the bar, and a line of JSON per window beside the run."""
-
-    def __init__(self, job: Harvest, missing: list[int]) -> None:
-        self.n_tokens = sum(job.window_rows[number] for number in missing)
-        self._there = sum(job.window_rows) - self.n_tokens
-        self._job, self._started = job, perf_counter()
-        self._done = self._padding = self._n_bytes = 0
-
-    def see(self, batch: Batch) -> None:
-        """Count a batch."""
-        self._done += int(batch.mask.sum())
-        self._padding += batch.n_padding
-
-    @property
-    def _figures(self) -> dict[str, float]:
-        seconds = max(perf_counter() - self._started, 1e-9)
-        tokens_per_s = self._done / seconds
-        return {
-            "tokens_per_s": round(tokens_per_s, 1),
-            "rows_per_s": round(tokens_per_s * len(self._job.window.hook_points), 1),
-            "n_tokens": self._there + self._done,
-            "eta_s": round((self.n_tokens - self._done) / max(tokens_per_s, 1e-9), 1),
-            "n_bytes": self._n_bytes,
-            "padding_share": round(self._padding / max(self._done + self._padding, 1), 5),
-        }
-
-    def words(self) -> str:
-        """For the end of the bar."""
-        now = self._figures
-        return (
-            f"{now['tokens_per_s']:,.0f} tokens/s, {now['rows_per_s']:,.0f} rows/s, {now['n_bytes'] / 1e6:,.0f} MB, "
-            f"padding {now['padding_share']:.1%}"
-        )
-
-    def log(self, window: WindowRows) -> None:
-        """One line in the run's progress log."""
-        self._n_bytes += sum(
-            rows.vectors.nbytes + sum(column.nbytes for column in rows.columns.values())
-            for rows in window.rows.values()
-        )
-        line = {"time": round(time(), 3), "window": window.number, "n_windows": len(self._job.window_rows)}
-        path = self._job.folder / layout.PROGRESS
-        with disk_errors(path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line | self._figures) + "\n")

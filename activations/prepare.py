@@ -64,22 +64,11 @@ def prepare(
         writer.entries |= _write(folder, layout.token_part(folder, number), _sequence_table(window))
     writer.close()
     counts.check(cfg)
-    summary = {
-        "n_documents": writer.n,
-        "n_documents_heldout": int(sum(writer.heldout)),
-        "n_documents_cut": writer.n_cut,
-        "n_sequences": sum(counts.n_sequences.values()),
-        "n_sequences_heldout": counts.n_sequences[True],
-        "n_tokens": counts.n_tokens,
-        # Ends of documents too short for a row of their own, and what `overlong` leaves out.
-        "n_tokens_dropped": writer.n_tokens - (counts.n_tokens - counts.n_bos),
-        "heldout_up_to": split.bound,
-        "bos_id": tokenizer.bos_id,
-        "windows": counts.windows,
-        "files": writer.entries,
-    }
-    write_json(folder / layout.TEXT, summary)
-    return summary
+    summary = {**writer.figures, **counts.figures, "heldout_up_to": split.bound, "bos_id": tokenizer.bos_id}
+    # Ends of documents too short for a row of their own, and what `overlong` leaves out.
+    summary["n_tokens_dropped"] = writer.n_tokens - (counts.n_tokens - counts.n_bos)
+    write_json(folder / layout.TEXT, {**summary, "windows": counts.windows, "files": writer.entries})
+    return read_json(folder / layout.TEXT)
 
 
 def prepared(folder: Path) -> dict[str, Any] | None:
@@ -109,6 +98,14 @@ class _Counts:
         for sequence in window:
             self.n_sequences[bool(heldout[sequence.doc_ids[0]])] += 1
             self.n_bos += int((sequence.char_start == -1).sum())
+
+    @property
+    def figures(self) -> dict[str, int]:
+        return {
+            "n_sequences": sum(self.n_sequences.values()),
+            "n_sequences_heldout": self.n_sequences[True],
+            "n_tokens": self.n_tokens,
+        }
 
     def check(self, cfg: TextConfig) -> None:
         """Refuse a text with nothing to train on or nothing to hold out."""
@@ -216,9 +213,12 @@ class _Documents:
         """Checksums of the files written, by name."""
 
     @property
-    def n(self) -> int:
-        """Documents so far."""
-        return len(self.heldout)
+    def figures(self) -> dict[str, int]:
+        return {
+            "n_documents": len(self.heldout),
+            "n_documents_heldout": sum(self.heldout),
+            "n_documents_cut": self.n_cut,
+        }
 
     def seen(self, documents: Iterable[NumberedDocument]) -> Iterator[NumberedDocument]:
         for document in documents:

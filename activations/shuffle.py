@@ -20,7 +20,7 @@ from store.errors import UsageError
 from store.shards import Rows, as_torch
 
 POOL_ROWS = 262_144
-"""Rows shuffled together, about: sixteen shards, or four windows, of the default size."""
+"""Rows shuffled together, about: sixteen shards, or eight windows, of the default size."""
 POLL_S = 0.1
 """How often a waiting producer looks whether it is still wanted."""
 
@@ -90,13 +90,13 @@ class Shuffled(Iterator[Tensor]):
         """Nothing is read yet.
 
         Args:
-            blocks: with `n_rows` and `open()`.
+            blocks: what is to be read.
             select: the numbers of the rows that are wanted, from a block's columns.
             batch_size: rows of every batch.
             seed: of the order.
             dtype: of the stored vectors.
             n_sequences: that rows may come from.
-            of: what the rows are of, so that a state is not taken for another's.
+            of: what the rows are of: no other's state is taken.
             prefetch: batches prepared in a thread while one is used.
             state: to go on from.
         """

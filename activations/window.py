@@ -22,7 +22,7 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
 
 
 @dataclass(frozen=True)
-class Layout:
+class WindowPlan:
     """Which row of a window is which token."""
 
     offset: dict[int, int]
@@ -150,7 +150,7 @@ def compute_window(lm: LanguageModel, number: int, sequences: Sequence[TokenSequ
     return builder.result()
 
 
-def plan_window(number: int, sequences: Sequence[TokenSequence], seed: int) -> Layout:
+def plan_window(number: int, sequences: Sequence[TokenSequence], seed: int) -> WindowPlan:
     """Where each token's row goes: the same for a seed and a window, whatever was computed before."""
     lengths = np.array([len(sequence) for sequence in sequences])
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
@@ -166,7 +166,7 @@ def plan_window(number: int, sequences: Sequence[TokenSequence], seed: int) -> L
         "text_class": np.concatenate([sequence.text_class for sequence in sequences]),
     }
     offset = {sequence.seq: int(start) for sequence, start in zip(sequences, starts, strict=True)}
-    return Layout(offset, place, {name: column[order] for name, column in in_order.items()})
+    return WindowPlan(offset, place, {name: column[order] for name, column in in_order.items()})
 
 
 def with_sinks(rows: Rows, norms: np.ndarray, sink_norm: float) -> Rows:
@@ -189,7 +189,7 @@ def stored_form(x: Tensor) -> np.ndarray:
     return x.view(torch.int16).numpy().view("<u2") if x.dtype == torch.bfloat16 else x.numpy()
 
 
-def _unshuffled(batch: Batch, plan: Layout) -> np.ndarray:
+def _unshuffled(batch: Batch, plan: WindowPlan) -> np.ndarray:
     """Rows of a batch's tokens, were nothing shuffled, in the order in which its mask picks them."""
     ranges = [plan.offset[sequence.seq] + np.arange(len(sequence)) for sequence in batch.sequences]
     return np.concatenate(ranges)
@@ -200,7 +200,7 @@ def _tokens_only(x: Tensor, batch: Batch) -> Tensor:
     return x[batch.mask.to(x.device)] if batch.n_padding else x.flatten(0, 1)
 
 
-def _check(rows: Tensor, norms: Tensor, dtype: DTypeName, name: str, plan: Layout, where: np.ndarray) -> None:
+def _check(rows: Tensor, norms: Tensor, dtype: DTypeName, name: str, plan: WindowPlan, where: np.ndarray) -> None:
     limit = float(torch.finfo(TORCH_DTYPES[dtype]).max)
     # No value is larger than its row's norm. Not `>`: a NaN must fail as well.
     if float(norms.max()) <= limit:

@@ -1,10 +1,20 @@
 """Small random instances of real architectures, as folders that `save_pretrained` wrote, with a tokenizer each."""
 
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+
+# Test folders are no packages, and importlib mode leaves them off the path.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harvests import CFG
+
+from activations.harvest import harvest
+from store.run import Run, find_run
 
 ARCHITECTURES = ("llama", "gpt2", "neox")
 TEXT = "Ada walked to the harbour and counted seven ships. Nobody in Riverton believed it; they laughed. " * 4
@@ -87,3 +97,16 @@ def save_model() -> Callable[..., Path]:
         return folder
 
     return save
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The small harvest. Treat it as read-only."""
+    return harvest(CFG, tmp_path_factory.mktemp("harvest"))
+
+
+@pytest.fixture
+def copy(run: Run, tmp_path: Path) -> Run:
+    """The same, which a test may damage."""
+    shutil.copytree(run.root, tmp_path / "copy")
+    return find_run(tmp_path / "copy", run.id)

@@ -84,6 +84,14 @@ def test_packing_keeps_every_token_once_with_its_document_and_fills_every_row(te
     assert [row.seq for row in rows] == list(range(len(rows)))
 
 
+def test_bos_of_documents_is_at_their_beginnings_and_of_sequences_in_every_row():
+    counts = {
+        bos: [int((row.ids == BYTES.bos_id).sum()) for row in made(TextConfig(bos=bos), 32, "a" * 75, "b" * 10)]
+        for bos in ("sequence", "document", "both", "none")
+    }
+    assert counts == {"sequence": [1] * 4, "document": [1, 0, 0, 1], "both": [1] * 4, "none": [0] * 4}
+
+
 @pytest.mark.parametrize(("overlong", "lengths"), [("split", [32, 32, 20, 11]), ("truncate", [32, 11]), ("skip", [11])])
 def test_documents_longer_than_the_context_are_treated_as_asked(overlong: str, lengths: list[int]):
     rows = made(TextConfig(overlong=overlong), 32, "a" * 81, "b" * 10)
@@ -130,6 +138,30 @@ class TestChats:
         assert by_class["normal"] == "How many ships?Seven ships."
         assert by_class["special"] == "<|im_start|><|im_end|>" * 2
         assert by_class["role"] == "user\n\nassistant\n\n"
+
+    @pytest.mark.parametrize("words", ["user", "assistant", "a", "I", " s ", "im_start", "\n", "user\nuser"])
+    def test_words_that_the_template_uses_too_are_told_from_its_own(self, tokenizer: HFTokenizer, words: str):
+        chat = Document("s", "c", messages=tuple(Message(role, words) for role in ("user", "assistant", "user")))
+        (row, *_) = made(TextConfig(), 128, chat, "other", tokenizer=tokenizer)
+        text = tokenizer.decode(row.ids.tolist())
+        normal = [
+            text[start:end]
+            for start, end, found in zip(row.char_start, row.char_end, row.text_class, strict=True)
+            if found == TOKEN_CLASSES["normal"]
+        ]
+        assert "".join(normal) == 3 * words.strip()
+
+    @pytest.mark.parametrize("bos", ["sequence", "document", "both"])
+    def test_a_chat_gets_no_bos_of_ours_however_rows_are_made(self, tokenizer: HFTokenizer, bos: str):
+        for mode in ("sequential", "pack"):
+            rows = made(
+                TextConfig(mode=mode, bos=bos),
+                128,
+                CHAT,
+                CHAT.messages and Document("s", "d", messages=CHAT.messages[:1]),
+                tokenizer=tokenizer,
+            )
+            assert all(tokenizer.bos_id not in row.ids for row in rows)
 
     def test_the_template_decides_about_bos_and_plain_chats_get_one(self, tokenizer: HFTokenizer):
         (row, *_) = made(TextConfig(), 128, CHAT, "other", tokenizer=tokenizer)

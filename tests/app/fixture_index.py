@@ -66,7 +66,7 @@ def _tokens(text: str) -> list[tuple[int, int]]:
 
 def _activations_run(root: Path, tokens: list[list[tuple[int, int]]]) -> Run:
     harvest = {"model": "tiny", "revision": None, "device": "cpu", "model_dtype": "float32"}
-    same = {"model": {"weights": find_model("tiny").weights_hash}}
+    same = {"model": find_model("tiny").identity}
     with start_run(root, "activations", {"harvest": harvest}, {}, same) as run:
         documents = [
             {"doc_id": i, "source": source, "title": title, "split": "train", "n_tokens": len(tokens[i]), "text": text}

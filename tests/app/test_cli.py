@@ -135,6 +135,37 @@ class TestVerify:
         assert f"`monosem harvest --repair {harvest.id}`" in printed.err
 
 
+def test_asking_again_says_that_nothing_was_done(tmp_path: Path, capsys: pytest.CaptureFixture):
+    asked = ["harvest", "--model", "tiny", "--hook-points", "blocks.*.hook_resid_post", "--corpus", "stories"]
+    for said in (False, True):
+        assert main([*asked, "--root", str(tmp_path)]) == 0
+        assert ("was there already: nothing was done" in capsys.readouterr().out) == said
+
+
+def test_repair_takes_no_other_settings(capsys: pytest.CaptureFixture, tmp_path: Path):
+    arguments = ["harvest", "--repair", "latest", "--n-ctx", "64", "--root", str(tmp_path)]
+    assert "leave the others out" in error_of(capsys, *arguments)
+
+
+def test_texts_are_no_commands_for_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture):
+    chats = tmp_path / "c.jsonl"
+    evil = "\\ud800 evil\\nsecond line \\u001b[31m"
+    turn = '[{"role": "user", "content": "hello"}]'
+    chats.write_text("".join(f'{{"title": "{evil}{i}", "messages": {turn}}}\n' for i in range(3)))
+    asked = ["harvest", "--model", "tiny", "--hook-points", "blocks.0.hook_resid_post", "--root", str(tmp_path)]
+    line = error_of(capsys, *asked, "--corpus", str(chats))
+    assert "\x1b" not in line
+    assert "--chat plain" in line
+    plain = ["--corpus", str(chats), "--chat", "plain", "--heldout", "0.3"]
+    chats.write_text(
+        "".join(f'{{"title": "{evil}{i}", "messages": {turn.replace("hello", "hello" + str(i))}}}\n' for i in range(3))
+    )
+    assert main([*asked, *plain]) == 0
+    capsys.readouterr()
+    assert main(["sql", "select title from documents", "--over", "catalogue", "--root", str(tmp_path)]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

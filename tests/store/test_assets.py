@@ -2,6 +2,7 @@
 
 import hashlib
 import subprocess
+import unittest.mock
 import zipfile
 from pathlib import Path
 
@@ -76,3 +77,30 @@ def test_no_network_says_that_it_is_needed_once(wheel: Path, monkeypatch: pytest
 def test_unknown_references_list_what_there_is(reference: str):
     with pytest.raises(UsageError, match="smollm2"):
         resolve(reference)
+
+
+class TestHub:
+    """What is asked of the hub; the hub itself is not there."""
+
+    def test_a_revision_is_asked_for_and_only_files_that_run_no_code(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        asked: list[tuple[str, dict]] = []
+        monkeypatch.setattr(
+            "huggingface_hub.snapshot_download", lambda name, **options: asked.append((name, options)) or str(tmp_path)
+        )
+        assert assets.resolve("hub:org/name", "v2") == tmp_path
+        ((name, options),) = asked
+        assert (name, options["revision"]) == ("org/name", "v2")
+        assert "*.safetensors" in options["allow_patterns"]
+        assert not any("bin" in pattern or "py" in pattern for pattern in options["allow_patterns"])
+
+    def test_a_revision_that_is_not_there_is_named(self, monkeypatch: pytest.MonkeyPatch):
+        from huggingface_hub.errors import RevisionNotFoundError
+
+        def refuse(name: str, **options) -> str:
+            raise RevisionNotFoundError("404", response=unittest.mock.Mock())
+
+        monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+        with pytest.raises(UsageError, match="has no revision 'v9'"):
+            assets.resolve("hub:org/name", "v9")
