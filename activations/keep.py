@@ -192,8 +192,9 @@ def recorded_sinks(folder: Path) -> dict[str, float] | None:
 def _compute(job: Harvest, missing: list[int], progress: Progress) -> None:
     sinks = recorded_sinks(job.folder)
     pace = Pace(job.folder, len(job.window.hook_points), job.window_rows, missing)
-    names = ", ".join(hook.name for hook in job.window.hook_points)
-    steps = progress(_steps(job, missing), pace.n_tokens, f"harvest {names}", weigh=_weight, note=pace.words)
+    first, *others = job.window.hook_points
+    label = f"harvest {first.name}" + (f" and {len(others)} more" if others else "")
+    steps = progress(_steps(job, missing), pace.n_tokens, label, weigh=_weight, note=pace.words)
     with ExitStack() as stack:
         writer: ShardWriter | None = None
         for builder, batch in steps:

@@ -42,7 +42,7 @@ def headline(run: Run) -> str:
     config, results = run.config, run.results
     describe = {
         "activations": lambda: (
-            f"{config['harvest']['model']} {', '.join(config['harvest']['hook_points'])}, "
+            f"{config['harvest']['model']} {_few(config['harvest']['hook_points'])}, "
             f"{results['n_tokens']:,} tokens of {results['n_documents']:,} documents"
         ),
         "sae": lambda: f"{config['variant']} d_sae={config['sae']['d_sae']} at {config['hook_point']}",
@@ -60,6 +60,11 @@ def headline(run: Run) -> str:
         ),
     }
     return describe[run.kind]() if run.kind in describe else ""
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first name, and how many more there are."""
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def number(value: Any) -> str:
