@@ -60,7 +60,7 @@ class BridgeLM(LanguageModel):
     ) -> dict[str, Float[Tensor, "batch pos ..."]]:
         """Activations at each hook point, by name."""
         tokens = tokens.to(self._bridge.cfg.device)
-        with self._fastest(tokens, hook_points):
+        with self._fastest(hook_points):
             return self._capture(tokens, hook_points)
 
     def _capture(self, tokens: Tensor, hook_points: Sequence[HookPoint]) -> dict[str, Tensor]:
@@ -88,17 +88,19 @@ class BridgeLM(LanguageModel):
         )
         return kept
 
-    def _fastest(self, tokens: Tensor, hook_points: Sequence[HookPoint]) -> AbstractContextManager[None]:
+    def _fastest(self, hook_points: Sequence[HookPoint]) -> AbstractContextManager[None]:
         """The model's own modules where they were seen to compute the same at these hook points, else the bridge's."""
         if self._n_edits:
             # An edit may sit inside what the model's own modules do in one step.
             return nullcontext()
         names = tuple(hook.name for hook in hook_points)
         if names not in self._native:
-            self._native[names] = self._checked_components(tokens[:2, :CHECK_TOKENS], hook_points)
+            self._native[names] = self._checked_components(hook_points)
         return native_forward(self._bridge, self._native[names])
 
-    def _checked_components(self, tokens: Tensor, hook_points: Sequence[HookPoint]) -> list[torch.nn.Module]:
+    def _checked_components(self, hook_points: Sequence[HookPoint]) -> list[torch.nn.Module]:
+        """Components whose own modules compute the same, seen on tokens of our own: a caller's may be too few."""
+        tokens = check_tokens(self.d_vocab, min(CHECK_TOKENS, self.n_ctx)).to(self._bridge.cfg.device)
         names = [hook.name for hook in hook_points]
         expected = self._capture(tokens, hook_points)
         components = native_components(self._bridge, names)
@@ -168,3 +170,9 @@ class BridgeLM(LanguageModel):
         folded = gain[:, None] * weight
         # LayerNorm subtracts the mean over d_model first; RMSNorm does not.
         return folded if cfg.uses_rms_norm else folded - folded.mean(0, keepdim=True)
+
+
+def check_tokens(d_vocab: int, n_ctx: int) -> Int[Tensor, "2 n_ctx"]:
+    """Two sequences of ids spread over the vocabulary, the second the first in another order."""
+    ids = torch.linspace(0, d_vocab - 1, n_ctx).long()
+    return torch.stack([ids, ids.flip(0)])

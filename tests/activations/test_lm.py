@@ -142,6 +142,25 @@ class TestNativeForward:
         assert lm._native.pop((hook.name,)) == []
         assert torch.equal(found, expected)
 
+    def test_a_caller_with_two_tokens_does_not_weaken_the_check(
+        self, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+    ):
+        """A harvest first asks how wide its vectors are, with two equal tokens: attention over those hides much."""
+        if not isinstance(lm, BridgeLM):
+            pytest.skip(BRIDGED)
+        hook = lm.hook_point("blocks.2.hook_resid_pre")
+        lm._native.pop((hook.name,), None)
+        attention = lm._bridge.blocks[0].attn.original_component
+        own = type(attention).forward
+
+        def wrong_late(*args, **kwargs):
+            out, *rest = own(*args, **kwargs)
+            return (torch.cat([out[:, :2], 2 * out[:, 2:]], dim=1), *rest)
+
+        monkeypatch.setattr(type(attention), "forward", wrong_late)
+        lm.capture(torch.zeros(1, 2, dtype=torch.long), [hook])
+        assert lm._native.pop((hook.name,)) == []
+
     def test_nothing_is_left_behind(self, lm: LanguageModel, tokens: torch.Tensor):
         if not isinstance(lm, BridgeLM):
             pytest.skip(BRIDGED)
