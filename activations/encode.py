@@ -128,16 +128,16 @@ def _enough(tokenizer: Tokenizer, whole: str, text: str, encoding: Encoding, lim
 
 def _rendered(tokenizer: Tokenizer, document: Document, cfg: TextConfig) -> Rendered:
     if not document.messages:
-        text = _encodable(document.text)
+        text = encodable(document.text)
         return Rendered(text, [(0, len(text))])
-    messages = [Message(_encodable(message.role), _encodable(message.content)) for message in document.messages]
+    messages = [Message(encodable(message.role), encodable(message.content)) for message in document.messages]
     try:
         return plain_chat(messages) if cfg.chat == "plain" else tokenizer.render(messages)
     except UsageError as error:
         raise UsageError(f"{document.source!r}, {document.title!r}: {error}") from error
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     """Half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark: as long as before."""
     try:
         text.encode()

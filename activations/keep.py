@@ -3,13 +3,14 @@
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from activations.batching import Batch
+from activations.harvest_config import HarvestConfig
 from activations.hook_point import HookPoint
 from activations.lm import LanguageModel
 from activations.pace import Pace
@@ -17,14 +18,11 @@ from activations.prepare import heldout_documents, read_window
 from activations.progress import Progress
 from activations.shard_writer import Entry, ShardWriter
 from activations.statistics import Group, Moments, by_group, merged, read_statistics, write_statistics
-from activations.window import WindowBuilder, WindowJob, compute_window, sink_norms, with_sinks
+from activations.window import WindowBuilder, WindowJob, compute_window, sink_norms
 from store import layout
 from store.errors import DiskFull, UsageError
-from store.files import FileEntry, file_entry, read_json
-from store.shards import STORED_AS, TOKEN_CLASSES, as_torch
-
-if TYPE_CHECKING:
-    from activations.harvest import HarvestConfig
+from store.files import is_as_written, read_json
+from store.shards import STORED_AS, TOKEN_CLASSES
 
 ROW_BYTES = 16
 """Bytes of a row's other columns, at most: what a shard takes beyond its vectors."""
@@ -46,10 +44,10 @@ class Harvest:
 
     @classmethod
     def of(
-        cls, folder: Path, cfg: "HarvestConfig", lm: LanguageModel, hook_points: tuple[HookPoint, ...], rows: list[int]
+        cls, folder: Path, cfg: HarvestConfig, lm: LanguageModel, hook_points: tuple[HookPoint, ...], rows: list[int]
     ) -> "Harvest":
         """The job of a config; `rows` are those of each window."""
-        window = WindowJob(hook_points=hook_points, dtype=cfg.dtype, batch_tokens=cfg.batch_tokens, seed=cfg.seed)
+        window = cfg.window_job(hook_points)
         metadata = {"model": lm.weights_hash, "tokenizer": lm.tokenizer.fingerprint}
         return cls(folder, lm, window, tuple(rows), cfg.shard_rows, cfg.sink_norm_ratio, metadata)
 
@@ -65,9 +63,7 @@ class Harvest:
         memory: dict[str, torch.Tensor] | None = None,
     ) -> WindowBuilder:
         """A window about to be computed, at all hook points or some; `memory` as for `WindowBuilder`."""
-        job = self.window
-        if hook_points is not None:
-            job = WindowJob(hook_points=hook_points, dtype=job.dtype, batch_tokens=job.batch_tokens, seed=job.seed)
+        job = self.window if hook_points is None else replace(self.window, hook_points=hook_points)
         return WindowBuilder(self.lm, number, read_window(self.folder, number), job, memory)
 
 
@@ -104,12 +100,7 @@ def sample_first_window(job: Harvest) -> tuple[dict[str, Any], dict[str, Entry]]
     """What a harvest that stores no vector must know all the same: widths, the bound for sinks, some statistics."""
     window = compute_window(job.lm, 0, read_window(job.folder, 0), job.window)
     sinks = sink_norms(window, job.sink_norm_ratio)
-    heldout = heldout_documents(job.folder)
-    groups: dict[Group, Moments] = {}
-    for name, rows in window.rows.items():
-        marked = with_sinks(rows, window.norms[name], sinks[name])
-        x = as_torch(marked.vectors, job.window.dtype)
-        groups |= by_group(name, x, marked.columns["token_class"], heldout[marked.columns["doc_id"]])
+    groups = by_group(window.marked(sinks), job.window.dtype, heldout_documents(job.folder))
     write_statistics(job.folder / layout.STATISTICS, merged([groups]))
     share = window.n_padding / (window.n_rows + window.n_padding)
     return {
@@ -158,9 +149,7 @@ def _is_whole(folder: Path, number: int) -> bool:
     except UsageError:
         # Half a receipt is none.
         return False
-    return all(
-        file_entry(folder / name) == FileEntry(entry["n_bytes"], entry["sha256"]) for name, entry in files.items()
-    )
+    return all(is_as_written(folder / name, entry) for name, entry in files.items())
 
 
 def _needed_bytes(job: Harvest, missing: list[int]) -> int:

@@ -19,8 +19,8 @@ from activations.tokenizer import TOKENIZER_FILES, ByteTokenizer
 from store.assets import WHEELS, cache_dir, resolve
 from store.errors import UsageError
 from store.files import disk_errors, read_json, write_json
-from store.hashing import content_hash, sha256_file
-from store.remembered import remembered_sha256
+from store.hashing import content_hash
+from store.remembered import remembered_hash, remembered_sha256
 from store.run import Run
 
 TINY = "tiny"
@@ -59,7 +59,7 @@ def find_model(reference: str, revision: str | None = None) -> ModelFiles:
     Raises:
         UsageError: no such model, or one without safetensors.
     """
-    if revision and (reference == TINY or not _is_of_hub(reference)):
+    if revision and (reference == TINY or _is_here(reference)):
         raise UsageError(
             f"revision '{revision}' is for a model from the hub: {reference} has no revision, leave it out"
         )
@@ -72,19 +72,19 @@ def find_model(reference: str, revision: str | None = None) -> ModelFiles:
     return ModelFiles(
         reference,
         folder,
-        _files_hash(folder, (WEIGHTS,)),
-        _files_hash(folder, ("config.json",)),
-        _files_hash(folder, TOKENIZER_FILES),
+        remembered_hash(folder, (WEIGHTS,)),
+        remembered_hash(folder, ("config.json",)),
+        remembered_hash(folder, TOKENIZER_FILES),
     )
 
 
-def _is_of_hub(reference: str) -> bool:
-    return reference.startswith("hub:") or not (reference.startswith("wheel:") or Path(reference).expanduser().exists())
+def _is_here(reference: str) -> bool:
+    """Whether it names something other than a model of the hub."""
+    return reference.startswith("wheel:") or Path(reference).expanduser().exists()
 
 
 def _path(reference: str, revision: str | None) -> Path:
-    known = reference.startswith(("wheel:", "hub:")) or Path(reference).expanduser().exists()
-    if known:
+    if _is_here(reference) or reference.startswith("hub:"):
         return resolve(reference, revision)
     wheels = ", ".join(f"wheel:{name}" for name in WHEELS if "smollm" in name)
     ways = f"give {TINY}, {wheels}, a hub id such as gpt2 or ORG/NAME, a folder or a .gguf file"
@@ -202,16 +202,11 @@ def _device(name: str) -> str:
     return name
 
 
-def _files_hash(folder: Path, patterns: tuple[str, ...]) -> str:
-    """Hash over the files in `folder` that fit, by name."""
-    files = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
-    return content_hash({path.name: remembered_sha256(path) for path in files})
-
-
 def _dequantized(gguf: Path) -> Path:
     """A folder with the GGUF's weights as float32 safetensors, made once and kept in the cache."""
     models = cache_dir() / "models"
-    folder = models / f"{gguf.stem}-{sha256_file(gguf)[:12]}"
+    digest = remembered_sha256(gguf)
+    folder = models / f"{gguf.stem}-{digest[:12]}"
     with disk_errors(folder):
         models.mkdir(parents=True, exist_ok=True)
     with FileLock(models / f".{folder.name}.lock"):
@@ -219,7 +214,7 @@ def _dequantized(gguf: Path) -> Path:
             with disk_errors(folder), tempfile.TemporaryDirectory(dir=models, prefix=".convert-") as scratch:
                 target = Path(scratch) / "model"
                 _convert(gguf, target)
-                write_json(target / RECEIPT, {"made_from": gguf.name, "sha256": sha256_file(gguf)})
+                write_json(target / RECEIPT, {"made_from": gguf.name, "sha256": digest})
                 shutil.rmtree(folder, ignore_errors=True)
                 target.rename(folder)
     return folder

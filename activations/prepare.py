@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from activations.encode import EncodedDocument, encoded
+from activations.encode import EncodedDocument, encodable, encoded
 from activations.progress import Progress
 from activations.sequences import NumberedDocument, TokenSequence, sequences
 from activations.split import Split
@@ -21,7 +21,7 @@ from activations.text import Source, TextConfig
 from activations.tokenizer import Tokenizer
 from store import layout
 from store.errors import UsageError
-from store.files import FileEntry, file_entry, read_json, whole_file, write_json
+from store.files import file_entry, is_as_written, read_json, whole_file, write_json
 from store.tables import DOCUMENTS, SEQUENCES
 
 DOCUMENTS_PER_PART = 1000
@@ -79,7 +79,7 @@ def prepared(folder: Path) -> dict[str, Any] | None:
         found = read_json(folder / layout.TEXT)
     except UsageError:
         return None
-    whole = all(file_entry(folder / name) == FileEntry(**entry) for name, entry in found["files"].items())
+    whole = all(is_as_written(folder / name, entry) for name, entry in found["files"].items())
     return found if whole else None
 
 
@@ -243,21 +243,13 @@ class _Documents:
 def _document_table(documents: list[NumberedDocument]) -> pa.Table:
     columns = {
         "doc_id": [document.doc_id for document in documents],
-        "source": [document.tokens.document.source for document in documents],
-        "title": [document.tokens.document.title for document in documents],
+        "source": [encodable(document.tokens.document.source) for document in documents],
+        "title": [encodable(document.tokens.document.title) for document in documents],
         "split": ["heldout" if document.heldout else "train" for document in documents],
         "n_tokens": [len(document.tokens) for document in documents],
         "text": [document.tokens.document.text for document in documents],
     }
-    return pa.table({name: _strings(values, DOCUMENTS.field(name).type) for name, values in columns.items()})
-
-
-def _strings(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """An Arrow array; half a surrogate pair, which no encoding of text can hold, becomes a question mark."""
-    try:
-        return pa.array(values, kind)
-    except (UnicodeEncodeError, pa.ArrowInvalid):
-        return pa.array([value.encode("utf-8", "replace").decode("utf-8") for value in values], kind)
+    return pa.table({name: pa.array(values, DOCUMENTS.field(name).type) for name, values in columns.items()})
 
 
 def _sequence_table(window: list[TokenSequence]) -> pa.Table:
@@ -269,14 +261,8 @@ def _sequence_table(window: list[TokenSequence]) -> pa.Table:
     return pa.table({name: columns[name] for name in SEQUENCES.names})
 
 
-def _entry(path: Path) -> dict[str, Any]:
-    entry = file_entry(path)
-    assert entry is not None, path
-    return entry._asdict()
-
-
 def _write(folder: Path, path: Path, table: pa.Table) -> dict[str, dict[str, Any]]:
     """The file's entry, by name."""
     with whole_file(path) as scratch:
         pq.write_table(table, scratch, compression="zstd")
-    return {path.relative_to(folder).as_posix(): _entry(path)}
+    return {path.relative_to(folder).as_posix(): file_entry(path)._asdict()}

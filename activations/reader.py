@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,7 +22,7 @@ from store import layout
 from store.errors import UsageError
 from store.hashing import content_hash
 from store.run import Run
-from store.shards import TOKEN_CLASSES, Rows, Shard, as_torch
+from store.shards import TOKEN_CLASSES, Rows, Shard, float_rows
 
 CHUNK_ROWS = 8192
 
@@ -233,9 +232,8 @@ class RowSet:
         """Every row once, as stored, in float32; a batch never spans two blocks."""
         for block in self.activations.blocks:
             rows = block.open()
-            stored = as_torch(rows.vectors, self.activations.dtype)
             for some in _chunks(self.selection.of(rows.columns), batch_size):
-                yield stored.index_select(0, torch.from_numpy(some)).float()
+                yield float_rows(rows.vectors, self.activations.dtype, some)
 
     def shuffled(self, batch_size: int, seed: int, *, prefetch: int = 2, state: ShuffleState | None = None) -> Shuffled:
         """Endless batches: every row exactly once an epoch, each epoch in a new order; a batch may span two epochs.

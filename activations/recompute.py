@@ -4,6 +4,7 @@ from functools import cached_property
 
 import numpy as np
 
+from activations.harvest_config import HarvestConfig, recorded_config
 from activations.lm import LanguageModel
 from activations.models import load_recorded
 from activations.prepare import read_window
@@ -37,35 +38,26 @@ class Recomputer:
         sequences = read_window(self._run.folder, window)
         done = compute_window(self._lm, window, sequences, self._job)
         sink_norm = self._run.results["hook_points"][self._hook_point]["sink_norm"]
-        rows = with_sinks(done.rows[self._hook_point], done.norms[self._hook_point], sink_norm)
+        rows = done.marked({self._hook_point: sink_norm})[self._hook_point]
         self._classes[window] = rows.columns["token_class"]
         return rows
 
     def columns(self, window: int) -> dict[str, np.ndarray]:
         """A window's columns without its vectors: until it was computed once, classes are as the text tells them, and
         first positions are the only sinks."""
-        plan = plan_window(window, read_window(self._run.folder, window), self._settings["seed"])
-        columns = {name: column for name, column in plan.columns.items() if name != "text_class"}
-        columns["token_class"] = plan.columns["text_class"]
+        plan = plan_window(window, read_window(self._run.folder, window), self._cfg.seed)
         if window in self._classes:
-            return {**columns, "token_class": self._classes[window]}
-        empty = Rows(vectors=np.empty((len(plan), 0), np.float32), columns=columns)
-        return with_sinks(empty, np.zeros(len(plan), np.float32), np.inf).columns
-
-    @property
-    def _settings(self) -> dict:
-        return self._run.config["harvest"]
+            return {**plan.columns, "token_class": self._classes[window]}
+        return with_sinks(plan.columns, 0.0, np.inf)
 
     @cached_property
     def _lm(self) -> LanguageModel:
         return load_recorded(self._run)
 
     @cached_property
+    def _cfg(self) -> HarvestConfig:
+        return recorded_config(self._run)
+
+    @cached_property
     def _job(self) -> WindowJob:
-        settings = self._settings
-        return WindowJob(
-            hook_points=(self._lm.hook_point(self._hook_point),),
-            dtype=settings["dtype"],
-            batch_tokens=settings["batch_size"] * settings["n_ctx"],
-            seed=settings["seed"],
-        )
+        return self._cfg.window_job((self._lm.hook_point(self._hook_point),))

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,28 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from activations.batching import batches
-from activations.harvest import HarvestConfig
+from activations.harvest_config import recorded_config
 from activations.keep import Harvest, merge_statistics, sample_first_window
 from activations.models import load_recorded
 from activations.prepare import heldout_documents, prepare, read_window
 from activations.progress import Progress, no_progress
-from activations.statistics import Group, Moments, by_group, write_statistics
-from activations.text import TextConfig, read_sources, sources_hash
+from activations.statistics import by_group, write_statistics
+from activations.text import read_sources, sources_hash
 from activations.window import WindowRows
 from store import layout
 from store.errors import UsageError
-from store.files import file_entry, read_json, write_json
+from store.files import file_entry, is_as_written, read_json, write_json
 from store.run import MANIFEST, Run, locked
-from store.shards import Shard, as_torch
+from store.shards import ROW_COLUMNS, Rows, Shard, as_torch
 
 log = logging.getLogger(__name__)
-RECEIPT = re.compile(r"^windows/(?P<window>\d+)\.json$")
-WINDOW_STATISTICS = re.compile(r"^windows/(?P<window>\d+)\.parquet$")
-SHARD = re.compile(r"^(?P<hook_point>[^/]+)/shard-(?P<window>\d+)-\d+\.parquet$")
-TEXT = re.compile(r"^(documents/|tokens/|text\.json$)")
 ROUNDING = 0.02
 """Largest difference from vectors that are still there, as a share of the largest of them, that another machine's
 rounding explains."""
@@ -53,13 +47,13 @@ class Damage:
         """Sort the names."""
         damage = cls()
         for name in broken:
-            if TEXT.match(name):
+            if layout.TEXT_NAME.match(name):
                 damage.text.append(name)
-            elif match := SHARD.match(name):
+            elif match := layout.SHARD_NAME.match(name):
                 damage.shards.setdefault(int(match["window"]), []).append(name)
-            elif match := WINDOW_STATISTICS.match(name):
+            elif match := layout.WINDOW_STATISTICS_NAME.match(name):
                 damage.statistics.add(int(match["window"]))
-            elif match := RECEIPT.match(name):
+            elif match := layout.RECEIPT_NAME.match(name):
                 damage.receipts.add(int(match["window"]))
         return damage
 
@@ -85,9 +79,8 @@ class _Repair:
     def __init__(self, run: Run, progress: Progress) -> None:
         self._run, self._progress = run, progress
         self._files: dict[str, dict[str, Any]] = run.manifest["files"]
-        settings: dict[str, Any] = dict(run.config["harvest"])
-        text = TextConfig(**settings.pop("text"))
-        self._cfg = HarvestConfig(**{**settings, "hook_points": tuple(settings["hook_points"])}, text=text)
+        self._cfg = recorded_config(run)
+        self._sinks = {name: figures["sink_norm"] for name, figures in run.results["hook_points"].items()}
 
     def mend(self, broken: list[str]) -> None:
         """What later files are made from comes first; the manifest last."""
@@ -118,7 +111,6 @@ class _Repair:
         differ = []
         for name in names:
             found = file_entry(self._run.folder / name)
-            assert found is not None, name
             if found.sha256 != self._files[name]["sha256"]:
                 differ.append(name)
                 self._files[name] = self._files[name] | found._asdict()
@@ -139,7 +131,7 @@ class _Repair:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".mend-") as scratch:
             made = Path(scratch)
             prepare(made, tokenizer, sources, cfg.text, cfg.n_ctx, cfg.window_rows, self._progress)
-            other = [name for name in broken if not self._is_as_before(made / name, name)]
+            other = [name for name in broken if not is_as_written(made / name, self._files[name])]
             if other:
                 raise UsageError(
                     f"{', '.join(other)} came out otherwise than before, by other versions of the libraries: nothing "
@@ -149,14 +141,9 @@ class _Repair:
                 (folder / name).parent.mkdir(exist_ok=True)
                 os.replace(made / name, folder / name)
 
-    def _is_as_before(self, path: Path, name: str) -> bool:
-        found = file_entry(path)
-        return found is not None and found.sha256 == self._files[name]["sha256"]
-
     def _mend_shards(self, broken: dict[int, list[str]]) -> None:
         job = self._job()
-        sinks = {name: figures["sink_norm"] for name, figures in self._run.results["hook_points"].items()}
-        with job.writer(sinks) as writer:
+        with job.writer(self._sinks) as writer:
             for number in self._progress(sorted(broken), len(broken), "harvest again what is broken"):
                 only = broken[number]
                 touched = tuple(h for h in job.window.hook_points if any(n.startswith(f"{h.name}/") for n in only))
@@ -190,26 +177,27 @@ class _Repair:
 
     def _mend_window_statistics(self, window: int) -> None:
         """From the shards as they lie there, in the order in which they were counted first."""
-        heldout = heldout_documents(self._run.folder)
-        groups: dict[Group, Moments] = {}
-        for name in self._cfg.hook_points:
-            shards = [Shard(path) for path in layout.window_shards(self._run.folder, name, window)]
-            x = torch.cat([as_torch(shard.vectors, shard.dtype) for shard in shards])
-            columns = {key: np.concatenate([s.columns[key] for s in shards]) for key in ("token_class", "doc_id")}
-            groups |= by_group(name, x, columns["token_class"], heldout[columns["doc_id"]])
+        rows = {name: self._window_rows(name, window) for name in self._cfg.hook_points}
+        groups = by_group(rows, self._cfg.dtype, heldout_documents(self._run.folder))
         write_statistics(layout.window_statistics(self._run.folder, window), groups)
+
+    def _window_rows(self, hook_point: str, window: int) -> Rows:
+        shards = [Shard(path) for path in layout.window_shards(self._run.folder, hook_point, window)]
+        columns = {name: np.concatenate([shard.columns[name] for shard in shards]) for name in ROW_COLUMNS}
+        return Rows(vectors=np.concatenate([shard.vectors for shard in shards]), columns=columns)
 
     def _mend_receipt(self, window: int) -> None:
         """From the manifest, which knows every file that the receipt named, and the sequences."""
         sequences = read_window(self._run.folder, window)
-        ours = re.compile(rf"^([^/]+/shard-{window:05d}-\d+|windows/{window:05d})\.parquet$")
-        named = [name for name in self._files if ours.match(name)]
+        kinds = (layout.SHARD_NAME, layout.WINDOW_STATISTICS_NAME)
+        matches = {name: match for name in self._files for kind in kinds if (match := kind.match(name))}
+        named = [name for name, match in matches.items() if int(match["window"]) == window]
         receipt = {
             "window": window,
             "n_rows": sum(map(len, sequences)),
             "n_sequences": len(sequences),
             "n_padding": sum(batch.n_padding for batch in batches(sequences, self._cfg.batch_tokens)),
-            "sink_norms": {k: v["sink_norm"] for k, v in self._run.results["hook_points"].items()},
+            "sink_norms": self._sinks,
             "files": {name: self._files[name] for name in sorted(named, key=self._rank)},
         }
         write_json(layout.receipt(self._run.folder, window), receipt)

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from activations.statistics import Group, Moments, by_group, write_statistics
-from activations.window import WindowRows, with_sinks
+from activations.window import WindowRows
 from store import layout
-from store.files import FileEntry, write_json
-from store.hashing import sha256_file
-from store.shards import DTypeName, Rows, ShardToWrite, as_torch, write_shards
+from store.files import FileEntry, file_entry, write_json
+from store.shards import DTypeName, Rows, ShardToWrite, write_shards
 
 Entry = dict[str, Any]
 """What the manifest says of a file: `n_bytes`, `sha256`, and for a shard its rows, width, dtype and hook point."""
@@ -76,16 +75,10 @@ class ShardWriter:
             UsageError: the window before could not be written.
         """
         self._wait()
-        marked = {name: with_sinks(rows, window.norms[name], self._sinks[name]) for name, rows in window.rows.items()}
-        statistics = self._counting.submit(self._statistics, marked) if only is None else None
+        marked = window.marked(self._sinks)
+        counted = (marked, self._dtype, self._heldout)
+        statistics = self._counting.submit(by_group, *counted) if only is None else None
         self._pending = self._writing.submit(self._write, window, marked, statistics, only)
-
-    def _statistics(self, marked: Mapping[str, Rows]) -> dict[Group, Moments]:
-        groups: dict[Group, Moments] = {}
-        for name, rows in marked.items():
-            heldout = self._heldout[rows.columns["doc_id"]]
-            groups |= by_group(name, as_torch(rows.vectors, self._dtype), rows.columns["token_class"], heldout)
-        return groups
 
     def _wait(self) -> None:
         if self._pending is not None:
@@ -111,7 +104,7 @@ class ShardWriter:
             return
         path = layout.window_statistics(self._folder, window.number)
         write_statistics(path, statistics.result())
-        entries[path.relative_to(self._folder).as_posix()] = FileEntry(path.stat().st_size, sha256_file(path))._asdict()
+        entries[path.relative_to(self._folder).as_posix()] = file_entry(path)._asdict()
         receipt = {
             "window": window.number,
             "n_rows": window.n_rows,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from store.errors import UsageError
 from store.files import whole_file
-from store.shards import TOKEN_CLASSES
+from store.shards import TOKEN_CLASSES, Rows, as_torch
 from store.tables import STATISTICS
 
 CHUNK_VALUES = 32_768
@@ -84,13 +84,10 @@ Group = tuple[str, str, str]
 """Hook point, split, token class."""
 
 
-def moments(x: Tensor) -> Moments:
-    """Of the rows of `x`, `[n, d_in]` in any floating dtype."""
-    return _moments(x, torch.arange(len(x)))
-
-
-def _moments(x: Tensor, rows: Tensor) -> Moments:
-    """Of some rows, summed as differences from a provisional mean: that of the first few."""
+def moments(x: Tensor, rows: Tensor | None = None) -> Moments:
+    """Of the rows of `x`, `[n, d_in]` in any floating dtype, or of some: summed as differences from a provisional mean,
+    that of the first few."""
+    rows = torch.arange(len(x)) if rows is None else rows
     n, d_in = len(rows), x.shape[1]
     if not n:
         return Moments.none(d_in)
@@ -109,22 +106,24 @@ def _moments(x: Tensor, rows: Tensor) -> Moments:
     return Moments(n, shift + total / n, squares - total * total / n, norm_sum, max_abs)
 
 
-def by_group(
-    hook_point: str, x: Tensor, token_class: np.ndarray, heldout: np.ndarray
-) -> Iterator[tuple[Group, Moments]]:
-    """The moments of every split and token class that has rows.
+def by_group(rows: Mapping[str, Rows], dtype: str, heldout: np.ndarray) -> dict[Group, Moments]:
+    """The moments of every hook point, split and token class that has rows.
 
     Args:
-        hook_point: where the rows are from.
-        x: `[n, d_in]`.
-        token_class: `[n]`, as `TOKEN_CLASSES`.
-        heldout: `[n]` whether the row's document is held out.
+        rows: by hook point.
+        dtype: of their stored vectors.
+        heldout: `[n_documents]` whether a document is held out.
     """
+    return {group: found for name, some in rows.items() for group, found in _groups(name, some, dtype, heldout)}
+
+
+def _groups(hook_point: str, rows: Rows, dtype: str, heldout: np.ndarray) -> Iterator[tuple[Group, Moments]]:
+    x, is_heldout = as_torch(rows.vectors, dtype), heldout[rows.columns["doc_id"]]
     for split in SPLITS:
         for name, number in TOKEN_CLASSES.items():
-            rows = torch.from_numpy(np.flatnonzero((token_class == number) & (heldout == (split == "heldout"))))
-            if len(rows):
-                yield (hook_point, split, name), _moments(x, rows)
+            here = (rows.columns["token_class"] == number) & (is_heldout == (split == "heldout"))
+            if here.any():
+                yield (hook_point, split, name), moments(x, torch.from_numpy(np.flatnonzero(here)))
 
 
 def merged(many: Iterable[Mapping[Group, Moments]]) -> dict[Group, Moments]:

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple, final
 
 from activations.text import Message
 from store.errors import UsageError
-from store.hashing import content_hash
-from store.remembered import remembered_sha256
+from store.remembered import remembered_hash
 
 TOKENIZER_FILES = ("*token*", "*tekken*", "vocab*", "merges*", "*.model", "*.jinja")
 """Files of a model folder that decide which ids a text gets."""
@@ -112,8 +111,7 @@ class HFTokenizer(Tokenizer):
         self._fast.no_padding()
         self.bos_id = self._hf.bos_token_id
         self.special_ids = frozenset(self._hf.all_special_ids)
-        files = sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()})
-        self.fingerprint = content_hash({path.name: remembered_sha256(path) for path in files})
+        self.fingerprint = remembered_hash(folder, TOKENIZER_FILES)
 
     def encode(self, text: str) -> Encoding:
         """The text's tokens and their character spans."""

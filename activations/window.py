@@ -1,6 +1,6 @@
 """One window of a harvest: its sequences through the model, its rows in the shuffled order in which they are stored."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ class WindowPlan:
     place: np.ndarray
     """`[n_rows]`: where each of those rows is stored."""
     columns: dict[str, np.ndarray]
-    """`token_id doc_id seq pos text_class`, as stored."""
+    """`token_id doc_id seq pos token_class`, as stored; the class as the text alone tells it."""
 
     def __len__(self) -> int:
         return len(self.place)
@@ -67,6 +67,13 @@ class WindowRows:
     def n_rows(self) -> int:
         """Vectors at each hook point."""
         return len(next(iter(self.norms.values())))
+
+    def marked(self, sinks: Mapping[str, float]) -> dict[str, Rows]:
+        """The rows with sinks marked; `sinks` are the norms above which a token is one, by hook point."""
+        return {
+            name: Rows(vectors=rows.vectors, columns=with_sinks(rows.columns, self.norms[name], sinks[name]))
+            for name, rows in self.rows.items()
+        }
 
 
 class WindowBuilder:
@@ -131,8 +138,7 @@ class WindowBuilder:
 
     def result(self) -> WindowRows:
         """All rows, once complete."""
-        columns = {key: value for key, value in self._plan.columns.items() if key != "text_class"}
-        columns["token_class"] = self._plan.columns["text_class"]
+        columns = self._plan.columns
         rows = {name: Rows(vectors=stored_form(x), columns=dict(columns)) for name, x in self._vectors.items()}
         n_padding = sum(batch.n_padding for batch in self.batches)
         return WindowRows(self.number, self._n_sequences, n_padding, rows, self._norms, self._shapes)
@@ -163,17 +169,17 @@ def plan_window(number: int, sequences: Sequence[TokenSequence], seed: int) -> W
         "doc_id": np.concatenate([sequence.doc_ids for sequence in sequences]),
         "seq": np.repeat(np.array([sequence.seq for sequence in sequences], np.int32), lengths),
         "pos": (np.arange(n_rows) - np.repeat(starts, lengths)).astype(np.int32),
-        "text_class": np.concatenate([sequence.text_class for sequence in sequences]),
+        "token_class": np.concatenate([sequence.text_class for sequence in sequences]),
     }
     offset = {sequence.seq: int(start) for sequence, start in zip(sequences, starts, strict=True)}
     return WindowPlan(offset, place, {name: column[order] for name, column in in_order.items()})
 
 
-def with_sinks(rows: Rows, norms: np.ndarray, sink_norm: float) -> Rows:
-    """The rows with sinks marked: a sequence's first position, and any vector longer than `sink_norm`."""
-    sink = (rows.columns["pos"] == 0) | (norms > sink_norm)
-    classes = np.where(sink, TOKEN_CLASSES["sink"], rows.columns["token_class"]).astype(np.int8)
-    return Rows(vectors=rows.vectors, columns={**rows.columns, "token_class": classes})
+def with_sinks(columns: Mapping[str, np.ndarray], norms: np.ndarray | float, sink_norm: float) -> dict[str, np.ndarray]:
+    """The columns with sinks marked: a sequence's first position, and any vector longer than `sink_norm`."""
+    sink = (columns["pos"] == 0) | (norms > sink_norm)
+    classes = np.where(sink, TOKEN_CLASSES["sink"], columns["token_class"]).astype(np.int8)
+    return {**columns, "token_class": classes}
 
 
 def sink_norms(window: WindowRows, ratio: float) -> dict[str, float]:

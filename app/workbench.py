@@ -176,10 +176,13 @@ class Workbench:
         )
 
     def _classes(self, ids: list[int], norms: np.ndarray) -> np.ndarray:
+        from activations.window import with_sinks
+
         sink_norm = self.activations_run.results["hook_points"][self.hook_point]["sink_norm"]
         special = np.isin(ids, sorted(self._lm.tokenizer.special_ids))
         classes = np.where(special, TOKEN_CLASSES["special"], TOKEN_CLASSES["normal"])
-        return np.where((norms > sink_norm) | (np.arange(len(ids)) == 0), TOKEN_CLASSES["sink"], classes)
+        columns = {"pos": np.arange(len(ids)), "token_class": classes}
+        return with_sinks(columns, norms, sink_norm)["token_class"]
 
     def steer(
         self,

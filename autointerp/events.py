@@ -9,7 +9,7 @@ import torch
 from activations.progress import Progress, no_progress
 from activations.reader import Activations
 from sae.base import SAE
-from store.shards import as_torch
+from store.shards import float_rows
 
 CHUNK_ROWS = 4096
 
@@ -60,7 +60,7 @@ def collect(sae: SAE, activations: Activations, classes: Sequence[str], progress
         n_tokens += len(rows)
         for start in range(0, len(rows), CHUNK_ROWS):
             chosen = rows[start : start + CHUNK_ROWS]
-            latents = sae.encode(as_torch(np.asarray(opened.vectors[chosen]), activations.dtype).float())
+            latents = sae.encode(float_rows(opened.vectors, activations.dtype, chosen))
             values, indices = latents.values.numpy(), latents.indices.numpy()
             row, slot = np.nonzero(values > 0)
             where = chosen[row]

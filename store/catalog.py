@@ -23,7 +23,7 @@ from store import layout
 from store.errors import UsageError
 from store.files import read_json, whole_file
 from store.run import Run, list_runs
-from store.shards import ROW_COLUMNS, Shard, as_torch
+from store.shards import ROW_COLUMNS, Shard, float_rows
 from store.tables import HARVEST_SCHEMAS
 
 if TYPE_CHECKING:
@@ -393,4 +393,4 @@ def _gather(entry: ShardEntry, rows: np.ndarray) -> "torch.Tensor":
         raise _damaged(entry.path, entry.run) from error
     if (shard.n_rows, shard.d_in, shard.dtype) != (entry.n_rows, entry.d_in, entry.dtype):
         raise _damaged(entry.path, entry.run)
-    return as_torch(np.asarray(shard.vectors[rows]), entry.dtype).float()
+    return float_rows(shard.vectors, entry.dtype, rows)

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,12 +62,14 @@ class FileEntry(NamedTuple):
     """64 hex digits."""
 
 
-def file_entry(path: Path) -> FileEntry | None:
-    """Size and checksum of a file; None where there is none."""
-    try:
-        return FileEntry(path.stat().st_size, sha256_file(path))
-    except FileNotFoundError:
-        return None
+def file_entry(path: Path) -> FileEntry:
+    """Size and checksum of a file that is there."""
+    return FileEntry(path.stat().st_size, sha256_file(path))
+
+
+def is_as_written(path: Path, entry: Mapping[str, Any]) -> bool:
+    """Whether the file is there with the bytes whose `sha256` the entry tells."""
+    return path.exists() and sha256_file(path) == entry["sha256"]
 
 
 def write_hashed(path: Path, parts: Sequence[bytes | memoryview]) -> FileEntry:

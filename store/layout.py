@@ -9,6 +9,7 @@ windows/00000.parquet            statistics of window 0
 statistics.parquet               statistics of the whole harvest
 """
 
+import re
 from pathlib import Path
 
 from store.errors import UsageError
@@ -16,6 +17,11 @@ from store.errors import UsageError
 TEXT = "text.json"
 STATISTICS = "statistics.parquet"
 PROGRESS = "progress.jsonl"
+RECEIPT_NAME = re.compile(r"^windows/(?P<window>\d+)\.json$")
+WINDOW_STATISTICS_NAME = re.compile(r"^windows/(?P<window>\d+)\.parquet$")
+SHARD_NAME = re.compile(r"^(?P<hook_point>[^/]+)/shard-(?P<window>\d+)-\d+\.parquet$")
+TEXT_NAME = re.compile(r"^(documents/|tokens/|text\.json$)")
+"""What names of files of each kind look like, below the run's folder."""
 
 
 def document_part(folder: Path, number: int) -> Path:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +46,9 @@ def remembered_sha256(path: Path) -> str:
             # A cache that cannot be written costs time, and nothing else.
             log.warning("the checksum of %s is not remembered, set MONOSEM_CACHE to another folder: %s", path, error)
     return digest
+
+
+def remembered_hash(folder: Path, patterns: Sequence[str]) -> str:
+    """Hash over the files of a folder that fit any of the patterns, by name."""
+    files = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+    return content_hash({path.name: remembered_sha256(path) for path in files})

@@ -15,8 +15,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from store.errors import UsageError
-from store.files import disk_errors, read_json, remove_partials, write_json
-from store.hashing import content_hash, plain, sha256_file
+from store.files import disk_errors, file_entry, is_as_written, read_json, remove_partials, write_json
+from store.hashing import content_hash, plain
 
 log = logging.getLogger(__name__)
 FORMAT_VERSION = 2
@@ -88,7 +88,10 @@ class Run:
             "status": "finished",
             "finished_at": now.isoformat(timespec="seconds"),
             "seconds": round((now - started).total_seconds(), 1),
-            "files": {name: _entry(self.folder / name, (known or {}).get(name)) for name in self._file_names()},
+            "files": {
+                name: dict((known or {}).get(name) or file_entry(self.folder / name)._asdict())
+                for name in self._file_names()
+            },
             "results": plain(results),
         }
         write_json(self.folder / MANIFEST, self.manifest)
@@ -105,15 +108,7 @@ class Run:
         """
         files = self.manifest.get("files", {})
         names = progress(files, len(files), f"check {self.kind} {self.id}") if progress else files
-        return [
-            name
-            for name in names
-            if not (path := self.folder / name).exists() or sha256_file(path) != files[name]["sha256"]
-        ]
-
-
-def _entry(path: Path, known: Mapping[str, Any] | None) -> dict[str, Any]:
-    return dict(known) if known else {"n_bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        return [name for name in names if not is_as_written(self.folder / name, files[name])]
 
 
 @contextmanager

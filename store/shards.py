@@ -169,6 +169,13 @@ class Shard:
         return data[: len(chunk) * self.d_in].reshape(-1, self.d_in).copy()
 
 
+def float_rows(vectors: np.ndarray, dtype: str, rows: np.ndarray) -> "torch.Tensor":
+    """Some of the stored vectors, in the order of `rows`, as float32."""
+    import torch
+
+    return as_torch(vectors, dtype).index_select(0, torch.from_numpy(rows)).float()
+
+
 def as_torch(vectors: np.ndarray, dtype: str) -> "torch.Tensor":
     """Stored vectors as a tensor over the same memory."""
     import torch

@@ -18,7 +18,7 @@ from activations.statistics import (
     write_statistics,
 )
 from store.errors import UsageError
-from store.shards import TOKEN_CLASSES
+from store.shards import TOKEN_CLASSES, Rows
 
 HOSTILE = {
     "plain": lambda x: x,
@@ -63,7 +63,8 @@ def test_groups_are_kept_apart_and_come_together_when_asked(tmp_path: Path):
     x = rows(400)
     token_class = np.arange(400) % 4
     heldout = np.arange(400) % 3 == 0
-    write_statistics(tmp_path / "s.parquet", dict(by_group("h", x, token_class, heldout)))
+    stored = Rows(vectors=x.numpy(), columns={"token_class": token_class, "doc_id": np.arange(400)})
+    write_statistics(tmp_path / "s.parquet", by_group({"h": stored}, "float32", heldout))
     groups = read_statistics(tmp_path / "s.parquet")
     assert len(groups) == 8
     names = ("normal", "sink")
