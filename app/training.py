@@ -1,8 +1,7 @@
 """The training job: harvested activations in, a checkpoint and its log out."""
 
 import dataclasses
-import json
-from contextlib import closing
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -10,15 +9,14 @@ from typing import Any
 
 from activations.progress import Progress, no_progress
 from activations.reader import Activations
-from activations.shuffle import Shuffled
+from activations.shuffle import Shuffled, ShuffleState
+from app.training_loop import CHECKPOINTS, DEFAULT_TRAIL, Trail, run_training
 from sae import VARIANTS, SAEConfig, checkpoint
 from sae.base import SAE
-from sae.train import Step, TrainConfig, TrainingDiverged, train
+from sae.encoder import EncoderSAE
+from sae.train import TrainConfig
 from store.errors import UsageError
-from store.files import whole_file
 from store.run import Run, start_run
-
-LOG_EVERY = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +37,14 @@ class TrainJob:
     """Order of the rows."""
 
 
-def train_sae(job: TrainJob, activations_run: Run, root: Path, progress: Progress = no_progress) -> Run:
-    """Train into `root/sae/<hash>`, or return the run that is already there.
+def train_sae(
+    job: TrainJob,
+    activations_run: Run,
+    root: Path,
+    progress: Progress = no_progress,
+    trail: Trail = DEFAULT_TRAIL,
+) -> Run:
+    """Train into `root/sae/<hash>`, or return the run that is already there; one that was killed goes on.
 
     Raises:
         UsageError: the SAE reads another width than the harvest has, no row matches, or the loss diverged.
@@ -53,23 +57,20 @@ def train_sae(job: TrainJob, activations_run: Run, root: Path, progress: Progres
         )
     with start_run(root, "sae", job, {"activations": activations_run.id}) as run:
         if not run.finished:
-            _train_into(run, job, activations, progress)
+            _train_into(run, job, activations, progress, trail)
         return run
 
 
-def _train_into(run: Run, job: TrainJob, activations: Activations, progress: Progress) -> None:
+def _train_into(run: Run, job: TrainJob, activations: Activations, progress: Progress, trail: Trail) -> None:
     rows = activations.rows("train", job.classes)
     sae = VARIANTS[job.variant](job.sae)
-    label = f"train {job.variant} on {len(rows):,} rows"
+    assert isinstance(sae, EncoderSAE)
     started = perf_counter()
-    with closing(rows.shuffled(job.batch_size, job.seed)) as batches:
-        steps = progress(train(sae, batches, job.train), job.train.n_steps, label)
-        try:
-            log = [_line(step, batches) for step in steps if _is_logged(step, job.train.n_steps)]
-        except TrainingDiverged as error:
-            raise UsageError(f"{error}: lower --lr, or check the activations with `monosem show`") from error
-    with whole_file(run.folder / "log.jsonl") as scratch:
-        scratch.write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
+
+    def reader(state: ShuffleState | None) -> Shuffled:
+        return rows.shuffled(job.batch_size, job.seed, state=state)
+
+    log, batches = run_training(run.folder, sae, job.train, reader, lambda x: x, progress, trail)
     checkpoint.save(run.folder, sae, {"run": run.id, "hook_point": job.hook_point})
     reading = {
         "reader_wait_share": batches.wait_s / (perf_counter() - started),
@@ -77,17 +78,7 @@ def _train_into(run: Run, job: TrainJob, activations: Activations, progress: Pro
         "distinct_sequences": sum(line["distinct_sequences"] for line in log) / len(log),
     }
     run.finish({**_results(sae, log[-1], len(rows)), **reading})
-
-
-def _is_logged(step: Step, last: int) -> bool:
-    """Every tenth step and the last one."""
-    return step.step % LOG_EVERY == 0 or step.step == last
-
-
-def _line(step: Step, batches: Shuffled) -> dict[str, Any]:
-    """A step's numbers, and how well the newest batch mixes the text."""
-    found = batches.mixing
-    return {**step.numbers(), "distinct_sequences": found.n_distinct, "batch_entropy": found.entropy}
+    shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
 
 
 def _results(sae: SAE, last: dict[str, Any], n_rows: int) -> dict[str, Any]:
