@@ -110,8 +110,8 @@ class Pairing:
     ours: tuple[Trained, ...]
 
     @property
-    def fvu(self) -> float:
-        """The project's, at the peer's L0."""
+    def fvu(self) -> float | None:
+        """The project's, at the peer's L0; None where its runs do not reach that."""
         return fvu_at(self.peer.l0, self.ours)
 
 
@@ -222,12 +222,8 @@ def batched(rows: np.ndarray) -> Iterator[Tensor]:
     return (torch.from_numpy(rows[first : first + BATCH].copy()) for first in range(0, len(rows), BATCH))
 
 
-def fvu_at(l0: float, runs: Sequence[Trained]) -> float:
-    """FVU at an L0: log FVU is a straight line over log L0 between neighbouring runs.
-
-    Raises:
-        RuntimeError: the runs do not reach that L0.
-    """
+def fvu_at(l0: float, runs: Sequence[Trained]) -> float | None:
+    """FVU at an L0, log FVU being a straight line over log L0 between neighbouring runs; None outside of them."""
     for run in runs:
         if abs(run.l0 / l0 - 1) <= SAME_L0:
             return run.fvu
@@ -236,19 +232,22 @@ def fvu_at(l0: float, runs: Sequence[Trained]) -> float:
         if low.l0 <= l0 <= high.l0:
             share = math.log(l0 / low.l0) / math.log(high.l0 / low.l0)
             return math.exp((1 - share) * math.log(low.fvu) + share * math.log(high.fvu))
-    reached = ", ".join(f"{run.l0:.1f}" for run in ordered)
-    raise RuntimeError(f"the peer's L0 is {l0:.1f}, the project's {reached}: choose settings around it")
+    return None
 
 
 def figures_of(case: Case, rates: str, pairings: Sequence[Pairing]) -> list[Figure]:
-    """Means over seeds."""
+    """Means over seeds; where no seed's runs reach the peer's L0 there is no ratio, and the count of those misses."""
     of = f"{case.variant}, {rates}"
     peers = [pairing.peer for pairing in pairings]
     ours = [run for pairing in pairings for run in pairing.ours]
+    met = [(pairing.fvu, pairing.peer.fvu) for pairing in pairings if pairing.fvu is not None]
+    ratios = [Figure(case.title(rates), mean(own / theirs for own, theirs in met), "ratio", case.reach)] if met else []
+    fvus = [Figure(f"FVU beside {case.peer} {of}", mean(own for own, _ in met), "")] if met else []
     return [
-        Figure(case.title(rates), mean(p.fvu / p.peer.fvu for p in pairings), "ratio", case.reach),
+        *ratios,
+        Figure(f"seeds whose L0 is not met, {case.peer} {of}", len(pairings) - len(met), "seeds", "== 0"),
         Figure(f"FVU of {case.peer} {of}", mean(run.fvu for run in peers), ""),
-        Figure(f"FVU beside {case.peer} {of}", mean(pairing.fvu for pairing in pairings), ""),
+        *fvus,
         Figure(f"L0 of {case.peer} {of}", mean(run.l0 for run in peers), "latents"),
         Figure(f"dead latents of {case.peer} {of}", mean(run.dead for run in peers), "share"),
         Figure(f"dead latents beside {case.peer} {of}", mean(run.dead for run in ours), "share"),

@@ -206,5 +206,14 @@ def test_fvu_is_read_off_at_the_peers_l0():
     runs = [train_quality.Trained(fvu, l0, 0.0, 1.0) for fvu, l0 in ((0.1, 64.0), (0.4, 16.0))]
     assert train_quality.fvu_at(32.0, runs) == pytest.approx(0.2)
     assert train_quality.fvu_at(63.5, runs) == 0.1
-    with pytest.raises(RuntimeError, match=r"16\.0, 64\.0"):
-        train_quality.fvu_at(80.0, runs)
+    assert train_quality.fvu_at(80.0, runs) is None
+
+
+def test_a_seed_whose_l0_is_not_met_is_counted_and_gives_no_ratio():
+    own = train_quality.Trained(0.2, 32.0, 0.0, 1.0)
+    peers = [train_quality.Trained(0.4, l0, 0.0, 1.0) for l0 in (32.0, 90.0)]
+    case = train_quality.CASES[0]
+    found = train_quality.figures_of(case, "one rate", [train_quality.Pairing(peer, (own,)) for peer in peers])
+    assert [(figure.value, figure.holds) for figure in found[:2]] == [(0.5, True), (1, False)]
+    found = train_quality.figures_of(case, "one rate", [train_quality.Pairing(peers[1], (own,))])
+    assert case.title("one rate") not in {figure.name for figure in found}
