@@ -57,6 +57,11 @@ class JoinedActivations:
         return " + ".join(member.name for member in self.members)
 
     @property
+    def hook_points(self) -> tuple[str, ...]:
+        """The members' names, in their order."""
+        return tuple(member.hook_point for member in self.members)
+
+    @property
     def d_in(self) -> int:
         """Width of the members' vectors side by side."""
         return sum(self.widths)

@@ -204,6 +204,16 @@ class Activations:
         return self.run.results["hook_points"][self.hook_point]["d_in"]
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """Widths of the hook points that lie side by side: here one."""
+        return (self.d_in,)
+
+    @property
+    def hook_points(self) -> tuple[str, ...]:
+        """Names of the hook points that lie side by side: here one."""
+        return (self.hook_point,)
+
+    @property
     def sink_norm(self) -> float:
         """Tokens with a larger norm are classed as sinks."""
         return self.run.results["hook_points"][self.hook_point]["sink_norm"]

@@ -2,11 +2,13 @@
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from activations.joined import JoinedActivations
 from activations.progress import Progress, no_progress
 from activations.reader import Activations
 from activations.shuffle import Shuffled, ShuffleState
@@ -28,7 +30,9 @@ class TrainJob:
     sae: SAEConfig
     train: TrainConfig
     hook_point: str
-    """Which of the harvest's hook points."""
+    """Which of the harvest's hook points: what is read."""
+    other_hook_points: tuple[str, ...] = ()
+    """A transcoder's target, or a crosscoder's other sites."""
     classes: tuple[str, ...] = ("normal",)
     """Token classes trained on; first positions are always left out."""
     batch_size: int = 2048
@@ -37,9 +41,27 @@ class TrainJob:
     """Order of the rows."""
 
 
+def open_activations(runs: Sequence[Run], hook_points: Sequence[str]) -> Activations | JoinedActivations:
+    """One hook point, or several side by side: of one harvest, or one of each.
+
+    Raises:
+        UsageError: a harvest has no such hook point or the numbers do not fit, or the harvests are of other tokens.
+    """
+    if len(runs) == 1 and len(hook_points) < 2:
+        return Activations(runs[0], hook_points[0] if hook_points else None)
+    if len(runs) > 1 and len(hook_points) == 1:
+        hook_points = [*hook_points] * len(runs)
+    if len(runs) > 1 and len(hook_points) != len(runs):
+        raise UsageError(
+            f"{len(runs)} harvests and {len(hook_points)} hook points: name one for each harvest, or one for all"
+        )
+    harvests = list(runs) if len(runs) > 1 else [*runs] * len(hook_points)
+    return JoinedActivations([Activations(run, name) for run, name in zip(harvests, hook_points, strict=True)])
+
+
 def train_sae(
     job: TrainJob,
-    activations_run: Run,
+    activations_runs: Run | Sequence[Run],
     root: Path,
     progress: Progress = no_progress,
     trail: Trail = DEFAULT_TRAIL,
@@ -49,19 +71,37 @@ def train_sae(
     Raises:
         UsageError: the SAE reads another width than the harvest has, no row matches, or the loss diverged.
     """
-    activations = Activations(activations_run, job.hook_point)
-    if job.sae.d_in != activations.d_in:
-        raise UsageError(
-            f"d_in={job.sae.d_in}, but {job.hook_point} of harvest {activations_run.id} has {activations.d_in}: "
-            "leave d_in out"
-        )
-    with start_run(root, "sae", job, {"activations": activations_run.id}) as run:
+    runs = [activations_runs] if isinstance(activations_runs, Run) else list(activations_runs)
+    activations = open_activations(runs, (job.hook_point, *job.other_hook_points))
+    _check_widths(job, activations.widths, runs)
+    with start_run(root, "sae", job, _inputs(runs)) as run:
         if not run.finished:
             _train_into(run, job, activations, progress, trail)
         return run
 
 
-def _train_into(run: Run, job: TrainJob, activations: Activations, progress: Progress, trail: Trail) -> None:
+def _check_widths(job: TrainJob, widths: Sequence[int], runs: Sequence[Run]) -> None:
+    try:
+        found = type(job.sae).of_widths(widths)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    for name, width in found.items():
+        if getattr(job.sae, name) != width:
+            places = ", ".join((job.hook_point, *job.other_hook_points))
+            harvests = ", ".join(run.id for run in runs)
+            raise UsageError(
+                f"{name}={getattr(job.sae, name)}, but {places} of harvest {harvests} has {width}: leave {name} out"
+            )
+
+
+def _inputs(runs: Sequence[Run]) -> dict[str, str]:
+    """The harvests by kind; those after the first are numbered."""
+    return {f"activations{f'_{n}' if n else ''}": run.id for n, run in enumerate(runs)}
+
+
+def _train_into(
+    run: Run, job: TrainJob, activations: Activations | JoinedActivations, progress: Progress, trail: Trail
+) -> None:
     rows = activations.rows("train", job.classes)
     sae = VARIANTS[job.variant](job.sae)
     assert isinstance(sae, EncoderSAE)
@@ -70,8 +110,10 @@ def _train_into(run: Run, job: TrainJob, activations: Activations, progress: Pro
     def reader(state: ShuffleState | None) -> Shuffled:
         return rows.shuffled(job.batch_size, job.seed, state=state)
 
-    log, batches = run_training(run.folder, sae, job.train, reader, lambda x: x, progress, trail)
-    checkpoint.save(run.folder, sae, {"run": run.id, "hook_point": job.hook_point})
+    label = f"train {job.variant} on {len(rows):,} rows"
+    log, batches = run_training(run.folder, sae, job.train, reader, sae.parts, progress, trail, label)
+    places = {"hook_point": job.hook_point, "other_hook_points": list(job.other_hook_points)}
+    checkpoint.save(run.folder, sae, {"run": run.id, **places})
     reading = {
         "reader_wait_share": batches.wait_s / (perf_counter() - started),
         "batch_entropy": sum(line["batch_entropy"] for line in log) / len(log),
@@ -92,8 +134,8 @@ def _results(sae: SAE, last: dict[str, Any], n_rows: int) -> dict[str, Any]:
     }
 
 
-def variant_config(variant: str, d_in: int, settings: dict[str, Any]) -> SAEConfig:
-    """The config of a variant, its width taken from the activations.
+def variant_config(variant: str, widths: Sequence[int], settings: dict[str, Any]) -> SAEConfig:
+    """The config of a variant, its widths taken from the activations.
 
     Raises:
         UsageError: unknown variant, or settings it does not allow (such as k > d_sae).
@@ -103,6 +145,7 @@ def variant_config(variant: str, d_in: int, settings: dict[str, Any]) -> SAEConf
     config_cls = VARIANTS[variant].config_cls
     known = {f.name for f in dataclasses.fields(config_cls)}
     try:
-        return config_cls(**{key: value for key, value in settings.items() if key in known} | {"d_in": d_in})
+        given = {key: value for key, value in settings.items() if key in known}
+        return config_cls(**given | config_cls.of_widths(widths))
     except ValueError as error:
         raise UsageError(str(error)) from error

@@ -35,6 +35,10 @@ class Trail:
     loggers: Sequence[Logger] = ()
     """Told the numbers of every logged step too."""
 
+    def __post_init__(self) -> None:
+        if self.checkpoint_every < 0:
+            raise UsageError(f"checkpoint_every={self.checkpoint_every} is negative: choose a number of steps, or 0")
+
 
 DEFAULT_TRAIL = Trail()
 
@@ -66,6 +70,7 @@ def run_training(
     split: Split,
     progress: Progress,
     trail: Trail,
+    label: str,
 ) -> tuple[list[dict[str, Any]], Shuffled]:
     """Train to the end, from the newest checkpoint in `folder` if there is one; the log's lines, and the reader.
 
@@ -79,7 +84,7 @@ def run_training(
         positions = Positions(batches, split)
         steps = train(sae, positions, cfg, saved.state if saved else None)
         log = _lines_until(folder / LOG, done)
-        label = f"train {type(sae).__name__}" + (f" from step {done:,}" if done else "")
+        label += f" from step {done:,}" if done else ""
         with (folder / LOG).open("a", encoding="utf-8") as file:
             for step in progress(steps, cfg.n_steps - done, label):
                 after, mixing = positions.trained()

@@ -7,6 +7,7 @@ its worker script says. The floor is the encoder product and the variant's own s
 """
 
 import argparse
+import math
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -23,7 +24,9 @@ from torch import Tensor
 from bench.harness import MIN_REPEATS, Figure, Paired, main, paired, table, write
 from bench.peers.worker import worker
 from bench.sides import N_THREADS
-from sae import SAE, VARIANTS, TopK, TopKConfig
+from sae import VARIANTS, EncoderSAE, JumpReLU, MatryoshkaConfig, TopK, TopKConfig
+from sae.ksparse import HINT
+from sae.largest import above, batch_largest
 from sae.train import Step, TrainConfig, train
 
 D_IN, K = 576, 32
@@ -103,7 +106,7 @@ class Floor(Case):
     def timed(self, shape: str, start: Start, n_repeats: int) -> Timed:
         """Step, floor, step, floor, …"""
         steps = Steps(self.variant, start, n_repeats + WARMUP)
-        pair = paired(steps, lambda: floor(steps.sae, start.x), n_repeats, WARMUP)
+        pair = paired(steps, lambda: floor(self.variant, steps.sae, start.x), n_repeats, WARMUP)
         check_l0(self.title(shape), steps.taken[-1].l0.item())
         figures = [
             Figure(self.title(shape), pair.ratio, "ratio", self.reach[shape]),
@@ -152,8 +155,27 @@ class Against(Case):
         return Timed(pair, figures, checked)
 
 
-OURS: dict[str, Settings] = {"topk": at_k}
+def matryoshka_widths(start: Start) -> dict[str, Any]:
+    """SAELens asks for the prefixes that are the project's default."""
+    d_sae = len(start.tensors["b_enc"])
+    return {"k": K, "matryoshka_widths": list(MatryoshkaConfig(d_in=D_IN, d_sae=d_sae, k=K).fixed)}
+
+
+OURS: dict[str, Settings] = {
+    "topk": at_k,
+    "batch_topk": at_k,
+    "matryoshka": at_k,
+    "jumprelu": lambda _: {"target_l0": float(K)},
+}
 """The project's settings by name in `sae.VARIANTS`."""
+Selection = Callable[[Any, Tensor], Any]
+SELECTIONS: dict[str, Selection] = {
+    "topk": lambda sae, pre: pre.topk(sae.cfg.k, dim=1, sorted=False),
+    "batch_topk": lambda sae, pre: batch_largest(lambda: [pre], len(pre), K * len(pre), HINT * sae.threshold),
+    "matryoshka": lambda sae, pre: batch_largest(lambda: [pre], len(pre), K * len(pre), HINT * sae.threshold),
+    "jumprelu": lambda sae, pre: pre.flatten()[above(pre, sae.threshold - sae.epsilon / 2).indices],
+}
+"""What chooses latents from pre-activations that are there: torch's own top-k, or the project's selection."""
 FIVEFOLD = dict.fromkeys(SHAPES, ">= 5")
 CASES: tuple[Case, ...] = (
     Floor(variant="topk", reach=dict.fromkeys(SHAPES, "<= 1.2")),
@@ -168,6 +190,24 @@ CASES: tuple[Case, ...] = (
         peer="sparsify",
         peer_variant="topk",
         reach={"4096x4608": ">= 1.5", "2048x16384": ">= 1.6"},
+    ),
+    Floor(variant="batch_topk", reach=dict.fromkeys(SHAPES, "<= 1.6")),
+    Against(variant="batch_topk", peer="saelens", peer_variant="batchtopk", reach=FIVEFOLD),
+    Floor(variant="jumprelu", reach=dict.fromkeys(SHAPES, "<= 1.6")),
+    Against(
+        variant="jumprelu",
+        peer="saelens",
+        peer_variant="jumprelu",
+        peer_settings=lambda start: {"jumprelu_init_threshold": start.threshold},
+        reach=FIVEFOLD,
+    ),
+    Floor(variant="matryoshka", reach=dict.fromkeys(SHAPES, "<= 1.6")),
+    Against(
+        variant="matryoshka",
+        peer="saelens",
+        peer_variant="matryoshka_batchtopk",
+        peer_settings=matryoshka_widths,
+        reach=FIVEFOLD,
     ),
 )
 
@@ -221,9 +261,12 @@ class Steps:
     def __init__(self, variant: str, start: Start, n_steps: int) -> None:
         sae_cls = VARIANTS[variant]
         widths = {"d_in": D_IN, "d_sae": len(start.tensors["b_enc"])}
-        self.sae = sae_cls(sae_cls.config_cls(**widths, **OURS[variant](start)))
-        # what a variant has besides, such as thresholds, its settings give
+        sae = sae_cls(sae_cls.config_cls(**widths, **OURS[variant](start)))
+        assert isinstance(sae, EncoderSAE)
+        self.sae = sae
         self.sae.load_state_dict(start.tensors, strict=False)
+        if isinstance(self.sae, JumpReLU):
+            self.sae.log_threshold.data.fill_(math.log(start.threshold))
         # a whole run of silence before AuxK starts: this is the step of an SAE without dead latents, as the peers' are
         cfg = TrainConfig(
             n_steps=n_steps,
@@ -243,15 +286,15 @@ class Steps:
 
 
 @torch.no_grad()
-def pre_acts(sae: SAE, x: Tensor) -> Tensor:
+def pre_acts(sae: EncoderSAE, x: Tensor) -> Tensor:
     """The encoder product."""
     return torch.addmm(sae.b_enc, x, sae.W_enc)
 
 
 @torch.no_grad()
-def floor(sae: SAE, x: Tensor) -> None:
+def floor(variant: str, sae: EncoderSAE, x: Tensor) -> None:
     """The part of a step that no trainer of the variant avoids."""
-    sae.select(pre_acts(sae, x))
+    SELECTIONS[variant](sae, pre_acts(sae, x))
 
 
 def same(name: str, theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, Any]:

@@ -84,8 +84,8 @@ class Reconstruction(NamedTuple):
     """What is minimised."""
     fvu: Float[Tensor, ""]
     """Of the final reconstruction, without gradient."""
-    error: Float[Tensor, "batch d_out"]
-    """x_hat − target, without gradient."""
+    error: Float[Tensor, "batch d_out"] | None
+    """x_hat − target, without gradient; None where no latent is dead."""
     latents: SparseLatents
     """Those of the final reconstruction."""
 
@@ -151,7 +151,7 @@ class EncoderSAE(SAE[E]):
 
     def reconstruct(self, encoded: Encoded, target: Tensor, total: Tensor, phase: Phase) -> Reconstruction:
         """The fraction of the variance `total` that the decoded latents leave unexplained."""
-        found = sparse.squared_error(encoded.latents, self.W_dec, self.b_dec, target)
+        found = sparse.squared_error(encoded.latents, self.W_dec, self.b_dec, target, keep_error=phase.dead is not None)
         fvu = found.total / total
         return Reconstruction(fvu, fvu.detach(), found.error, encoded.latents)
 
@@ -240,7 +240,7 @@ class EncoderSAE(SAE[E]):
     def _auxk(self, encoded: Encoded, rebuilt: Reconstruction, phase: Phase) -> dict[str, Term]:
         if not self.cfg.aux_alpha:
             return {}
-        if phase.dead is None:
+        if phase.dead is None or rebuilt.error is None:
             return {"aux": Term(rebuilt.fvu.new_zeros(()), 0.0)}
         weights = (self.W_enc, self.b_enc, self.W_dec)
         k_aux = self.cfg.k_aux or default_k_aux(self.cfg.d_in)

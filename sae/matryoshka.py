@@ -79,9 +79,10 @@ class Matryoshka(KSparse[MatryoshkaConfig]):
         sizes = self.prefixes(phase.generator).to(target.device)
         group = torch.bucketize(encoded.latents.indices, sizes[:-1], right=True)
         weights = target.new_full((len(sizes),), 1 / len(sizes))
-        found = sparse.squared_error(encoded.latents, self.W_dec, self.b_dec, target, group, weights)
-        fvu = found.error.square().sum() / total.detach()
-        return Reconstruction(found.total / total, fvu, found.error, encoded.latents)
+        found = sparse.squared_error(
+            encoded.latents, self.W_dec, self.b_dec, target, group, weights, keep_error=phase.dead is not None
+        )
+        return Reconstruction(found.total / total, found.last / total.detach(), found.error, encoded.latents)
 
     def prefixes(self, generator: torch.Generator | None = None) -> Int[Tensor, " n_prefixes"]:
         """The prefixes of a step, rising, the whole dictionary last."""

@@ -195,7 +195,7 @@ class _TakePreActs(torch.autograd.Function):
 
 
 class _SquaredError(torch.autograd.Function):
-    """Σ_j w_j ‖x_hat_j − target‖² over nested reconstructions; keeps one error buffer and no reconstruction."""
+    """Σ_j w_j ‖x_hat_j − target‖² over nested reconstructions, in one buffer of errors that becomes their gradient."""
 
     @staticmethod
     def forward(
@@ -206,31 +206,35 @@ class _SquaredError(torch.autograd.Function):
         target: Tensor,
         parts: Pattern,
         weights: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+        keep_error: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         ctx.set_materialize_grads(False)
-        n = len(weights)
-        error = gather_sum(values, W_dec, parts).view(len(target), n, -1)
+        error = gather_sum(values, W_dec, parts).view(len(target), len(weights), -1)
         error[:, 0] += b_dec
         error[:, 0] -= target
-        for j in range(1, n):
+        for j in range(1, len(weights)):
             error[:, j] += error[:, j - 1]
         squares = torch.linalg.vector_norm(error, dim=(0, 2)).square()
-        ctx.save_for_backward(values, W_dec, error, weights)
-        ctx.parts = parts
-        last = error[:, -1]
-        ctx.mark_non_differentiable(last)
-        return weights @ squares, last
+        ctx.save_for_backward(values, W_dec, weights)
+        ctx.error, ctx.parts = error, parts
+        last, last_error = squares[-1], error[:, -1].clone() if keep_error else None
+        ctx.mark_non_differentiable(last, *([] if last_error is None else [last_error]))
+        return weights @ squares, last, last_error
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        values, W_dec, error, weights = ctx.saved_tensors
-        parts: Pattern = ctx.parts
         if grad_outputs[0] is None:
-            return (None,) * 6
-        grad = error * (2 * grad_outputs[0] * weights).view(1, -1, 1)
+            return (None,) * 7
+        if ctx.error is None:
+            raise RuntimeError(
+                "a squared error was differentiated twice: its errors were overwritten, compute it again"
+            )
+        values, W_dec, weights = ctx.saved_tensors
+        parts: Pattern = ctx.parts
+        grad, ctx.error = ctx.error.mul_((2 * grad_outputs[0] * weights).view(1, -1, 1)), None
         # a latent of part j is in every reconstruction from j on
         for j in range(len(weights) - 2, -1, -1):
             grad[:, j] += grad[:, j + 1]
@@ -238,7 +242,7 @@ class _SquaredError(torch.autograd.Function):
         grad_values = gather_dot(by_part, W_dec, parts)
         grad_W_dec = parts.transposed_product(values, by_part)
         grad_target = -whole if ctx.needs_input_grad[3] else None
-        return grad_values, grad_W_dec, whole.sum(0), grad_target, None, None
+        return grad_values, grad_W_dec, whole.sum(0), grad_target, None, None, None
 
 
 class _RouteWeightGradient(torch.autograd.Function):
@@ -316,8 +320,10 @@ class SquaredError(NamedTuple):
 
     total: Float[Tensor, ""]
     """Σ_j w_j ‖x_hat_j − target‖² over all rows, differentiable."""
-    error: Float[Tensor, "batch d_out"]
-    """x_hat − target of the last reconstruction, without gradient."""
+    last: Float[Tensor, ""]
+    """That of the last reconstruction alone, without gradient or weight."""
+    error: Float[Tensor, "batch d_out"] | None
+    """x_hat − target of the last reconstruction, without gradient; None where it was not asked for."""
 
 
 def squared_error(
@@ -327,6 +333,8 @@ def squared_error(
     target: Float[Tensor, "batch d_out"],
     group: Int[Tensor, " kept"] | None = None,
     weights: Float[Tensor, " n_groups"] | None = None,
+    *,
+    keep_error: bool = False,
 ) -> SquaredError:
     """The squared error of a reconstruction, or of nested ones in a single cumulative pass.
 
@@ -337,11 +345,12 @@ def squared_error(
         target: what is reconstructed.
         group: of each kept latent; reconstruction j uses the groups up to j. None: one reconstruction of all latents.
         weights: of the reconstructions.
+        keep_error: whether the last one's errors are wanted.
     """
     weights = target.new_ones(1) if weights is None else weights
     parts = latents.pattern if group is None else latents.pattern.split(group, len(weights))
-    total, error = _SquaredError.apply(latents.values, W_dec, b_dec, target, parts, weights)  # pyright: ignore
-    return SquaredError(total, error)
+    found = _SquaredError.apply(latents.values, W_dec, b_dec, target, parts, weights, keep_error)
+    return SquaredError(*found)  # pyright: ignore[reportGeneralTypeIssues]
 
 
 def _bags(rows: Tensor, table: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:

@@ -89,24 +89,20 @@ def test_losses_on_one_encoding_add_their_gradients(generator):
         torch.testing.assert_close(a, b)
 
 
-def test_squared_error_gradients_pass_gradcheck(generator):
+def test_squared_error_gradients_are_those_of_dense_autograd(generator):
     """Nested reconstructions in one cumulative pass, each with a weight of its own."""
     kept = pattern(generator)
     group = torch.bucketize(kept.indices, torch.tensor([3, 7]), right=True)
-    order = (kept.rows * 3 + group).argsort(stable=True)
-    kept, group = sparse.Pattern(kept.indices[order], kept.offsets, D_SAE), group[order]
     weights = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
-    inputs = [
-        normal(generator, len(kept.indices)).requires_grad_(),
-        normal(generator, D_SAE, D_IN).requires_grad_(),
-        normal(generator, D_IN).requires_grad_(),
-        normal(generator, BATCH, D_IN).requires_grad_(),
-    ]
-
-    def total(values, W_dec, b_dec, target):
-        return sparse.squared_error(sparse.SparseLatents(values, kept), W_dec, b_dec, target, group, weights).total
-
-    assert torch.autograd.gradcheck(total, inputs)
+    shapes = ((len(kept.indices),), (D_SAE, D_IN), (D_IN,), (BATCH, D_IN))
+    values, W_dec, b_dec, target = inputs = [normal(generator, *shape).requires_grad_() for shape in shapes]
+    found = sparse.squared_error(sparse.SparseLatents(values, kept), W_dec, b_dec, target, group, weights).total
+    acts = dense(values, kept)
+    parts = [acts[:, :end] @ W_dec[:end] + b_dec - target for end in (3, 7, D_SAE)]
+    wanted = sum(w * part.square().sum() for w, part in zip(weights, parts, strict=True))
+    torch.testing.assert_close(found, wanted)
+    for ours, theirs in zip(torch.autograd.grad(found, inputs), torch.autograd.grad(wanted, inputs), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_prefix_errors_are_those_of_separate_forwards(generator):
@@ -117,10 +113,11 @@ def test_prefix_errors_are_those_of_separate_forwards(generator):
     latents = sparse.SparseLatents(values, kept)
     for j, end in enumerate((3, 7, D_SAE)):
         weights = torch.zeros(3, dtype=torch.float64).index_fill_(0, torch.tensor(j), 1.0)
-        found = sparse.squared_error(latents, W_dec, b_dec, target, group, weights)
+        found = sparse.squared_error(latents, W_dec, b_dec, target, group, weights, keep_error=True)
         separate = dense(values, kept)[:, :end] @ W_dec[:end] + b_dec
         torch.testing.assert_close(found.total, (separate - target).square().sum())
     torch.testing.assert_close(found.error, separate - target)
+    torch.testing.assert_close(found.last, (separate - target).square().sum())
 
 
 def test_row_dot_is_the_dot_product_of_rows(generator):
@@ -155,3 +152,13 @@ def test_no_tensor_of_batch_by_k_by_d_in_is_allocated(generator, monkeypatch):
         sparse.decode(values, W_dec, sparse.Pattern.of_table(indices, d_sae)).square().sum().backward()
     largest = max(event.cpu_memory_usage for event in profile.events())
     assert 0 < largest < batch * k * d_in * 4 / 2
+
+
+def test_differentiating_a_squared_error_twice_is_refused_rather_than_wrong(generator):
+    kept = pattern(generator)
+    values = normal(generator, len(kept.indices)).requires_grad_()
+    W_dec, target = normal(generator, D_SAE, D_IN), normal(generator, BATCH, D_IN)
+    total = sparse.squared_error(sparse.SparseLatents(values, kept), W_dec, target[0], target).total
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="differentiated twice"):
+        total.backward()
