@@ -4,7 +4,7 @@ A variant says how a row is encoded; those trained by gradients build on `sae.en
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -78,6 +78,9 @@ class SAE(nn.Module, ABC, Generic[C]):
     def scaled(self) -> tuple[str, ...]:
         """Names of the parameters and buffers that are in units of x; all others have no unit."""
         return ("b_dec",)
+
+    speeds: ClassVar[Mapping[str, float]] = {}
+    """Parameters that take steps of another length than the rest, and how many times it."""
 
     @abstractmethod
     def encode(self, x: Float[Tensor, "batch {self.cfg.d_in}"]) -> SparseLatents:

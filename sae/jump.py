@@ -5,8 +5,9 @@ et al. 2024, arXiv:2407.14435, section 3. Only latents with z > θ − ε / 2 ma
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -46,6 +47,10 @@ class Jump(EncoderSAE[J]):
     """A threshold for each latent; abstract in what keeps latents from firing."""
 
     config_cls = JumpConfig
+
+    speeds: ClassVar[Mapping[str, float]] = {"log_threshold": 10.0}
+    """Thresholds must follow pre-activations that shrink to half within a short run; at Adam's pace they lag behind, and
+    L0 with them."""
 
     def __init__(self, cfg: J) -> None:
         super().__init__(cfg)

@@ -21,8 +21,9 @@ from sae.sparse import Pattern
 
 Pool = Literal["row", "batch"]
 
-THRESHOLD_RATE = 0.01
-"""Weight of a new batch in the running mean of thresholds: about the last hundred steps count."""
+THRESHOLD_RATE = 0.1
+"""Weight of a new batch in the running mean of thresholds: about the last ten steps count. The smallest of some
+thousands of kept values hardly varies from batch to batch, but falls while training goes on: a slower mean lags behind."""
 HINT = 0.7
 """Share of the last thresholds above which candidates of a batch are looked for."""
 

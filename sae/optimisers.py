@@ -91,7 +91,7 @@ class Optimisers:
             self._clip_gradients(max_norm)
         for optimiser in self._all:
             for group in optimiser.param_groups:
-                group["lr"] = lr * group["unit"]
+                group["lr"] = lr * group["pace"]
             optimiser.step()
         self._evaluating(True)
 
@@ -127,14 +127,15 @@ class Optimisers:
                 group[key] = type(value)(tensors[f"group{number}.{key}"].item())
 
     def _grouped(self) -> Groups:
-        """Matrices, vectors without a unit, and vectors in units of x; `unit` is what a group's steps are in."""
+        """Matrices, vectors without a unit, and vectors in units of x; `unit` is what a group's gradients are in, and
+        `pace` the length of its steps."""
         in_units, unit = set(self._sae.scaled), self._sae.unit.item()
-        groups = [
-            ([p for p in self._stepped.values() if p.ndim > 1], 1.0),
-            ([p for name, p in self._stepped.items() if p.ndim <= 1 and name not in in_units], 1.0),
-            ([p for name, p in self._stepped.items() if p.ndim <= 1 and name in in_units], unit),
-        ]
-        return [{"params": params, "unit": size, "lr": 0.0} for params, size in groups if params]
+        groups: dict[tuple[int, float, float], list[nn.Parameter]] = {}
+        for name, parameter in self._stepped.items():
+            size = unit if name in in_units else 1.0
+            key = (min(parameter.ndim, 2), size, size * self._sae.speeds.get(name, 1.0))
+            groups.setdefault(key, []).append(parameter)
+        return [{"params": params, "unit": key[1], "pace": key[2], "lr": 0.0} for key, params in groups.items()]
 
     def _clip_gradients(self, max_norm: float) -> None:
         """Scale gradients down to `max_norm`, each group measured in its own unit. No device sync."""
