@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from activations.reader import Block, RowSet
-from store.shards import Rows, float_rows
+from activations.shuffle import OpenRows
 
 
 class Placed(NamedTuple):
@@ -82,13 +82,13 @@ def _windows(blocks: Sequence[Block]) -> Iterator[list[Block]]:
         yield window
 
 
-def _vectors(opened: Sequence[Rows], dtype: str, block: np.ndarray, row: np.ndarray) -> Float[Tensor, "n d_in"]:
+def _vectors(opened: Sequence[OpenRows], dtype: str, block: np.ndarray, row: np.ndarray) -> Float[Tensor, "n d_in"]:
     """Row `row[i]` of block `block[i]`, for every i."""
-    x = torch.empty(len(row), opened[0].vectors.shape[1])
-    for number, some in enumerate(opened):
-        here = np.flatnonzero(block == number)
-        x[torch.from_numpy(here)] = float_rows(some.vectors, dtype, row[here])
-    return x
+    parts = [(np.flatnonzero(block == number), some) for number, some in enumerate(opened)]
+    vectors = torch.cat([some.tensor(row[here], dtype).float() for here, some in parts])
+    return torch.empty_like(vectors).index_copy_(
+        0, torch.from_numpy(np.concatenate([here for here, _ in parts])), vectors
+    )
 
 
 def _full(pieces: Iterable[Placed], size: int) -> Iterator[Placed]:

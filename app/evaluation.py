@@ -48,6 +48,7 @@ def evaluate_sae(
     inputs = {"sae": sae_run.id, "activations": activations_run.id}
     with start_run(root, "evaluation", cfg, inputs) as run:
         if not run.finished:
+            _refuse_several(sae_run)
             activations = Activations(activations_run, sae_run.config["hook_point"])
             sae = checkpoint.load(sae_run.folder)
             if sae.cfg.d_in != activations.d_in:
@@ -57,6 +58,16 @@ def evaluate_sae(
                 )
             run.finish({**_reconstruction(sae, activations, progress), **_losses(cfg, sae, activations, progress)})
         return run
+
+
+def _refuse_several(sae_run: Run) -> None:
+    """What reads one hook point and stands for another cannot be spliced in where it reads."""
+    others = sae_run.config.get("other_hook_points")
+    if others:
+        raise UsageError(
+            f"{sae_run.config['variant']} {sae_run.id} reads or predicts {', '.join(others)} as well: `evaluate` "
+            f"measures SAEs of one hook point; held-out FVU and L0 are in `monosem show {sae_run.id}`"
+        )
 
 
 def _reconstruction(sae: SAE, activations: Activations, progress: Progress) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def headline(run: Run) -> str:
             f"{config['harvest']['model']} {_few(config['harvest']['hook_points'])}, "
             f"{results['n_tokens']:,} tokens of {results['n_documents']:,} documents"
         ),
-        "sae": lambda: f"{config['variant']} d_sae={config['sae']['d_sae']} at {config['hook_point']}",
+        "sae": lambda: f"{config['variant']} d_sae={results['d_sae']} at {config['hook_point']}",
         "evaluation": lambda: (
             f"FVU {number(results['fvu'])}, L0 {number(results['l0'])}, {results['n_dead']} dead, "
             f"loss recovered {number(results['loss_recovered'])}"

@@ -10,12 +10,13 @@ from typing import Any
 
 from activations.joined import JoinedActivations
 from activations.progress import Progress, no_progress
-from activations.reader import Activations
+from activations.reader import Activations, RowSet
 from activations.shuffle import Shuffled, ShuffleState
 from app.training_loop import CHECKPOINTS, DEFAULT_TRAIL, Trail, run_training
 from sae import VARIANTS, SAEConfig, checkpoint
 from sae.base import SAE
 from sae.encoder import EncoderSAE
+from sae.metrics import evaluate
 from sae.train import TrainConfig
 from store.errors import UsageError
 from store.run import Run, start_run
@@ -119,12 +120,21 @@ def _train_into(
         "batch_entropy": sum(line["batch_entropy"] for line in log) / len(log),
         "distinct_sequences": sum(line["distinct_sequences"] for line in log) / len(log),
     }
-    run.finish({**_results(sae, log[-1], len(rows)), **reading})
+    heldout = _heldout(sae, activations.rows("heldout", job.classes))
+    run.finish({**_results(sae, log[-1], len(rows)), **reading, **heldout})
     shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
+
+
+def _heldout(sae: SAE, rows: RowSet) -> dict[str, Any]:
+    """What held-out rows of the classes trained on say: of every variant, those that read several hook points too."""
+    found = evaluate(sae, (sae.parts(x) for x in rows.in_order()))
+    told = ("n_rows", "fvu", "l0", "bits_per_row")
+    return {f"heldout_{name}": getattr(found, name) for name in told if getattr(found, name) is not None}
 
 
 def _results(sae: SAE, last: dict[str, Any], n_rows: int) -> dict[str, Any]:
     return {
+        "d_sae": sae.cfg.d_sae,
         "n_rows": n_rows,
         "n_steps": last["step"],
         "n_tokens": last["n_tokens"],

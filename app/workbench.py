@@ -101,7 +101,7 @@ class Workbench:
     @property
     def d_sae(self) -> int:
         """Number of latents."""
-        return self.sae_run.config["sae"]["d_sae"]
+        return self.sae_run.results["d_sae"]
 
     @property
     def hook_point(self) -> str:

@@ -51,6 +51,11 @@ def build_index(
     Raises:
         UsageError: the SAE reads vectors of another width, or no latent fires.
     """
+    if others := sae_run.config.get("other_hook_points"):
+        raise UsageError(
+            f"{sae_run.config['variant']} {sae_run.id} reads or predicts {', '.join(others)} as well: `index` is "
+            "made of SAEs of one hook point"
+        )
     activations = Activations(activations_run, sae_run.config["hook_point"])
     inputs = {"sae": sae_run.id, "activations": activations_run.id}
     with start_run(root, "index", cfg, inputs) as run:

@@ -7,6 +7,7 @@ from sae.crosscoder import Crosscoder, CrosscoderConfig
 from sae.discrete import Discrete, DiscreteConfig
 from sae.encoder import EncoderConfig, EncoderSAE
 from sae.gated import Gated, GatedConfig
+from sae.itda import ITDA, ITDAConfig
 from sae.jumprelu import JumpReLU, JumpReLUConfig
 from sae.loss import Loss, Phase
 from sae.matryoshka import Matryoshka, MatryoshkaConfig
@@ -22,6 +23,7 @@ VARIANTS: dict[str, type[SAE]] = {
     "crosscoder": Crosscoder,
     "discrete": Discrete,
     "gated": Gated,
+    "itda": ITDA,
     "jumprelu": JumpReLU,
     "matryoshka": Matryoshka,
     "relu": ReLU,
@@ -33,6 +35,7 @@ VARIANTS: dict[str, type[SAE]] = {
 """Every variant by the name used on the command line and in checkpoints."""
 
 __all__ = [
+    "ITDA",
     "SAE",
     "VARIANTS",
     "ArgmaxCodes",
@@ -47,6 +50,7 @@ __all__ = [
     "EncoderSAE",
     "Gated",
     "GatedConfig",
+    "ITDAConfig",
     "JumpReLU",
     "JumpReLUConfig",
     "Loss",

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sae.base import SAE, Loss, SAEConfig, SAEOutput, SparseLatents
+from sae.base import SAE, SAEConfig
 from sae.pursuit import Code, mp
+from sae.sparse import Pattern, SparseLatents
 
 NOT_BUILT = -1
 """Where an atom is said to be from as long as it has not been filled in."""
@@ -80,11 +81,10 @@ class Provenance(NamedTuple):
 
 
 @final
-class ITDA(SAE):
+class ITDA(SAE[ITDAConfig]):
     """Matching pursuit over atoms that are activations, each of which knows its token."""
 
     config_cls = ITDAConfig
-    cfg: ITDAConfig
     atom_seq: Int[Tensor, " d_sae"]
     atom_pos: Int[Tensor, " d_sae"]
     atom_doc: Int[Tensor, " d_sae"]
@@ -92,8 +92,6 @@ class ITDA(SAE):
 
     def __init__(self, cfg: ITDAConfig) -> None:
         super().__init__(cfg)
-        # there is no encoder but the pursuit
-        del self.W_enc, self.b_enc
         for name in ("atom_seq", "atom_pos", "atom_doc", "atom_token"):
             self.register_buffer(name, torch.full((cfg.d_sae,), NOT_BUILT, dtype=torch.int64))
         self.requires_grad_(False)
@@ -126,34 +124,14 @@ class ITDA(SAE):
 
     def encode(self, x: Float[Tensor, "batch {self.cfg.d_in}"]) -> SparseLatents:
         """`pursue`, as every variant returns it; unlike theirs, values may be negative. No gradient flows through."""
-        return _latents(self.pursue(x))
-
-    def forward(self, x: Float[Tensor, "batch {self.cfg.d_in}"]) -> SAEOutput:
-        """decode(encode(x)), with the latents it went through."""
-        latents = self.encode(x)
-        return SAEOutput(self.decode(latents), latents, None)
-
-    @torch.no_grad()
-    def fold_scale(self, scale: float) -> None:
-        """Make an ITDA built on x · scale work on raw x: pursuit commutes with a scale, so only the mean changes."""
-        if not scale > 0:
-            raise ValueError(f"scale={scale} is not positive: pass the factor that the rows were multiplied by")
-        self.b_dec.div_(scale)
-
-    def select(self, pre_acts: Float[Tensor, "batch {self.cfg.d_sae}"]) -> Int[Tensor, "batch k"]:
-        """Refused: atoms are chosen one after another, each by what the ones before it left."""
-        raise NotImplementedError("an ITDA has no pre-activations: use encode")
-
-    def loss(
-        self, x: Float[Tensor, "batch {self.cfg.d_in}"], dead: Bool[Tensor, " {self.cfg.d_sae}"] | None = None
-    ) -> Loss:
-        """Refused: atoms are chosen from the data."""
-        raise NotImplementedError("an ITDA is not trained: use sae.itda_build.build")
+        return _latents(self.pursue(x), self.cfg.d_sae)
 
 
-def _latents(code: Code) -> SparseLatents:
-    """The code as the other variants' latents: the one place that knows how these are laid out."""
-    return SparseLatents(code.values, code.indices)
+def _latents(code: Code, d_sae: int) -> SparseLatents:
+    """The code as the other variants' latents, without what fills up its rows."""
+    row, slot = code.values.nonzero(as_tuple=True)
+    offsets = torch.searchsorted(row, torch.arange(len(code.values) + 1, device=row.device))
+    return SparseLatents(code.values[row, slot], Pattern(code.indices[row, slot], offsets, d_sae))
 
 
 class Decomposition(NamedTuple):

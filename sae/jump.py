@@ -49,8 +49,8 @@ class Jump(EncoderSAE[J]):
     config_cls = JumpConfig
 
     speeds: ClassVar[Mapping[str, float]] = {"log_threshold": 10.0}
-    """Thresholds must follow pre-activations that shrink to half within a short run; at Adam's pace they lag behind, and
-    L0 with them."""
+    """Thresholds must follow pre-activations that shrink to half within a short run; at Adam's pace they lag behind,
+    and L0 with them."""
 
     def __init__(self, cfg: J) -> None:
         super().__init__(cfg)

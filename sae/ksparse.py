@@ -23,7 +23,7 @@ Pool = Literal["row", "batch"]
 
 THRESHOLD_RATE = 0.1
 """Weight of a new batch in the running mean of thresholds: about the last ten steps count. The smallest of some
-thousands of kept values hardly varies from batch to batch, but falls while training goes on: a slower mean lags behind."""
+thousands of kept values hardly varies from batch to batch, but falls while training goes on: a slower mean lags."""
 HINT = 0.7
 """Share of the last thresholds above which candidates of a batch are looked for."""
 

@@ -7,18 +7,22 @@ from typing import Any
 
 from app.arguments import RootArgs, checked, parse, unchecked
 from app.cli import choose
+from app.itda_training import ItdaJob, train_itda
 from app.log import progress
 from app.loggers import open_loggers
 from app.summary import print_run
 from app.training import TrainJob, open_activations, train_sae
 from app.training_loop import Trail
 from sae import VARIANTS
+from sae.itda_build import BuildConfig
 from sae.train import TrainConfig
 from store.errors import UsageError
 from store.run import find_run
 
 STAND_INS: dict[str, Any] = {"d_in": 1, "d_out": 1, "site_widths": (1,)}
 """Widths are not asked for: they are those of the activations."""
+ITDA_STAND_INS: dict[str, Any] = {"build": BuildConfig(), "hook_point": "", "variant": "itda"}
+"""Given in another way, or not at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,9 @@ def main(arguments: Sequence[str]) -> None:
     variant = choose("monosem train", (Args.__doc__ or "").strip(), summaries, arguments)
     if variant is None:
         return
+    if variant == "itda":
+        _build_itda(arguments[1:])
+        return
     args = parse(_args_with(variant), f"train {variant}", arguments[1:])
     runs = [find_run(args.root, reference, "activations") for reference in args.activations]
     activations = open_activations(runs, args.hook_points)
@@ -81,6 +88,32 @@ def main(arguments: Sequence[str]) -> None:
             logger.close()
 
 
+@dataclass(frozen=True, kw_only=True)
+class ItdaArgs(RootArgs):
+    """Build a dictionary of real activations: rows that the ones before reconstruct badly become atoms.
+
+    Example: monosem train itda --activations latest --target-cos 0.9 --n-tokens 10000
+    """
+
+    activations: str = "latest"
+    """The harvest: an id, the start of one, a folder, or `latest`."""
+    hook_points: tuple[str, ...] = ()
+    """Which of its hook points; needed only where it has several."""
+
+
+def _build_itda(arguments: Sequence[str]) -> None:
+    """An ITDA is built and not trained: it has settings of its own."""
+    asked = {"job": unchecked(ItdaJob, ITDA_STAND_INS), "build": unchecked(BuildConfig)}
+    args = parse(_with(ItdaArgs, asked), "train itda", arguments)
+    run = find_run(args.root, args.activations, "activations")
+    places = open_activations([run], args.hook_points).hook_points
+    if len(places) != 1:
+        raise UsageError(f"{len(places)} hook points, but this variant reads 1: name one with --hook-points")
+    known = {"build": checked(BuildConfig, args.build), "hook_point": places[0], "variant": "itda"}
+    job = checked(ItdaJob, args.job, **known)
+    print_run(train_itda(job, run, args.root, progress))
+
+
 def _args_with(variant: str) -> Any:
     """`Args` with the variant's own settings; its widths come from the activations, so they are not asked for."""
     config_cls = VARIANTS[variant].config_cls
@@ -90,6 +123,11 @@ def _args_with(variant: str) -> Any:
         "train": unchecked(TrainConfig, n_steps=700),
         "sae": unchecked(config_cls, hidden, d_sae=4608),
     }
+    return _with(Args, asked)
+
+
+def _with(args_cls: type, asked: dict[str, Any]) -> Any:
+    """Arguments with other dataclasses' fields among them."""
     fields: list[Any] = [(name, cls, dataclasses.field(default_factory=cls)) for name, cls in asked.items()]
-    namespace = {"__doc__": Args.__doc__}
-    return dataclasses.make_dataclass("Args", fields, bases=(Args,), namespace=namespace, frozen=True, kw_only=True)
+    namespace = {"__doc__": args_cls.__doc__}
+    return dataclasses.make_dataclass("Args", fields, bases=(args_cls,), namespace=namespace, frozen=True, kw_only=True)

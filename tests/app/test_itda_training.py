@@ -9,7 +9,7 @@ import torch
 
 from activations.reader import Activations
 from app.itda_training import ItdaJob, train_itda
-from sae import VARIANTS, checkpoint
+from sae import checkpoint
 from sae.itda import ITDA
 from sae.itda_build import BuildConfig
 from store.errors import UsageError
@@ -18,11 +18,6 @@ from store.shards import float_rows
 
 HOOK = "blocks.1.hook_resid_post"
 BUILD = BuildConfig(k=4, target_cos=0.95, n_seed=8)
-
-
-@pytest.fixture(autouse=True)
-def _listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(VARIANTS, "itda", ITDA)
 
 
 @pytest.fixture

@@ -50,15 +50,28 @@ def hook_points(variant: str) -> tuple[str, ...]:
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_every_variant_trains_from_the_command_line(harvested, variant):
     if variant == "itda":
-        pytest.skip("it is built, not trained")
+        folder = trained(harvested, "itda", "--k", "4", "--target-cos", "0.8", "--hook-points", HOOKS[1])
+        assert find_run(harvested, str(folder), "sae").results["d_sae"] == checkpoint.load(folder).cfg.d_sae
+        return
     folder = trained(harvested, variant, *SMALL, "--hook-points", *hook_points(variant))
     run = find_run(harvested, str(folder), "sae")
     assert run.results["n_steps"] == 30
+    assert 0 < run.results["heldout_fvu"] < 2
+    assert ("heldout_bits_per_row" in run.results) == (variant in {"discrete", "argmax_codes"})
     assert run.config["variant"] == variant
     assert type(checkpoint.load(folder)) is VARIANTS[variant]
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [10, 20, 30]
     assert not checkpoints(folder / ".checkpoints")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "index"])
+@pytest.mark.parametrize("variant", ["transcoder", "crosscoder"])
+def test_what_reads_several_hook_points_is_not_taken_for_an_sae_of_one(harvested, capsys, variant, command):
+    """A transcoder between places of one width would be measured against its own input."""
+    folder = trained(harvested, variant, *SMALL, "--k", "6", "--hook-points", *HOOKS)
+    assert main([command, "--sae", folder.name, "--root", str(harvested)]) == 2
+    assert "SAEs of one hook point" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(harvested, tmp_path):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sae import VARIANTS, checkpoint
+from sae import checkpoint
 from sae.itda import ITDA, ITDAConfig, Provenance, decompose
 from sae.itda_build import BuildConfig, Builder, Labelled, build, build_random, is_new, most_frequent
 from sae.itda_overlap import jaccard, jaccard_of_models, layer_match
@@ -248,9 +248,10 @@ def test_tau_is_the_papers_threshold_for_the_cosine():
 def test_forward_is_decode_of_encode(rows, itda):
     out = itda(rows)
     assert torch.equal(out.x_hat, itda.decode(itda.encode(rows)))
-    torch.testing.assert_close(out.x_hat, out.latents.dense(itda.cfg.d_sae) @ itda.W_dec)
+    torch.testing.assert_close(out.x_hat, out.latents.dense() @ itda.W_dec)
     assert (out.latents.values < 0).any()
-    assert all(len(set(row.tolist())) == len(row) for row in out.latents.indices)
+    keys = out.latents.rows * itda.cfg.d_sae + out.latents.indices
+    assert len(keys.unique()) == len(keys)
 
 
 def test_reconstruction_scales_with_the_row(rows, itda):
@@ -266,11 +267,10 @@ def test_folding_a_scale_gives_the_scaled_dictionary_on_raw_rows(rows):
 
 def test_nothing_of_it_is_trained(itda):
     assert not any(parameter.requires_grad for parameter in itda.parameters())
-    assert set(itda.state_dict()) == {"W_dec", "b_dec", "atom_seq", "atom_pos", "atom_doc", "atom_token"}
+    assert set(itda.state_dict()) == {"W_dec", "b_dec", "unit", "atom_seq", "atom_pos", "atom_doc", "atom_token"}
 
 
-def test_checkpoint_keeps_atoms_and_places(itda, tmp_path, monkeypatch):
-    monkeypatch.setitem(VARIANTS, "itda", ITDA)
+def test_checkpoint_keeps_atoms_and_places(itda, tmp_path):
     checkpoint.save(tmp_path, itda)
     loaded = checkpoint.load(tmp_path)
     assert isinstance(loaded, ITDA)
