@@ -37,7 +37,7 @@ lint: setup  ## format, lint, types, layers
 
 check: lint test  ## everything that must pass before a commit
 
-bench: setup  ## measure and write bench/results; ARGS='harvest* train_topk' chooses, without it all but the slow ones
+bench: setup  ## measure and write bench/results; ARGS='harvest* train_step' chooses, without it all but the slow ones
 	$(BIN)/python bench/run.py $(ARGS)
 
 clean:  ## remove .venv and caches, keep runs

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from activations.prepare import heldout_documents
 from activations.recompute import Recomputer
-from activations.shuffle import Shuffled, ShuffleState
+from activations.shuffle import OpenRows, Shuffled, ShuffleState
 from activations.statistics import Group, Moments, chosen, read_statistics
 from store import layout
 from store.errors import UsageError
 from store.hashing import content_hash
 from store.run import Run
-from store.shards import TOKEN_CLASSES, Rows, Shard, float_rows
+from store.shards import TOKEN_CLASSES, Rows, Shard
 
 CHUNK_ROWS = 8192
 
@@ -36,8 +36,8 @@ class Block(Protocol):
         """How many."""
         ...
 
-    def open(self) -> Rows:
-        """The rows: vectors in the stored dtype, and the columns that join them to their text."""
+    def open(self) -> OpenRows:
+        """The rows: vectors, and the columns that join them to their text."""
         ...
 
     def columns(self) -> dict[str, np.ndarray]:
@@ -52,6 +52,11 @@ class StoredBlock:
     path: Path
     n_rows: int
     d_in: int
+
+    @property
+    def window(self) -> int:
+        """Which window its rows are of."""
+        return layout.window_of(self.path)
 
     def open(self) -> Rows:
         """Vectors as a memory map."""
@@ -74,6 +79,7 @@ class RecomputedBlock:
 
     recomputer: Recomputer
     window: int
+    hook_point: str
 
     @property
     def n_rows(self) -> int:
@@ -82,11 +88,36 @@ class RecomputedBlock:
 
     def open(self) -> Rows:
         """Through the model."""
-        return self.recomputer.rows(self.window)
+        return self.recomputer.rows(self.window, self.hook_point)
 
     def columns(self) -> dict[str, np.ndarray]:
         """From the text alone: a sink that only its norm tells has the class of its token."""
-        return self.recomputer.columns(self.window)
+        return self.recomputer.columns(self.window, self.hook_point)
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """What rows are chosen from: one hook point, or several side by side."""
+
+    @property
+    def name(self) -> str:
+        """Tells it from any other."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """Of its vectors."""
+        ...
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether vectors are on disk; otherwise a model computes them whenever they are read."""
+        ...
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """Where its rows lie."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -110,8 +141,10 @@ class Selection:
         return content_hash([self.split, sorted(self.classes), self.first, documents])
 
     def of(self, columns: dict[str, np.ndarray]) -> np.ndarray:
-        """The numbers of the rows that are."""
+        """The numbers of the rows that are; with classes `[n, n_members]`, those wanted at every member."""
         keep = np.isin(columns["token_class"], [TOKEN_CLASSES[name] for name in self.classes])
+        if keep.ndim > 1:
+            keep = keep.all(axis=1)
         if not self.first:
             keep &= columns["pos"] > 0
         if self.split != "all":
@@ -140,14 +173,13 @@ class Activations:
             raise UsageError(f"harvest {run.id} has no '{hook_point}': it has {', '.join(known)}")
         self.run = run
         self.dtype: str = run.config["harvest"]["dtype"]
-        self.blocks: list[Block] = self._blocks()
+        self.blocks: Sequence[StoredBlock] | Sequence[RecomputedBlock] = self._blocks()
 
-    def _blocks(self) -> list[Block]:
+    def _blocks(self) -> "Sequence[StoredBlock] | Sequence[RecomputedBlock]":
         if self.is_stored:
             paths = layout.shards(self.run.folder, self.hook_point)
             return [StoredBlock(path, self._entry(path)["n_rows"], self.d_in) for path in paths]
-        recomputer = Recomputer(self.run, self.hook_point)
-        return [RecomputedBlock(recomputer, number) for number in range(recomputer.n_windows)]
+        return recomputed(Recomputer(self.run, (self.hook_point,)), self.hook_point)
 
     def _entry(self, path: Path) -> dict[str, Any]:
         name = path.relative_to(self.run.folder).as_posix()
@@ -155,6 +187,11 @@ class Activations:
             return self.run.manifest["files"][name]
         except KeyError as error:
             raise UsageError(f"{path} is no shard of harvest {self.run.id}: take it out of the folder") from error
+
+    @property
+    def name(self) -> str:
+        """Tells it from any other."""
+        return f"{self.run.id} {self.hook_point}"
 
     @property
     def is_stored(self) -> bool:
@@ -165,6 +202,16 @@ class Activations:
     def d_in(self) -> int:
         """Width of a vector."""
         return self.run.results["hook_points"][self.hook_point]["d_in"]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Widths of the hook points that lie side by side: here one."""
+        return (self.d_in,)
+
+    @property
+    def hook_points(self) -> tuple[str, ...]:
+        """Names of the hook points that lie side by side: here one."""
+        return (self.hook_point,)
 
     @property
     def sink_norm(self) -> float:
@@ -202,15 +249,13 @@ class Activations:
             first: whether to take first positions too, where their class is asked for.
             documents: only rows of these documents, if given.
         """
-        _check_classes(classes)
-        wanted = frozenset(documents) if documents is not None else None
-        return RowSet(self, Selection(split, tuple(classes), first, wanted, self.heldout_docs))
+        return RowSet(self, selection(self.heldout_docs, split, classes, first, documents))
 
 
 class RowSet:
-    """Rows chosen from the blocks of one hook point."""
+    """Rows chosen from the blocks of one hook point, or of several side by side."""
 
-    def __init__(self, activations: Activations, selection: Selection) -> None:
+    def __init__(self, activations: Readable, selection: Selection) -> None:
         self.activations, self.selection = activations, selection
         self._surveyed: Survey | None = None
 
@@ -233,7 +278,7 @@ class RowSet:
         for block in self.activations.blocks:
             rows = block.open()
             for some in _chunks(self.selection.of(rows.columns), batch_size):
-                yield float_rows(rows.vectors, self.activations.dtype, some)
+                yield rows.tensor(some, self.activations.dtype).float()
 
     def shuffled(self, batch_size: int, seed: int, *, prefetch: int = 2, state: ShuffleState | None = None) -> Shuffled:
         """Endless batches: every row exactly once an epoch, each epoch in a new order; a batch may span two epochs.
@@ -256,10 +301,28 @@ class RowSet:
             seed=seed,
             dtype=self.activations.dtype,
             n_sequences=self.n_sequences,
-            of=f"{self.activations.run.id} {self.activations.hook_point} {self.selection.name}",
+            of=f"{self.activations.name} {self.selection.name}",
             prefetch=prefetch,
             state=state,
         )
+
+
+def selection(
+    heldout: np.ndarray, split: str, classes: Sequence[str], first: bool, documents: Sequence[int] | None
+) -> Selection:
+    """What `Activations.rows` asks for; `heldout` is `[n_docs]` bool.
+
+    Raises:
+        UsageError: an unknown token class.
+    """
+    _check_classes(classes)
+    wanted = frozenset(documents) if documents is not None else None
+    return Selection(split, tuple(classes), first, wanted, heldout)
+
+
+def recomputed(recomputer: Recomputer, hook_point: str) -> list[RecomputedBlock]:
+    """All windows at one of the hook points that `recomputer` computes."""
+    return [RecomputedBlock(recomputer, number, hook_point) for number in range(recomputer.n_windows)]
 
 
 class Survey(NamedTuple):
@@ -276,9 +339,9 @@ def survey(blocks: Sequence[Block], selection: Selection) -> Survey:
     counts, found = [], [np.empty(0, np.int32)]
     for block in blocks:
         columns = block.columns()
-        chosen_rows = selection.of(columns)
-        counts.append(len(chosen_rows))
-        found.append(np.unique(columns["seq"][chosen_rows]))
+        wanted = selection.of(columns)
+        counts.append(len(wanted))
+        found.append(np.unique(columns["seq"][wanted]))
     return Survey(np.array(counts, np.int64), len(np.unique(np.concatenate(found))))
 
 

@@ -1,5 +1,6 @@
 """Windows of a harvest that stored no vector, computed again whenever they are read."""
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -16,12 +17,14 @@ from store.shards import Rows
 
 
 class Recomputer:
-    """One hook point of a harvest, window by window through the model it was made with."""
+    """Hook points of a harvest, window by window through the model it was made with: one pass for all of them."""
 
-    def __init__(self, run: Run, hook_point: str) -> None:
+    def __init__(self, run: Run, hook_points: Sequence[str]) -> None:
         """Nothing is loaded yet."""
-        self._run, self._hook_point = run, hook_point
-        self._classes: dict[int, np.ndarray] = {}
+        self._run, self._hook_points = run, tuple(hook_points)
+        self._classes: dict[tuple[int, str], np.ndarray] = {}
+        self._waiting: dict[tuple[int, str], Rows] = {}
+        """Of the window computed last, the hook points that were not asked for yet."""
         self._windows = read_json(run.folder / layout.TEXT)["windows"]
 
     @property
@@ -33,22 +36,30 @@ class Recomputer:
         """Tokens of a window."""
         return self._windows[window]["n_rows"]
 
-    def rows(self, window: int) -> Rows:
+    def rows(self, window: int, hook_point: str) -> Rows:
         """A window's vectors and columns, as a harvest that stores them has them on disk."""
-        sequences = read_window(self._run.folder, window)
-        done = compute_window(self._lm, window, sequences, self._job)
-        sink_norm = self._run.results["hook_points"][self._hook_point]["sink_norm"]
-        rows = done.marked({self._hook_point: sink_norm})[self._hook_point]
-        self._classes[window] = rows.columns["token_class"]
+        rows = self._waiting.pop((window, hook_point), None)
+        if rows is None:
+            computed = self._computed(window)
+            rows = computed.pop((window, hook_point))
+            self._waiting = computed
         return rows
 
-    def columns(self, window: int) -> dict[str, np.ndarray]:
+    def columns(self, window: int, hook_point: str) -> dict[str, np.ndarray]:
         """A window's columns without its vectors: until it was computed once, classes are as the text tells them, and
         first positions are the only sinks."""
         plan = plan_window(window, read_window(self._run.folder, window), self._cfg.seed)
-        if window in self._classes:
-            return {**plan.columns, "token_class": self._classes[window]}
+        if (window, hook_point) in self._classes:
+            return {**plan.columns, "token_class": self._classes[window, hook_point]}
         return with_sinks(plan.columns, 0.0, np.inf)
+
+    def _computed(self, window: int) -> dict[tuple[int, str], Rows]:
+        """The window at every hook point."""
+        done = compute_window(self._lm, window, read_window(self._run.folder, window), self._job)
+        sinks = {name: self._run.results["hook_points"][name]["sink_norm"] for name in self._hook_points}
+        rows = {(window, name): found for name, found in done.marked(sinks).items()}
+        self._classes |= {key: found.columns["token_class"] for key, found in rows.items()}
+        return rows
 
     @cached_property
     def _lm(self) -> LanguageModel:
@@ -60,4 +71,4 @@ class Recomputer:
 
     @cached_property
     def _job(self) -> WindowJob:
-        return self._cfg.window_job((self._lm.hook_point(self._hook_point),))
+        return self._cfg.window_job(tuple(self._lm.hook_point(name) for name in self._hook_points))

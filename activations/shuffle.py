@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from store.errors import UsageError
-from store.shards import Rows, as_torch
 
 POOL_ROWS = 262_144
 """Rows shuffled together, about: sixteen shards, or eight windows, of the default size."""
@@ -55,11 +54,25 @@ class Prepared(NamedTuple):
     after: ShuffleState
 
 
+@runtime_checkable
+class OpenRows(Protocol):
+    """Rows ready to be read: of one hook point, or of several side by side."""
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """What joins each row to its text."""
+        ...
+
+    def tensor(self, rows: np.ndarray, dtype: str) -> Tensor:
+        """`[len(rows), d_in]`: the vectors of some rows."""
+        ...
+
+
 @dataclass(frozen=True)
 class Pool:
     """Opened blocks and the shuffled order of their chosen rows."""
 
-    opened: list[Rows]
+    opened: Sequence[OpenRows]
     block: np.ndarray
     """`[n]` which of `opened`."""
     row: np.ndarray
@@ -190,10 +203,10 @@ class _Source:
         for number, rows in enumerate(pool.opened):
             here = order[bounds[number] : bounds[number + 1]]
             if len(here):
-                stored = as_torch(rows.vectors, self._dtype)
+                some = rows.tensor(row[here], self._dtype)
                 if out is None:
-                    out = torch.empty(stop - start, stored.shape[1], dtype=stored.dtype)
-                out.index_copy_(0, torch.from_numpy(here), stored.index_select(0, torch.from_numpy(row[here])))
+                    out = torch.empty(stop - start, some.shape[1], dtype=some.dtype)
+                out.index_copy_(0, torch.from_numpy(here), some)
         assert out is not None, "a batch of no rows"
         return out.float()
 

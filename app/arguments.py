@@ -1,7 +1,7 @@
 """What every command's arguments share: parsing a dataclass, and which folder the runs are in."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -32,21 +32,23 @@ def parse(args_cls: type[T], command: str, arguments: Sequence[str]) -> T:
     )
 
 
-def unchecked(config_cls: type, hidden: Sequence[str] = (), **defaults: Any) -> Any:
+def unchecked(config_cls: type, hidden: Mapping[str, Any] | None = None, **defaults: Any) -> Any:
     """A twin of a config for parsing, with defaults of its own and without its checks: `checked` runs those.
 
     Args:
         config_cls: a frozen dataclass.
-        hidden: int fields that are not asked for, because the command knows them only later.
+        hidden: fields that are not asked for, because the command knows them only later, and what stands in for them.
         defaults: by field name.
     """
     annotations: dict[str, Any] = {f.name: f.type for f in dataclasses.fields(config_cls) if f.name in defaults}  # type: ignore[arg-type]
-    annotations |= dict.fromkeys(hidden, Annotated[int, tyro.conf.Suppress])
+    hidden = hidden or {}
+    annotations |= {name: Annotated[type(value), tyro.conf.Suppress] for name, value in hidden.items()}
     fields = {
         "__annotations__": annotations,
         "__doc__": config_cls.__doc__,
         "__module__": config_cls.__module__,
         "__post_init__": lambda self: None,
+        **hidden,
         **defaults,
     }
     return dataclass(frozen=True, kw_only=True)(type(config_cls.__name__, (config_cls,), fields))

@@ -1,24 +1,24 @@
 """The training job: harvested activations in, a checkpoint and its log out."""
 
 import dataclasses
-import json
-from contextlib import closing
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from activations.joined import JoinedActivations
 from activations.progress import Progress, no_progress
 from activations.reader import Activations
-from activations.shuffle import Shuffled
+from activations.shuffle import Shuffled, ShuffleState
+from app.training_loop import CHECKPOINTS, DEFAULT_TRAIL, Trail, run_training
 from sae import VARIANTS, SAEConfig, checkpoint
 from sae.base import SAE
-from sae.train import Step, TrainConfig, TrainingDiverged, train
+from sae.encoder import EncoderSAE
+from sae.train import TrainConfig
 from store.errors import UsageError
-from store.files import whole_file
 from store.run import Run, start_run
-
-LOG_EVERY = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,9 @@ class TrainJob:
     sae: SAEConfig
     train: TrainConfig
     hook_point: str
-    """Which of the harvest's hook points."""
+    """Which of the harvest's hook points: what is read."""
+    other_hook_points: tuple[str, ...] = ()
+    """A transcoder's target, or a crosscoder's other sites."""
     classes: tuple[str, ...] = ("normal",)
     """Token classes trained on; first positions are always left out."""
     batch_size: int = 2048
@@ -39,55 +41,86 @@ class TrainJob:
     """Order of the rows."""
 
 
-def train_sae(job: TrainJob, activations_run: Run, root: Path, progress: Progress = no_progress) -> Run:
-    """Train into `root/sae/<hash>`, or return the run that is already there.
+def open_activations(runs: Sequence[Run], hook_points: Sequence[str]) -> Activations | JoinedActivations:
+    """One hook point, or several side by side: of one harvest, or one of each.
+
+    Raises:
+        UsageError: a harvest has no such hook point or the numbers do not fit, or the harvests are of other tokens.
+    """
+    if len(runs) == 1 and len(hook_points) < 2:
+        return Activations(runs[0], hook_points[0] if hook_points else None)
+    if len(runs) > 1 and len(hook_points) == 1:
+        hook_points = [*hook_points] * len(runs)
+    if len(runs) > 1 and len(hook_points) != len(runs):
+        raise UsageError(
+            f"{len(runs)} harvests and {len(hook_points)} hook points: name one for each harvest, or one for all"
+        )
+    harvests = list(runs) if len(runs) > 1 else [*runs] * len(hook_points)
+    return JoinedActivations([Activations(run, name) for run, name in zip(harvests, hook_points, strict=True)])
+
+
+def train_sae(
+    job: TrainJob,
+    activations_runs: Run | Sequence[Run],
+    root: Path,
+    progress: Progress = no_progress,
+    trail: Trail = DEFAULT_TRAIL,
+) -> Run:
+    """Train into `root/sae/<hash>`, or return the run that is already there; one that was killed goes on.
 
     Raises:
         UsageError: the SAE reads another width than the harvest has, no row matches, or the loss diverged.
     """
-    activations = Activations(activations_run, job.hook_point)
-    if job.sae.d_in != activations.d_in:
-        raise UsageError(
-            f"d_in={job.sae.d_in}, but {job.hook_point} of harvest {activations_run.id} has {activations.d_in}: "
-            "leave d_in out"
-        )
-    with start_run(root, "sae", job, {"activations": activations_run.id}) as run:
+    runs = [activations_runs] if isinstance(activations_runs, Run) else list(activations_runs)
+    activations = open_activations(runs, (job.hook_point, *job.other_hook_points))
+    _check_widths(job, activations.widths, runs)
+    with start_run(root, "sae", job, _inputs(runs)) as run:
         if not run.finished:
-            _train_into(run, job, activations, progress)
+            _train_into(run, job, activations, progress, trail)
         return run
 
 
-def _train_into(run: Run, job: TrainJob, activations: Activations, progress: Progress) -> None:
+def _check_widths(job: TrainJob, widths: Sequence[int], runs: Sequence[Run]) -> None:
+    try:
+        found = type(job.sae).of_widths(widths)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    for name, width in found.items():
+        if getattr(job.sae, name) != width:
+            places = ", ".join((job.hook_point, *job.other_hook_points))
+            harvests = ", ".join(run.id for run in runs)
+            raise UsageError(
+                f"{name}={getattr(job.sae, name)}, but {places} of harvest {harvests} has {width}: leave {name} out"
+            )
+
+
+def _inputs(runs: Sequence[Run]) -> dict[str, str]:
+    """The harvests by kind; those after the first are numbered."""
+    return {f"activations{f'_{n}' if n else ''}": run.id for n, run in enumerate(runs)}
+
+
+def _train_into(
+    run: Run, job: TrainJob, activations: Activations | JoinedActivations, progress: Progress, trail: Trail
+) -> None:
     rows = activations.rows("train", job.classes)
     sae = VARIANTS[job.variant](job.sae)
-    label = f"train {job.variant} on {len(rows):,} rows"
+    assert isinstance(sae, EncoderSAE)
     started = perf_counter()
-    with closing(rows.shuffled(job.batch_size, job.seed)) as batches:
-        steps = progress(train(sae, batches, job.train), job.train.n_steps, label)
-        try:
-            log = [_line(step, batches) for step in steps if _is_logged(step, job.train.n_steps)]
-        except TrainingDiverged as error:
-            raise UsageError(f"{error}: lower --lr, or check the activations with `monosem show`") from error
-    with whole_file(run.folder / "log.jsonl") as scratch:
-        scratch.write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
-    checkpoint.save(run.folder, sae, {"run": run.id, "hook_point": job.hook_point})
+
+    def reader(state: ShuffleState | None) -> Shuffled:
+        return rows.shuffled(job.batch_size, job.seed, state=state)
+
+    label = f"train {job.variant} on {len(rows):,} rows"
+    log, batches = run_training(run.folder, sae, job.train, reader, sae.parts, progress, trail, label)
+    places = {"hook_point": job.hook_point, "other_hook_points": list(job.other_hook_points)}
+    checkpoint.save(run.folder, sae, {"run": run.id, **places})
     reading = {
         "reader_wait_share": batches.wait_s / (perf_counter() - started),
         "batch_entropy": sum(line["batch_entropy"] for line in log) / len(log),
         "distinct_sequences": sum(line["distinct_sequences"] for line in log) / len(log),
     }
     run.finish({**_results(sae, log[-1], len(rows)), **reading})
-
-
-def _is_logged(step: Step, last: int) -> bool:
-    """Every tenth step and the last one."""
-    return step.step % LOG_EVERY == 0 or step.step == last
-
-
-def _line(step: Step, batches: Shuffled) -> dict[str, Any]:
-    """A step's numbers, and how well the newest batch mixes the text."""
-    found = batches.mixing
-    return {**step.numbers(), "distinct_sequences": found.n_distinct, "batch_entropy": found.entropy}
+    shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
 
 
 def _results(sae: SAE, last: dict[str, Any], n_rows: int) -> dict[str, Any]:
@@ -101,8 +134,8 @@ def _results(sae: SAE, last: dict[str, Any], n_rows: int) -> dict[str, Any]:
     }
 
 
-def variant_config(variant: str, d_in: int, settings: dict[str, Any]) -> SAEConfig:
-    """The config of a variant, its width taken from the activations.
+def variant_config(variant: str, widths: Sequence[int], settings: dict[str, Any]) -> SAEConfig:
+    """The config of a variant, its widths taken from the activations.
 
     Raises:
         UsageError: unknown variant, or settings it does not allow (such as k > d_sae).
@@ -112,6 +145,7 @@ def variant_config(variant: str, d_in: int, settings: dict[str, Any]) -> SAEConf
     config_cls = VARIANTS[variant].config_cls
     known = {f.name for f in dataclasses.fields(config_cls)}
     try:
-        return config_cls(**{key: value for key, value in settings.items() if key in known} | {"d_in": d_in})
+        given = {key: value for key, value in settings.items() if key in known}
+        return config_cls(**given | config_cls.of_widths(widths))
     except ValueError as error:
         raise UsageError(str(error)) from error

@@ -164,14 +164,14 @@ class Workbench:
             normal = torch.from_numpy(classes == TOKEN_CLASSES["normal"])
             fvu = StreamingFVU()
             fvu.update(x[normal], out.x_hat[normal])
-            values, indices = out.latents.values.numpy(), out.latents.indices.numpy()
-        pos, slot = np.nonzero(values > 0)
+            on = out.latents.active.numpy()
+            pos, latent, value = (t.numpy()[on] for t in (out.latents.rows, out.latents.indices, out.latents.values))
         return Inspection(
             tokens=tokens,
             token_class=tuple(int(c) for c in classes),
-            latent=indices[pos, slot],
+            latent=latent,
             pos=pos,
-            value=values[pos, slot],
+            value=value,
             fvu=fvu.value() if int(normal.sum()) > 1 else None,
         )
 

@@ -61,11 +61,11 @@ def collect(sae: SAE, activations: Activations, classes: Sequence[str], progress
         for start in range(0, len(rows), CHUNK_ROWS):
             chosen = rows[start : start + CHUNK_ROWS]
             latents = sae.encode(float_rows(opened.vectors, activations.dtype, chosen))
-            values, indices = latents.values.numpy(), latents.indices.numpy()
-            row, slot = np.nonzero(values > 0)
-            where = chosen[row]
+            active = latents.active.numpy()
+            where = chosen[latents.rows.numpy()[active]]
             places = [columns[name][where] for name in ("seq", "pos", "doc_id")]
-            parts.append([indices[row, slot].astype(np.int32), *places, values[row, slot].astype(np.float32)])
+            kept = latents.indices.numpy()[active].astype(np.int32), latents.values.numpy()[active].astype(np.float32)
+            parts.append([kept[0], *places, kept[1]])
     latent, seq, pos, doc_id, value = (np.concatenate(column) for column in zip(*parts, strict=True))
     events = Events(latent, seq, pos, doc_id, value, d_sae=sae.cfg.d_sae, n_tokens=n_tokens)
     return events.sorted()

@@ -1,7 +1,7 @@
 """Run benchmarks one after the other, each in a process of its own; one that fails does not stop the others.
 
 python bench/run.py                       all but the slow ones
-python bench/run.py 'harvest*' train_topk by name
+python bench/run.py 'harvest*' train_step by name
 python bench/run.py --list                what there is
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.harness import benchmarks
 
-SLOW = frozenset({"demo"})
+SLOW = frozenset({"demo", "train_quality"})
 """Only run when named: many minutes each."""
 
 

@@ -5,10 +5,12 @@ aux = Σ‖ê − e‖² / Σ‖e − mean(e)‖², e = x − x_hat held fixed, 
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae import sparse
+from sae.loss import variance
+from sae.sparse import Pattern
 
 SPARSE_ABOVE = 8
 """Dead latents per kept one above which the sparse products beat dense ones over the dead columns (CPU, 2 cores)."""
@@ -20,44 +22,43 @@ def default_k_aux(d_in: int) -> int:
 
 
 def auxk_loss(
-    residual: Float[Tensor, "batch d_in"],
+    residual: Float[Tensor, "batch d_out"],
     x_centred: Float[Tensor, "batch d_in"],
-    pre_acts: Float[Tensor, "batch d_sae"],
-    weights: tuple[Float[Tensor, "d_in d_sae"], Float[Tensor, " d_sae"], Float[Tensor, "d_sae d_in"]],
-    dead: Bool[Tensor, " d_sae"],
+    weights: tuple[Float[Tensor, "d_in d_sae"], Float[Tensor, " d_sae"], Float[Tensor, "d_sae d_out"]],
+    dead: Int[Tensor, " n_dead"],
     k_aux: int,
 ) -> Float[Tensor, ""]:
     """The loss of the dead latents alone; `weights` are W_enc, b_enc, W_dec. 0 where nothing is dead.
 
     The gradient reaches encoder and decoder rows of dead latents only: the residual, the input and b_dec are constants.
     """
-    columns = dead.nonzero().squeeze(1)
-    if len(columns) == 0:
+    if len(dead) == 0:
         return residual.new_zeros(())
     residual = residual.detach()
-    k_aux = min(k_aux, len(columns))
-    reconstruct = _sparse if len(columns) > SPARSE_ABOVE * k_aux else _dense
-    error = reconstruct(x_centred, pre_acts, weights, columns, k_aux) - residual
-    variance = (residual - residual.mean(dim=0)).square().sum()
+    k_aux = min(k_aux, len(dead))
+    reconstruct = _sparse if len(dead) > SPARSE_ABOVE * k_aux else _dense
+    error = reconstruct(x_centred, weights, dead, k_aux) - residual
+    left = variance(residual)
     # a residual without variance leaves nothing to explain: over inf, so that the gradient is 0 as well and not NaN
-    return error.square().sum() / torch.where(variance > 0, variance, torch.inf)
+    return error.square().sum() / torch.where(left > 0, left, torch.inf)
 
 
-def _dense(x_centred: Tensor, pre_acts: Tensor, weights: tuple, columns: Tensor, k_aux: int) -> Tensor:
+def _dense(x_centred: Tensor, weights: tuple, dead: Tensor, k_aux: int) -> Tensor:
     """Dense products over the dead columns only: cheapest while few latents are dead."""
     W_enc, b_enc, W_dec = weights
-    acts = torch.relu(torch.addmm(b_enc[columns], x_centred, W_enc.t()[columns].t()))
-    if k_aux < len(columns):
+    acts = torch.relu(torch.addmm(b_enc[dead], x_centred, W_enc.t()[dead].t()))
+    if k_aux < len(dead):
         kept = acts.detach().topk(k_aux, sorted=False).indices
         acts = acts * torch.zeros_like(acts).scatter_(1, kept, 1.0)
-    return acts @ W_dec[columns]
+    return acts @ W_dec[dead]
 
 
-def _sparse(x_centred: Tensor, pre_acts: Tensor, weights: tuple, columns: Tensor, k_aux: int) -> Tensor:
+def _sparse(x_centred: Tensor, weights: tuple, dead: Tensor, k_aux: int) -> Tensor:
     """The sparse products of the main path: their cost does not grow with the number of dead latents."""
     W_enc, b_enc, W_dec = weights
-    kept = pre_acts[:, columns].topk(k_aux, sorted=False).indices
-    pattern = sparse.Pattern(columns[kept], len(W_dec))
-    no_shift = x_centred.new_zeros(x_centred.shape[1])
-    values = sparse.take_pre_acts(x_centred, W_enc, b_enc, no_shift, x_centred, pre_acts, pattern)
+    with torch.no_grad():
+        pre_acts = torch.addmm(b_enc[dead], x_centred, W_enc.t()[dead].t())
+        kept = pre_acts.topk(k_aux, sorted=False)
+        pattern = Pattern.of_table(dead[kept.indices], len(W_dec))
+    values = sparse.take_pre_acts(x_centred, W_enc, b_enc, None, x_centred, kept.values.flatten(), pattern)
     return sparse.decode(torch.relu(values), W_dec, pattern)

@@ -23,7 +23,7 @@ from store.errors import UsageError
 TENSORS_FILE = "sae.safetensors"
 CONFIG_FILE = "config.json"
 FORMAT = "monosem-sae"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when an older reader would misread a newer file."""
 
 
@@ -68,10 +68,9 @@ def describe(folder: Path) -> dict[str, Any]:
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise UsageError(f"{path} does not say format={FORMAT!r}: this is not a checkpoint written by monosem")
     version = description.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise UsageError(
-            f"{path} has format_version={version}, this monosem reads up to {FORMAT_VERSION}: upgrade monosem"
-        )
+    if version != FORMAT_VERSION:
+        way = "train it again" if isinstance(version, int) and version < FORMAT_VERSION else "upgrade monosem"
+        raise UsageError(f"{path} has format_version={version}, this monosem reads {FORMAT_VERSION}: {way}")
     return description
 
 
@@ -92,9 +91,14 @@ def _build(folder: Path, description: dict[str, Any]) -> SAE:
     if not isinstance(dtype, torch.dtype):
         raise UsageError(f"{path} has dtype={description.get('dtype')!r}, not a torch dtype: the checkpoint is damaged")
     try:
-        return cls(cls.config_cls(**description.get("config", {}))).to(dtype)
+        return cls(cls.config_cls(**_settings(description.get("config", {})))).to(dtype)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{path} has a config that {cls.__name__} refuses ({error}): retrain or mend it") from error
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """A config as it was before JSON made lists of its tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
 
 
 def _read_tensors(folder: Path, description: dict[str, Any]) -> dict[str, torch.Tensor]:

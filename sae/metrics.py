@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae.base import SAE, SparseLatents
+from sae.base import SAE
+from sae.codes import Coded, count_codes
+from sae.sparse import SparseLatents
 
 
 class StreamingFVU:
@@ -84,9 +86,9 @@ class StreamingFiring:
 
     def update(self, latents: SparseLatents) -> None:
         """Add rows."""
-        active = latents.indices[latents.values > 0]
+        active = latents.indices[latents.active]
         self.counts += torch.bincount(active, minlength=len(self.counts)).cpu()
-        self.n_rows += len(latents.values)
+        self.n_rows += latents.n_rows
 
     def density(self) -> Float[Tensor, " d_sae"] | None:
         """Fraction of rows in which each latent is active."""
@@ -99,6 +101,26 @@ class StreamingFiring:
     def dead_fraction(self) -> float | None:
         """Fraction of latents active in none of the rows; depends on how many rows were seen, so say so beside it."""
         return (self.counts == 0).double().mean().item() if self.n_rows else None
+
+
+class StreamingBits:
+    """Bits per row of an SAE's integer codes, over all rows seen."""
+
+    def __init__(self, sae: SAE) -> None:
+        self._sae = sae if isinstance(sae, Coded) else None
+        self.n_rows = 0
+        self.counts: Int[Tensor, " n_codes"] = torch.zeros(self._sae.n_codes if self._sae else 0, dtype=torch.int64)
+        """Rows in which each code occurs."""
+
+    def update(self, x: Float[Tensor, "batch d_in"]) -> None:
+        """Add rows."""
+        if self._sae is not None:
+            self.counts += count_codes(self._sae.codes(x), len(self.counts)).cpu()
+            self.n_rows += len(x)
+
+    def value(self) -> float | None:
+        """The bits; None for an SAE without codes, and before any row."""
+        return self._sae.bits_per_row(self.counts, self.n_rows).item() if self._sae and self.n_rows else None
 
 
 class Evaluation(NamedTuple):
@@ -117,19 +139,25 @@ class Evaluation(NamedTuple):
     """Mean ‖x_hat‖ / ‖x‖ over rows where x is non-zero: below 1 is shrinkage."""
     counts: Int[Tensor, " d_sae"]
     """Rows in which each latent is active."""
+    bits_per_row: float | None
+    """Of the integer codes, for variants that have them."""
 
 
 @torch.no_grad()
-def evaluate(sae: SAE, batches: Iterable[Float[Tensor, "_rows d_in"]]) -> Evaluation:
-    """All metrics over all rows of `batches`, in one pass."""
+def evaluate(sae: SAE, batches: Iterable[Tensor | tuple[Tensor, Tensor]]) -> Evaluation:
+    """All metrics over all rows of `batches`, in one pass; pairs are rows and what they are to be mapped to."""
     fvu, firing, cosine, l2_ratio = StreamingFVU(), StreamingFiring(sae.cfg.d_sae), StreamingMean(), StreamingMean()
-    for x in batches:
+    bits = StreamingBits(sae)
+    for batch in batches:
+        x, target = batch if isinstance(batch, tuple) else (batch, batch)
         x = x.to(device=sae.W_dec.device, dtype=sae.W_dec.dtype)
+        target = target.to(device=sae.W_dec.device, dtype=sae.W_dec.dtype)
         out = sae(x)
-        fvu.update(x, out.x_hat)
+        fvu.update(target, out.x_hat)
         firing.update(out.latents)
-        cosine.update(row_cosine(x, out.x_hat))
-        l2_ratio.update(row_l2_ratio(x, out.x_hat))
+        cosine.update(row_cosine(target, out.x_hat))
+        l2_ratio.update(row_l2_ratio(target, out.x_hat))
+        bits.update(x)
     return Evaluation(
         n_rows=fvu.n_rows,
         fvu=fvu.value(),
@@ -138,6 +166,7 @@ def evaluate(sae: SAE, batches: Iterable[Float[Tensor, "_rows d_in"]]) -> Evalua
         cosine=cosine.value(),
         l2_ratio=l2_ratio.value(),
         counts=firing.counts,
+        bits_per_row=bits.value(),
     )
 
 

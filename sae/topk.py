@@ -1,65 +1,76 @@
 """TopK: keep each row's k largest pre-activations, a = ReLU(TopK((x − b_dec) W_enc + b_enc)).
 
-Gao et al. 2024, arXiv:2406.04093. The loss is FVU + aux_alpha · AuxK.
+Gao et al. 2024, arXiv:2406.04093. The loss is FVU + aux_alpha · AuxK, and with Multi-TopK + multi_topk · FVU(4k), in
+which the 4k largest reconstruct as well, so that an SAE trained at k does not fall apart at other k (appendix A.3).
 """
 
+import math
 from dataclasses import dataclass
 from typing import final
 
-from jaxtyping import Bool, Float, Int
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from sae.auxk import auxk_loss, default_k_aux
-from sae.base import SAE, Loss, SAEConfig, batch_fvu
+from sae import sparse
+from sae.encoder import Encoded, Reconstruction
+from sae.ksparse import KSparse, KSparseConfig
+from sae.largest import row_largest
+from sae.loss import Phase
+from sae.sparse import Pattern, SparseLatents
+
+MULTI = 4
+"""Multi-TopK's second reconstruction uses so many times k."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TopKConfig(SAEConfig):
+class TopKConfig(KSparseConfig):
     """A TopK SAE."""
 
-    k: int = 32
-    """Latents kept per row; those whose pre-activation is not positive are kept with value 0."""
-    aux_alpha: float = 1 / 32
-    """Weight of the AuxK loss: Gao et al. 2024, appendix A.2. 0 turns it off."""
-    k_aux: int | None = None
-    """Dead latents used per row by AuxK; None means d_in // 2."""
+    multi_topk: float = 0.0
+    """Weight of the FVU of the reconstruction from 4k latents; Gao et al. 2024 use 1/8, 0 turns it off."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.k < 1:
-            raise ValueError(f"k={self.k} keeps nothing: choose k >= 1")
-        if self.k > self.d_sae:
-            raise ValueError(f"k={self.k} exceeds d_sae={self.d_sae}: choose k <= d_sae")
-        if not self.aux_alpha >= 0:
-            raise ValueError(f"aux_alpha={self.aux_alpha} rewards error: choose aux_alpha >= 0")
-        if self.k_aux is not None and self.k_aux < 1:
-            raise ValueError(f"k_aux={self.k_aux} revives nothing: choose k_aux >= 1, or aux_alpha=0 to turn AuxK off")
+        if not 0 <= self.multi_topk < math.inf:
+            raise ValueError(f"multi_topk={self.multi_topk} rewards error: choose multi_topk >= 0")
+        if self.multi_topk and MULTI * self.k > self.d_sae:
+            raise ValueError(
+                f"multi_topk={self.multi_topk} needs 4k={MULTI * self.k} of d_sae={self.d_sae} latents: lower k"
+            )
 
 
 @final
-class TopK(SAE):
+class TopK(KSparse[TopKConfig]):
     """The k largest pre-activations of each row, after ReLU."""
 
     config_cls = TopKConfig
-    cfg: TopKConfig
 
-    def __init__(self, cfg: TopKConfig) -> None:
-        super().__init__(cfg)
+    def select(self, pre_acts: Float[Tensor, "rows {self.cfg.d_sae}"], phase: Phase | None) -> Pattern:
+        """Each row's k largest; in training with Multi-TopK its 4k largest, largest first."""
+        if phase is None or not self.cfg.multi_topk:
+            return super().select(pre_acts, phase)
+        k = min(MULTI * (phase.k or self.cfg.k), self.cfg.d_sae)
+        return Pattern.of_table(row_largest(pre_acts, k, ordered=True), self.cfg.d_sae)
 
-    def select(self, pre_acts: Float[Tensor, "batch {self.cfg.d_sae}"]) -> Int[Tensor, "batch {self.cfg.k}"]:
-        """Each row's k largest."""
-        return pre_acts.topk(self.cfg.k, dim=1, sorted=False).indices
+    def reconstruct(self, encoded: Encoded, target: Tensor, total: Tensor, phase: Phase) -> Reconstruction:
+        """FVU at k, and with Multi-TopK that at 4k beside it."""
+        if not self.cfg.multi_topk:
+            return super().reconstruct(encoded, target, total, phase)
+        n_rows = len(target)
+        many, k = len(encoded.latents.values) // n_rows, phase.k or self.cfg.k
+        group = (torch.arange(many, device=target.device) >= k).long().repeat(n_rows)
+        weights = target.new_tensor([1.0, self.cfg.multi_topk])
+        found = sparse.squared_error(encoded.latents, self.W_dec, self.b_dec, target, group, weights)
+        loss = found.total / total
+        few = _first(encoded.latents, k)
+        with torch.no_grad():
+            error = self.decode(few) - target
+        return Reconstruction(loss, error.square().sum() / total.detach(), error, few)
 
-    def loss(
-        self, x: Float[Tensor, "batch {self.cfg.d_in}"], dead: Bool[Tensor, " {self.cfg.d_sae}"] | None = None
-    ) -> Loss:
-        """FVU of the batch plus AuxK over the dead latents."""
-        kept = self._keep(x)
-        out = self._output(kept)
-        fvu = batch_fvu(x, out.x_hat)
-        if dead is None or self.cfg.aux_alpha == 0:
-            return Loss(fvu, fvu, fvu.new_zeros(()), out)
-        weights = (self.W_enc, self.b_enc, self.W_dec)
-        k_aux = self.cfg.k_aux or default_k_aux(self.cfg.d_in)
-        aux = auxk_loss(x - out.x_hat, kept.x_centred, kept.pre_acts, weights, dead, k_aux)
-        return Loss(fvu + self.cfg.aux_alpha * aux, fvu, aux, out)
+
+def _first(latents: SparseLatents, k: int) -> SparseLatents:
+    """The first k latents of each row of a table."""
+    n_rows, d_sae = latents.n_rows, latents.pattern.d_sae
+    values, indices = latents.values.view(n_rows, -1)[:, :k], latents.indices.view(n_rows, -1)[:, :k]
+    return SparseLatents.of_table(values, indices, d_sae)

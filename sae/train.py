@@ -6,21 +6,28 @@ nothing to fold back and the SAE can be evaluated, or training stopped, after an
 Recipe of Gao et al. 2024, arXiv:2406.04093, appendix A.
 """
 
+import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae.base import SAE, Loss, SparseLatents
-from sae.schedule import DecayShape, default_lr, lr_factor
+from sae.dead import Silence, TrainingDiverged, Watch
+from sae.encoder import EncoderSAE, spread
+from sae.loss import Loss, Phase
+from sae.optimisers import OPTIMISERS, AdamSettings, Optimisers
+from sae.resample import resample
+from sae.schedule import DecayShape, annealed_k, default_lr, lr_factor, rise
 
-SYNC_EVERY = 16
-"""Steps between the moments an accelerator is waited for, to see divergence and dead latents. On CPU: every step."""
+__all__ = ["Step", "TrainConfig", "Training", "TrainingDiverged", "TrainingState", "train"]
+
+Batch = Tensor | tuple[Tensor, Tensor]
+"""`[rows, d_in]`, or a pair of that and its targets `[rows, d_out]`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +38,24 @@ class TrainConfig:
     """Optimiser steps, one batch each. `batches` must yield at least this many."""
     lr: float | None = None
     """Peak learning rate; None means 2e-4 / sqrt(d_sae / 2^14)."""
+    optimiser: str = "adam"
+    """`adam`, `muon` (for the matrices), or `schedule_free` (which wants decay=0)."""
     warmup: float = 0.05
     """Fraction of the run over which the learning rate rises from 0."""
     decay: float = 0.2
     """Fraction of the run, at its end, over which the learning rate falls to 0."""
     decay_shape: DecayShape = "linear"
     """How it falls."""
+    sparsity_warmup: float = 0.05
+    """Fraction of the run over which the weight of a sparsity penalty rises from 0, for variants that have one."""
+    k_start: int | None = None
+    """Latents per row to begin with, for variants that have a k; None begins with k itself."""
+    k_anneal: float = 0.2
+    """Fraction of the run over which k goes from k_start to its own value."""
+    resample_at: tuple[float, ...] = ()
+    """Fractions of the run after which dead latents are pointed at badly reconstructed rows: Bricken et al. 2023."""
     seed: int = 0
-    """Seed of the initial decoder directions."""
+    """Seed of the initial decoder directions and of what is drawn while training."""
     initialise: bool = True
     """Start from `sae.initialise` on the first rows; False goes on from the parameters as they are."""
     init_rows: int = 8192
@@ -60,13 +77,19 @@ class TrainConfig:
         for name in ("n_steps", "init_rows", "dead_after_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is not a count: choose {name} >= 1")
-        for name in ("warmup", "decay", "dead_after_fraction"):
+        for name in ("warmup", "decay", "sparsity_warmup", "k_anneal", "dead_after_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} is a fraction of the run: choose 0 <= {name} <= 1")
         for name in ("lr", "grad_clip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name}={value} is not positive and finite: choose {name} > 0, or None")
+        if self.optimiser not in OPTIMISERS:
+            raise ValueError(f"optimiser={self.optimiser!r} is not known: choose one of {', '.join(OPTIMISERS)}")
+        if self.k_start is not None and self.k_start < 1:
+            raise ValueError(f"k_start={self.k_start} keeps nothing: choose k_start >= 1, or None")
+        if any(not 0 < fraction < 1 for fraction in self.resample_at):
+            raise ValueError(f"resample_at={self.resample_at} are fractions of the run: choose each between 0 and 1")
 
 
 class Step(NamedTuple):
@@ -86,40 +109,162 @@ class Step(NamedTuple):
     """Latents silent for longer than the dead threshold."""
     lr: float
     """Learning rate of this step."""
+    parts: Mapping[str, Float[Tensor, ""]]
+    """The variant's other terms of the loss by name, before their weights."""
 
     def numbers(self) -> dict[str, int | float]:
         """All fields as Python numbers, for a log. Waits for the device."""
-        return {name: v.item() if isinstance(v, Tensor) else v for name, v in self._asdict().items()}
+        fields = {**self._asdict(), **self.parts}
+        del fields["parts"]
+        return {name: v.item() if isinstance(v, Tensor) else v for name, v in fields.items()}
 
 
-class TrainingDiverged(Exception):
-    """The loss stopped being a finite number."""
+class TrainingState(NamedTuple):
+    """All that a run needs to go on after a step, but for its data: the next batch is that of step `step` + 1."""
 
-    def __init__(self, step: int, cause: str) -> None:
-        super().__init__(f"training diverged at step {step}: {cause}")
-        self.step = step
-        self.cause = cause
+    step: int
+    n_tokens: int
+    dead_threshold: int
+    """Tokens of silence that make a latent dead."""
+    config: dict[str, Any]
+    """The SAE's and the training's settings, to be compared."""
+    tensors: dict[str, Tensor]
+    """Weights, what the optimisers remember, tokens of silence, and the random generator, by name."""
 
 
-def train(sae: SAE, batches: Iterable[Float[Tensor, "_rows _width"]], cfg: TrainConfig) -> Iterator[Step]:
-    """Train `sae` in place, yielding after every step. Deterministic given seed, batches and number of threads."""
-    source = _checked(batches, sae)
-    head = _take_rows(source, cfg.init_rows)
-    unit = _start(sae, head, cfg)
-    groups = _parameter_groups(sae, unit)
-    optimiser = torch.optim.Adam(groups, betas=cfg.betas, eps=cfg.eps, fused=sae.W_dec.device.type in ("cpu", "cuda"))
-    silence = _Silence(sae, dead_threshold(cfg, len(head[0])))
-    watch = _Watch(sae)
-    n_tokens = 0
-    peak_lr = cfg.lr or default_lr(sae.cfg.d_sae)
-    for step, x in enumerate(_exactly(chain(head, source), cfg.n_steps)):
-        lr = peak_lr * lr_factor(step, cfg.n_steps, cfg.warmup, cfg.decay, cfg.decay_shape)
-        loss = sae.loss(x, silence.dead)
-        watch.see(step, x, loss.total)
-        _update(sae, loss, optimiser, lr, cfg.grad_clip)
-        n_tokens += len(x)
-        silence.see(step, loss.out.latents)
-        yield _report(step, n_tokens, loss, silence, lr)
+def train(
+    sae: EncoderSAE, batches: Iterable[Batch], cfg: TrainConfig, resume: TrainingState | None = None
+) -> "Training":
+    """Train `sae` in place: an iterator that yields after every step.
+
+    Deterministic given seed, batches and number of threads, interruptions included.
+
+    Args:
+        sae: what is trained.
+        batches: rows, or pairs of rows and targets. Where a run goes on, those that come after its last step.
+        cfg: how.
+        resume: to go on from, taken by `Training.state` of a run with the same settings.
+
+    Raises:
+        ValueError: settings that do not fit the SAE or the state, or rows that cannot be trained on.
+        TrainingDiverged: the loss is not finite, or all latents are dead.
+    """
+    return Training(sae, batches, cfg, resume)
+
+
+class Training(Iterator[Step]):
+    """A run of `train`: steps as they are taken, and at each of them the state to go on from."""
+
+    def __init__(
+        self, sae: EncoderSAE, batches: Iterable[Batch], cfg: TrainConfig, resume: TrainingState | None = None
+    ) -> None:
+        """Nothing is read yet."""
+        self.sae, self.cfg = sae, cfg
+        self._k = _final_k(sae, cfg)
+        self._source = _checked(batches, sae)
+        self._generator = torch.Generator().manual_seed(cfg.seed)
+        self._resampled_at = {round(fraction * cfg.n_steps) for fraction in cfg.resample_at}
+        self._peak_lr = cfg.lr or default_lr(sae.cfg.d_sae)
+        self.step, self.n_tokens = 0, 0
+        self._begun = False
+        if resume is not None:
+            self._restore(resume)
+
+    def __next__(self) -> Step:
+        if not self._begun:
+            self._begin()
+        if self.step == self.cfg.n_steps:
+            raise StopIteration
+        x, target = self._next_batch()
+        lr = self._peak_lr * lr_factor(
+            self.step, self.cfg.n_steps, self.cfg.warmup, self.cfg.decay, self.cfg.decay_shape
+        )
+        self._optimisers.zero_grad()
+        loss = self.sae.loss(x, self._phase(), target)
+        self._watch.see(self.step, x, loss.total)
+        self._update(loss, lr)
+        self._silence.see(self.step, loss.latents)
+        self.sae.observe(loss)
+        self.step, self.n_tokens = self.step + 1, self.n_tokens + len(x)
+        if self.step in self._resampled_at:
+            self._resample(x, target)
+        return Step(
+            self.step, self.n_tokens, loss.total.detach(), loss.fvu, loss.latents.l0(), self._silence.n_dead(), lr,
+            loss.parts,
+        )  # fmt: skip
+
+    def state(self) -> TrainingState:
+        """All that is needed to go on after the last step.
+
+        Raises:
+            ValueError: no step was taken.
+        """
+        if not self._begun:
+            raise ValueError("training has no state before its first step: take one")
+        tensors = {
+            **{f"sae.{name}": value for name, value in self.sae.state_dict().items()},
+            **{f"optimiser.{name}": value for name, value in self._optimisers.tensors().items()},
+            "silence": self._silence.tokens,
+            "generator": self._generator.get_state(),
+        }
+        copies = {name: value.detach().cpu().clone() for name, value in tensors.items()}
+        return TrainingState(self.step, self.n_tokens, self._silence.threshold, settings(self.sae, self.cfg), copies)
+
+    def _begin(self) -> None:
+        """Initialise from the first rows."""
+        head = _take_rows(self._source, self.cfg.init_rows)
+        _start(self.sae, head, self.cfg)
+        self._source = chain(head, self._source)
+        self._build(dead_threshold(self.cfg, len(head[0][0])))
+
+    def _build(self, threshold: int) -> None:
+        cfg = self.cfg
+        self._optimisers = Optimisers(cfg.optimiser, self.sae, AdamSettings(betas=cfg.betas, eps=cfg.eps))
+        self._silence = Silence(self.sae, threshold)
+        self._watch = Watch(self.sae)
+        self._begun = True
+
+    @torch.no_grad()
+    def _restore(self, state: TrainingState) -> None:
+        check_same(settings(self.sae, self.cfg), state.config)
+        self.step, self.n_tokens = state.step, state.n_tokens
+        # copying into the existing parameters keeps their memory layout, W_enc's transposed one included
+        self.sae.load_state_dict(_under(state.tensors, "sae."))
+        self._build(state.dead_threshold)
+        self._optimisers.restore(_under(state.tensors, "optimiser."))
+        self._silence.tokens.copy_(state.tensors["silence"])
+        self._silence.look(state.step - 1)
+        self._generator.set_state(state.tensors["generator"])
+
+    def _next_batch(self) -> tuple[Tensor, Tensor | None]:
+        try:
+            return next(self._source)
+        except StopIteration:
+            raise ValueError(
+                f"batches ended after {self.step} of n_steps={self.cfg.n_steps}: "
+                "pass an iterable that repeats, or lower n_steps"
+            ) from None
+
+    def _phase(self) -> Phase:
+        cfg = self.cfg
+        k = None
+        if cfg.k_start is not None and self._k is not None:
+            k = annealed_k(self.step, cfg.n_steps, cfg.k_start, self._k, cfg.k_anneal)
+        return Phase(self._silence.dead, rise(self.step, cfg.n_steps, cfg.sparsity_warmup), k, self._generator)
+
+    def _update(self, loss: Loss, lr: float) -> None:
+        loss.total.backward()
+        self.sae.constrain_gradients()
+        self._optimisers.step(lr, self.cfg.grad_clip)
+        self.sae.constrain_weights()
+
+    def _resample(self, x: Tensor, target: Tensor | None) -> None:
+        self._silence.look(self.step)
+        if self._silence.dead is not None:
+            changed = resample(self.sae, x, self._silence.dead, self._generator, target)
+            self._optimisers.forget(changed, self.sae.cfg.d_sae)
+            self._silence.tokens.index_fill_(0, changed, 0)
+            self._silence.look(self.step)
 
 
 def dead_threshold(cfg: TrainConfig, batch_rows: int) -> int:
@@ -127,128 +272,87 @@ def dead_threshold(cfg: TrainConfig, batch_rows: int) -> int:
     return min(cfg.dead_after_tokens, math.ceil(cfg.dead_after_fraction * cfg.n_steps * batch_rows))
 
 
-def _checked(batches: Iterable[Tensor], sae: SAE) -> Iterator[Tensor]:
+def settings(sae: EncoderSAE, cfg: TrainConfig) -> dict[str, Any]:
+    """All settings of a run by name."""
+    return {"variant": type(sae).__name__, **dataclasses.asdict(sae.cfg), **dataclasses.asdict(cfg)}
+
+
+def check_same(now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Raises: ValueError: settings differ; it says which, and how."""
+    changed = [
+        f"{name}={now.get(name)!r} (was {before.get(name)!r})"
+        for name in sorted({*now, *before})
+        if _plain(now.get(name)) != _plain(before.get(name))
+    ]
+    if changed:
+        raise ValueError(f"cannot go on with other settings: {', '.join(changed)}: restore them, or start a new run")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _final_k(sae: EncoderSAE, cfg: TrainConfig) -> int | None:
+    """The k that annealing ends at; None for a variant without one."""
+    k = getattr(sae.cfg, "k", None)
+    if cfg.k_start is None:
+        return k
+    if k is None:
+        raise ValueError(f"k_start={cfg.k_start}, but {type(sae).__name__} has no k to anneal: leave k_start out")
+    if cfg.k_start > sae.cfg.d_sae:
+        raise ValueError(f"k_start={cfg.k_start} exceeds d_sae={sae.cfg.d_sae}: choose k_start <= d_sae")
+    return k
+
+
+def _checked(batches: Iterable[Batch], sae: EncoderSAE) -> Iterator[tuple[Tensor, Tensor | None]]:
     """The batches on the SAE's device and in its dtype, or a ValueError that says which batch is wrong and how."""
-    for n, x in enumerate(batches):
-        if x.ndim != 2 or x.shape[1] != sae.cfg.d_in:
-            raise ValueError(f"batch {n} has shape {tuple(x.shape)} but d_in={sae.cfg.d_in}: pass [rows, d_in] tensors")
+    for n, batch in enumerate(batches):
+        x, target = batch if isinstance(batch, tuple) else (batch, None)
+        _check_width(n, x, "d_in", sae.cfg.d_in)
         if len(x) < 2:
             raise ValueError(
                 f"batch {n} has {len(x)} rows and so no variance: pass 2 or more, drop a ragged last batch"
             )
-        yield x.to(device=sae.W_dec.device, dtype=sae.W_dec.dtype)
+        if target is not None:
+            _check_width(n, target, "d_out", sae.cfg.width_out)
+            if len(target) != len(x):
+                raise ValueError(f"batch {n} has {len(x)} rows and {len(target)} targets: pass one for each row")
+            target = target.to(device=sae.W_dec.device, dtype=sae.W_dec.dtype)
+        yield x.to(device=sae.W_dec.device, dtype=sae.W_dec.dtype), target
 
 
-def _take_rows(source: Iterator[Tensor], n_rows: int) -> list[Tensor]:
+def _check_width(n: int, x: Tensor, name: str, width: int) -> None:
+    if x.ndim != 2 or x.shape[1] != width:
+        raise ValueError(f"batch {n} has shape {tuple(x.shape)} but {name}={width}: pass [rows, {name}] tensors")
+
+
+def _take_rows(source: Iterator[tuple[Tensor, Tensor | None]], n_rows: int) -> list[tuple[Tensor, Tensor | None]]:
     """The first batches, until they hold `n_rows` rows."""
-    head: list[Tensor] = []
-    while sum(map(len, head)) < n_rows and (x := next(source, None)) is not None:
-        head.append(x)
+    head: list[tuple[Tensor, Tensor | None]] = []
+    while sum(len(x) for x, _ in head) < n_rows and (batch := next(source, None)) is not None:
+        head.append(batch)
     if not head:
         raise ValueError("batches is empty: pass an iterable that yields at least n_steps tensors (and is not used up)")
     return head
 
 
-def _exactly(source: Iterable[Tensor], n_steps: int) -> Iterator[Tensor]:
-    """The first `n_steps` batches; fewer is an error, since the learning rate would not have come down."""
-    n = 0
-    for n, x in zip(range(1, n_steps + 1), source, strict=False):  # noqa: B007
-        yield x
-    if n < n_steps:
-        raise ValueError(
-            f"batches ended after {n} of n_steps={n_steps}: pass an iterable that repeats, or lower n_steps"
-        )
-
-
-def _start(sae: SAE, head: list[Tensor], cfg: TrainConfig) -> float:
-    """Initialise from the first rows; return the unit in which to step the biases."""
-    sample = torch.cat(head)
+def _start(sae: EncoderSAE, head: list[tuple[Tensor, Tensor | None]], cfg: TrainConfig) -> None:
+    """Initialise from the first rows, or take only the data's unit from them."""
+    sample = torch.cat([x for x, _ in head])
     if not sample.isfinite().all():
         n_bad = int((~sample.isfinite().all(dim=1)).sum())
         raise ValueError(f"{n_bad} of the first {len(sample)} rows have NaN or infinite values: drop or repair them")
-    if cfg.initialise:
-        sae.initialise(sample, torch.Generator().manual_seed(cfg.seed))
-    deviation = sample.double() - sample.double().mean(dim=0)
-    unit = deviation.square().mean().sqrt().item()
-    if unit == 0:
+    unit = spread(sae.enter(sample))
+    if unit.item() == 0:
         raise ValueError(f"the first {len(sample)} rows are all equal: there is no variance to explain")
-    return unit if cfg.normalise else 1.0
-
-
-def _parameter_groups(sae: SAE, unit: float) -> list[dict]:
-    """One group for the matrices, whose steps have no unit, and one for the vectors, which are in units of x."""
-    matrices = [p for p in sae.parameters() if p.ndim > 1]
-    vectors = [p for p in sae.parameters() if p.ndim <= 1]
-    return [{"params": matrices, "unit": 1.0}, {"params": vectors, "unit": unit}]
-
-
-def _update(sae: SAE, loss: Loss, optimiser: torch.optim.Optimizer, lr: float, grad_clip: float | None) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    loss.total.backward()
-    sae.constrain_gradients()
-    if grad_clip is not None:
-        _clip_gradients(optimiser.param_groups, grad_clip)
-    for group in optimiser.param_groups:
-        group["lr"] = lr * group["unit"]
-    optimiser.step()
-    sae.constrain_weights()
-
-
-def _clip_gradients(groups: list[dict], max_norm: float) -> None:
-    """Scale gradients down to `max_norm`, each group measured in its own unit. No device sync."""
-    gradients = [(p.grad, group["unit"]) for group in groups for p in group["params"] if p.grad is not None]
-    norms = torch.stack([torch.linalg.vector_norm(g) * unit for g, unit in gradients])
-    factor = (max_norm / torch.linalg.vector_norm(norms)).clamp(max=1.0)
-    for gradient, _ in gradients:
-        gradient.mul_(factor)
-
-
-def _report(step: int, n_tokens: int, loss: Loss, silence: "_Silence", lr: float) -> Step:
-    values = loss.out.latents.values.detach()
-    l0 = (values > 0).sum() / len(values)
-    n_dead = (silence.tokens > silence.threshold).sum()
-    return Step(step + 1, n_tokens, loss.total.detach(), loss.fvu.detach(), l0, n_dead, lr)
-
-
-class _Silence:
-    """For each latent, the tokens seen since it was last active; `dead` is the mask to revive, None when empty."""
-
-    def __init__(self, sae: SAE, threshold: int) -> None:
-        self.tokens = torch.zeros(sae.cfg.d_sae, dtype=torch.int64, device=sae.W_dec.device)
-        self.threshold = threshold
-        self._every = _sync_every(sae)
-        self._any_dead = False
-
-    def see(self, step: int, latents: SparseLatents) -> None:
-        active = (latents.values.detach() > 0).flatten().to(torch.int32)
-        fired = torch.zeros_like(self.tokens, dtype=torch.int32).index_add_(0, latents.indices.flatten(), active)
-        self.tokens.add_(len(latents.values)).masked_fill_(fired > 0, 0)
-        if step % self._every == 0:
-            self._any_dead = bool((self.tokens > self.threshold).any())
-
-    @property
-    def dead(self) -> Bool[Tensor, " d_sae"] | None:
-        return self.tokens > self.threshold if self._any_dead else None
-
-
-class _Watch:
-    """Notices what is not finite, and whether the data or the training is to blame."""
-
-    def __init__(self, sae: SAE) -> None:
-        self._every = _sync_every(sae)
-        self._finite = torch.ones(2, dtype=torch.bool, device=sae.W_dec.device)
-
-    def see(self, step: int, x: Tensor, loss: Tensor) -> None:
-        self._finite &= torch.stack([x.isfinite().all(), loss.detach().isfinite()])
-        if step % self._every:
-            return
-        x_finite, loss_finite = self._finite.tolist()
-        when = f"{step + 1}" if self._every == 1 else f"{max(1, step + 2 - self._every)}-{step + 1}"
-        if not x_finite:
-            raise ValueError(f"batch of step {when} has NaN or infinite values: drop or repair those rows")
-        if not loss_finite:
-            raise TrainingDiverged(step + 1, f"loss={loss.item()} on finite data: lower lr, or look for equal rows")
-
-
-def _sync_every(sae: SAE) -> int:
-    return 1 if sae.W_dec.device.type == "cpu" else SYNC_EVERY
+    if cfg.initialise:
+        targets = [target for _, target in head if target is not None]
+        sae.initialise(sample, torch.Generator().manual_seed(cfg.seed), torch.cat(targets) if targets else None)
+    elif cfg.normalise:
+        sae.unit.copy_(unit)
+    if not cfg.normalise:
+        sae.unit.fill_(1.0)

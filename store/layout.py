@@ -69,6 +69,18 @@ def shard(folder: Path, hook_point: str, window: int, part: int) -> Path:
     return folder / hook_point / f"shard-{window:05d}-{part:03d}.parquet"
 
 
+def window_of(shard: Path) -> int:
+    """The window whose rows a shard holds.
+
+    Raises:
+        UsageError: its name is no shard's.
+    """
+    found = SHARD_NAME.match(f"{shard.parent.name}/{shard.name}")
+    if found is None:
+        raise UsageError(f"{shard} is no shard of a window: take it out of the folder")
+    return int(found["window"])
+
+
 def window_shards(folder: Path, hook_point: str, window: int) -> list[Path]:
     """The shards of one window, in order."""
     return sorted((folder / hook_point).glob(f"shard-{window:05d}-*.parquet"))

@@ -97,8 +97,10 @@ class Run:
         write_json(self.folder / MANIFEST, self.manifest)
 
     def _file_names(self) -> list[str]:
+        """All but those that are not checked, and what lies in hidden folders: scratch."""
         paths = (path for path in self.folder.rglob("*") if path.is_file() and path.name not in UNCHECKED)
-        return sorted(path.relative_to(self.folder).as_posix() for path in paths)
+        names = (path.relative_to(self.folder) for path in paths)
+        return sorted(name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts[:-1]))
 
     def broken_files(self, progress: Callable[[Iterable[str], int, str], Iterable[str]] | None = None) -> list[str]:
         """Names of files that are missing or whose bytes are not those recorded when the run finished.

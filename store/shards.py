@@ -49,6 +49,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    def tensor(self, rows: np.ndarray, dtype: str) -> "torch.Tensor":
+        """`[len(rows), d_in]`: some of the vectors, in the `dtype` they are stored in."""
+        import torch
+
+        return as_torch(self.vectors, dtype).index_select(0, torch.from_numpy(rows))
+
     def take(self, order: np.ndarray) -> "Rows":
         """The rows at `order`, in that order."""
         columns = {name: column[order] for name, column in self.columns.items()}

@@ -7,9 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from bench import harness, render, run
+from bench import harness, render, run, train_quality, train_step
 from bench.harness import Figure, Paired, paired
+from bench.peers import answers
+from sae import TopK, TopKConfig
+from sae.metrics import evaluate
 
 BENCH = Path(harness.__file__).parent
 RESULTS = sorted(render.RESULTS.glob("*.json"))
@@ -115,8 +119,8 @@ def test_every_benchmark_exits_by_its_figures(path: Path):
 
 
 def test_without_a_pattern_the_slow_ones_stay_out():
-    known = ["demo", "harvest_store", "train_topk"]
-    assert run.chosen(known, []) == ["harvest_store", "train_topk"]
+    known = ["demo", "harvest_store", "train_step"]
+    assert run.chosen(known, []) == ["harvest_store", "train_step"]
     assert run.chosen(known, ["demo", "harvest*"]) == ["demo", "harvest_store"]
     assert {path.stem for path in harness.benchmarks()} >= run.SLOW
 
@@ -175,3 +179,41 @@ def test_a_block_in_a_document_is_made_from_its_result_file(tmp_path: Path, monk
     assert text.startswith("before\n")
     assert text.endswith(" after\n")
     assert render.rendered(text) == text
+
+
+def test_the_peers_are_measured_by_the_projects_formula():
+    sae = TopK(TopKConfig(d_in=6, d_sae=20, k=3))
+    x = torch.randn(50, sae.cfg.d_in, generator=torch.Generator().manual_seed(1)) + 3
+
+    def reconstruct(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        out = sae(rows)
+        return out.x_hat, out.latents.dense(sae.cfg.d_sae)
+
+    found, own = answers.heldout(x, reconstruct), evaluate(sae, [x])
+    assert found == pytest.approx({"fvu": own.fvu, "l0": own.l0, "dead": own.dead_fraction})
+
+
+def test_a_step_unlike_the_peers_is_not_compared():
+    peer, own = [{"fvu": 0.5, "l0": 32.0}], [{"fvu": 0.5002, "l0": 32.0}]
+    assert train_step.same("topk", peer, peer)["monosem"] == {"fvu": [0.5, 0.5], "l0": [32.0, 32.0]}
+    with pytest.raises(RuntimeError, match="not the same step"):
+        train_step.same("topk", peer, own)
+    with pytest.raises(RuntimeError, match=r"65\.0 latents"):
+        train_step.same("topk", [{"fvu": 0.5, "l0": 65.0}], peer)
+
+
+def test_fvu_is_read_off_at_the_peers_l0():
+    runs = [train_quality.Trained(fvu, l0, 0.0, 1.0) for fvu, l0 in ((0.1, 64.0), (0.4, 16.0))]
+    assert train_quality.fvu_at(32.0, runs) == pytest.approx(0.2)
+    assert train_quality.fvu_at(63.5, runs) == 0.1
+    assert train_quality.fvu_at(80.0, runs) is None
+
+
+def test_a_seed_whose_l0_is_not_met_is_counted_and_gives_no_ratio():
+    own = train_quality.Trained(0.2, 32.0, 0.0, 1.0)
+    peers = [train_quality.Trained(0.4, l0, 0.0, 1.0) for l0 in (32.0, 90.0)]
+    case = train_quality.CASES[0]
+    found = train_quality.figures_of(case, "one rate", [train_quality.Pairing(peer, (own,)) for peer in peers])
+    assert [(figure.value, figure.holds) for figure in found[:2]] == [(0.5, True), (1, False)]
+    found = train_quality.figures_of(case, "one rate", [train_quality.Pairing(peers[1], (own,))])
+    assert case.title("one rate") not in {figure.name for figure in found}

@@ -93,7 +93,7 @@ def _train_and_evaluate(recipe: "Recipe", activations: Run, root: Path) -> tuple
     d_in = activations.results["hook_points"][hook_point]["d_in"]
     job = TrainJob(
         variant=recipe.variant,
-        sae=variant_config(recipe.variant, d_in, recipe.sae),
+        sae=variant_config(recipe.variant, [d_in], recipe.sae),
         train=recipe.train,
         hook_point=hook_point,
         classes=recipe.classes,

@@ -5,34 +5,47 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from activations.reader import Activations
 from app.arguments import RootArgs, checked, parse, unchecked
 from app.cli import choose
 from app.log import progress
+from app.loggers import open_loggers
 from app.summary import print_run
-from app.training import TrainJob, train_sae
+from app.training import TrainJob, open_activations, train_sae
+from app.training_loop import Trail
 from sae import VARIANTS
 from sae.train import TrainConfig
+from store.errors import UsageError
 from store.run import find_run
+
+STAND_INS: dict[str, Any] = {"d_in": 1, "d_out": 1, "site_widths": (1,)}
+"""Widths are not asked for: they are those of the activations."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Args(RootArgs):
     """Train a sparse autoencoder on harvested activations, held-out documents left out.
 
+    Run it again after an interruption, and it goes on from its last checkpoint.
+
     Example: monosem train topk --activations latest --d-sae 4608 --k 32 --n-steps 700
     """
 
-    activations: str = "latest"
-    """The harvest: an id, the start of one, a folder, or `latest`."""
-    hook_point: str | None = None
-    """Which of its hook points; needed only where it has several."""
+    activations: tuple[str, ...] = ("latest",)
+    """The harvest: an id, the start of one, a folder, or `latest`; for a crosscoder of several models, one for each
+    hook point."""
+    hook_points: tuple[str, ...] = ()
+    """Which of its hook points; needed only where it has several. A transcoder reads the first, predicts the second; a
+    crosscoder reads all."""
     classes: tuple[str, ...] = ("normal",)
     """Token classes trained on (normal, special, role, sink); first positions are always left out."""
     batch_size: int = 2048
     """Rows per step."""
     order_seed: int = 0
     """Order of the rows."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints from which an interrupted run goes on; 0 writes none."""
+    log_to: tuple[str, ...] = ()
+    """Besides log.jsonl: `tensorboard`, `wandb`."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -42,28 +55,41 @@ def main(arguments: Sequence[str]) -> None:
     if variant is None:
         return
     args = parse(_args_with(variant), f"train {variant}", arguments[1:])
-    activations_run = find_run(args.root, args.activations, "activations")
-    activations = Activations(activations_run, args.hook_point)
+    runs = [find_run(args.root, reference, "activations") for reference in args.activations]
+    activations = open_activations(runs, args.hook_points)
+    config_cls = VARIANTS[variant].config_cls
+    try:
+        widths = config_cls.of_widths(activations.widths)
+    except ValueError as error:
+        raise UsageError(f"{error} with --hook-points") from error
     job = TrainJob(
         variant=variant,
-        sae=checked(VARIANTS[variant].config_cls, args.sae, d_in=activations.d_in),
+        sae=checked(config_cls, args.sae, **widths),
         train=checked(TrainConfig, args.train),
-        hook_point=activations.hook_point,
+        hook_point=activations.hook_points[0],
+        other_hook_points=activations.hook_points[1:],
         classes=args.classes,
         batch_size=args.batch_size,
         seed=args.order_seed,
     )
-    print_run(train_sae(job, activations_run, args.root, progress))
+    loggers = open_loggers(args.log_to, args.root, f"{variant}-{runs[0].id[:8]}", dataclasses.asdict(job))
+    try:
+        trail = Trail(checkpoint_every=args.checkpoint_every, loggers=loggers)
+        print_run(train_sae(job, runs, args.root, progress, trail))
+    finally:
+        for logger in loggers:
+            logger.close()
 
 
 def _args_with(variant: str) -> Any:
-    """`Args` with the variant's own settings; its input width comes from the activations, so it is not asked for."""
+    """`Args` with the variant's own settings; its widths come from the activations, so they are not asked for."""
+    config_cls = VARIANTS[variant].config_cls
+    names = {field.name for field in dataclasses.fields(config_cls)}
+    hidden = {name: value for name, value in STAND_INS.items() if name in names}
     asked: dict[str, Any] = {
         "train": unchecked(TrainConfig, n_steps=700),
-        "sae": unchecked(VARIANTS[variant].config_cls, hidden=("d_in",), d_in=1, d_sae=4608),
+        "sae": unchecked(config_cls, hidden, d_sae=4608),
     }
-    fields: list[Any] = [
-        (name, config_cls, dataclasses.field(default_factory=config_cls)) for name, config_cls in asked.items()
-    ]
+    fields: list[Any] = [(name, cls, dataclasses.field(default_factory=cls)) for name, cls in asked.items()]
     namespace = {"__doc__": Args.__doc__}
     return dataclasses.make_dataclass("Args", fields, bases=(Args,), namespace=namespace, frozen=True, kw_only=True)

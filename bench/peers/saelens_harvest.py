@@ -4,10 +4,8 @@ Runs in bench/peers/.venv, which has none of the project's code. Loading the mod
 timed; the runner's `run()` is, once for each hook point, because one of its caches holds one hook point.
 """
 
-import json
 import os
 import shutil
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -19,12 +17,10 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 
 import sae_lens.cache_activations_runner as saelens
 import torch
+from answers import read_job, requests, say
 from datasets import Dataset, disable_progress_bars
 from sae_lens import CacheActivationsRunner, CacheActivationsRunnerConfig
 from transformer_lens import loading_from_pretrained
-
-MARK = "RESULT "
-"""Before every line that is meant for the benchmark: libraries print to the same stream."""
 
 
 class StubModel(torch.nn.Module):
@@ -44,14 +40,13 @@ def main() -> None:
     """Answer every line on standard input with the seconds of one harvest."""
     warnings.simplefilter("ignore")
     disable_progress_bars()
-    job = json.loads(sys.argv[1])
-    torch.set_num_threads(job["n_threads"])
+    job = read_job()
     model = load(job)
     saelens.load_model = lambda **_: model
     Path(job["scratch"]).mkdir(parents=True, exist_ok=True)
     dataset = Dataset.from_parquet(job["tokens"], cache_dir=str(Path(job["scratch"]) / "datasets"))
     say({"ready": True, "n_sequences": len(dataset)})
-    for _ in sys.stdin:
+    for _ in requests():
         say(harvest(job, dataset))
 
 
@@ -100,11 +95,6 @@ def config(job: dict[str, Any], hook_point: str, out: Path) -> CacheActivationsR
         buffer_size_gb=(job["buffer_rows"] + 0.5) * bytes_per_row / 1e9,
         streaming=False,
     )
-
-
-def say(message: dict[str, Any]) -> None:
-    """One line for the benchmark."""
-    print(MARK + json.dumps(message), flush=True)
 
 
 if __name__ == "__main__":

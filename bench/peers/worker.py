@@ -8,16 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.peers.answers import MARK
 from store.errors import UsageError
 
 HERE = Path(__file__).parent
 PYTHON = HERE / ".venv" / "bin" / "python"
-MARK = "RESULT "
-"""Before every line that is meant for us: libraries print to the same stream."""
 
 
 class Worker:
-    """A running worker script; calling it has it do its work once."""
+    """A running worker script; calling it has it do its work once, asking it says which work."""
 
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
         self._process = process
@@ -28,11 +27,15 @@ class Worker:
 
     def __call__(self) -> float:
         """Seconds of one more time."""
+        return self.ask({})["seconds"]
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Its answer to one request, which is `answers[-1]` as well."""
         assert self._process.stdin is not None
-        self._process.stdin.write("go\n")
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         self.answers.append(self._listen())
-        return self.answers[-1]["seconds"]
+        return self.answers[-1]
 
     def _listen(self) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -40,7 +40,7 @@ def dense(wb: Workbench) -> dict[str, np.ndarray]:
         kept = np.flatnonzero((opened.columns["token_class"] == 0) & (opened.columns["pos"] > 0))
         with torch.no_grad():
             x = as_torch(opened.vectors[kept], activations.dtype).float()
-            rows["latents"].append(sae.encode(x).dense(sae.cfg.d_sae).numpy())
+            rows["latents"].append(sae.encode(x).dense().numpy())
         for name in ("seq", "pos", "doc_id"):
             rows[name].append(opened.columns[name][kept])
     return {name: np.concatenate(parts) for name, parts in rows.items()}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sae import TopK, TopKConfig
+from sae import Phase, TopK, TopKConfig
 from sae.auxk import SPARSE_ABOVE, auxk_loss, default_k_aux
 
 torch.set_num_threads(1)
@@ -24,9 +24,8 @@ def rows(n: int = 50) -> torch.Tensor:
 
 def aux_gradients(sae: TopK, dead: torch.Tensor, k_aux: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     x = rows(600)  # enough for every dead latent to be among the k_aux of some row
-    kept = sae._keep(x)
     weights = (sae.W_enc, sae.b_enc, sae.W_dec)
-    loss = auxk_loss(x - sae(x).x_hat, kept.x_centred, kept.pre_acts, weights, dead, k_aux)
+    loss = auxk_loss(x - sae(x).x_hat, (x - sae.b_dec).detach(), weights, dead.nonzero().squeeze(1), k_aux)
     return torch.autograd.grad(loss, weights)
 
 
@@ -52,32 +51,32 @@ def test_dense_and_sparse_products_agree(sae, monkeypatch):
 
 
 def test_a_constant_residual_gives_zero_and_not_nan(sae):
-    dead = torch.ones(D_SAE, dtype=torch.bool)
     x = rows()
-    kept = sae._keep(x)
     weights = (sae.W_enc, sae.b_enc, sae.W_dec)
-    loss = auxk_loss(torch.zeros_like(x), kept.x_centred, kept.pre_acts, weights, dead, 4)
+    loss = auxk_loss(torch.zeros_like(x), (x - sae.b_dec).detach(), weights, torch.arange(D_SAE), 4)
     gradients = torch.autograd.grad(loss, weights)
     assert loss == 0
     assert all(g.isfinite().all() for g in gradients)
 
 
 def test_loss_does_not_depend_on_the_scale_of_the_data(sae):
-    dead = torch.arange(D_SAE) < 10
+    phase = Phase(dead=torch.arange(10))
     x = rows()
-    before = sae.loss(x, dead).aux.item()
+    before = sae.loss(x, phase).parts["aux"].item()
     sae.fold_scale(1 / 1000)
-    assert sae.loss(x * 1000, dead).aux.item() == pytest.approx(before, rel=1e-9)
+    assert sae.loss(x * 1000, phase).parts["aux"].item() == pytest.approx(before, rel=1e-9)
 
 
 def test_no_dead_latent_gives_zero(sae):
-    assert sae.loss(rows(), torch.zeros(D_SAE, dtype=torch.bool)).aux == 0
+    assert sae.loss(rows(), Phase(dead=torch.arange(0))).parts["aux"] == 0
+    assert sae.loss(rows()).parts["aux"] == 0
 
 
 def test_aux_alpha_zero_turns_it_off():
     sae = TopK(TopKConfig(d_in=D_IN, d_sae=D_SAE, k=3, aux_alpha=0.0)).double()
-    loss = sae.loss(rows(), torch.ones(D_SAE, dtype=torch.bool))
+    loss = sae.loss(rows(), Phase(dead=torch.arange(D_SAE)))
     assert loss.total == loss.fvu
+    assert not loss.parts
 
 
 @pytest.mark.parametrize(("d_in", "k_aux"), [(1, 1), (2, 1), (576, 288)])

@@ -21,7 +21,7 @@ def sae() -> TopK:
 @pytest.fixture
 def latent(sae) -> int:
     """One that is active in some positions and not in others."""
-    active = sae.encode(residual().flatten(0, 1)).dense(D_SAE) > 0
+    active = sae.encode(residual().flatten(0, 1)).dense() > 0
     return int((active.double().mean(0) - 0.3).abs().argmin())
 
 
@@ -58,7 +58,7 @@ def test_ablate_leaves_rows_where_the_latent_is_silent_bit_for_bit(sae, latent):
 def test_the_error_term_is_kept(sae, latent):
     """What the SAE does not explain passes through: the edit equals decoding edited latents plus the old error."""
     h = residual().flatten(0, 1)
-    latents = sae.encode(h).dense(D_SAE)
+    latents = sae.encode(h).dense()
     error = h - sae(h).x_hat
     latents[:, latent] = 0
     torch.testing.assert_close(ablate(sae, latent)(h), latents @ sae.W_dec + sae.b_dec + error)

@@ -111,8 +111,8 @@ def test_fvu_of_nothing_and_of_equal_rows_is_none():
 
 def test_firing_counts_density_l0_and_dead_fraction():
     firing = StreamingFiring(5)
-    firing.update(SparseLatents(torch.tensor([[1.0, 0.0], [2.0, 3.0]]), torch.tensor([[0, 1], [0, 2]])))
-    firing.update(SparseLatents(torch.tensor([[0.0, 0.5]]), torch.tensor([[3, 2]])))
+    firing.update(SparseLatents.of_table(torch.tensor([[1.0, 0.0], [2.0, 3.0]]), torch.tensor([[0, 1], [0, 2]]), 4))
+    firing.update(SparseLatents.of_table(torch.tensor([[0.0, 0.5]]), torch.tensor([[3, 2]]), 4))
     assert firing.counts.tolist() == [2, 0, 2, 0, 0]
     assert firing.l0() == pytest.approx(4 / 3)
     assert firing.dead_fraction() == pytest.approx(3 / 5)
