@@ -8,7 +8,7 @@ import importlib
 import os
 import subprocess
 from collections.abc import Callable
-from typing import Any, NamedTuple, no_type_check
+from typing import Any, no_type_check
 
 import torch
 from jaxtyping import Float, Int
@@ -46,13 +46,6 @@ if triton:
     FAILURES = (*FAILURES, triton.TritonError)
 
 
-class WeightGradients(NamedTuple):
-    """SᵀG and S'ᵀx, with S the kept values and S' the gradients of the kept values, both [batch, d_sae]."""
-
-    W_dec: Float[Tensor, "d_sae d_out"]
-    W_enc: Float[Tensor, "d_sae d_in"]
-
-
 def available() -> bool:
     """Whether the kernels can run here: triton is installed and there is a CUDA device, or its interpreter is on."""
     return triton is not None and (_INTERPRETED or torch.cuda.is_available())
@@ -61,22 +54,15 @@ def available() -> bool:
 # no_type_check: a kernel's source is compiled and never called, so run-time type checkers must not wrap it.
 @_jit
 @no_type_check
-def _add_rows(total, weights, rows, kept, table, stride, cols, d):
-    """total [entries, cols] + weights[:, None] · table[rows, cols], for the entries that are `kept`."""
-    mask = kept[:, None] & (cols < d)[None, :]
-    tile = tl.load(table + rows[:, None] * stride + cols[None, :], mask=mask, other=0.0)
-    return total + weights.to(total.dtype)[:, None] * tile.to(total.dtype)
-
-
-@_jit
-@no_type_check
 def _add_entries(total, first, end, values, indices, table, stride, cols, d, ENTRIES: constexpr):
-    """_add_rows for the entries first : min(first + ENTRIES, end)."""
+    """total [entries, cols] + values[:, None] · table[indices, cols], for entries first : min(first + ENTRIES, end)."""
     entries = first + tl.arange(0, ENTRIES)
     kept = entries < end
     rows = tl.load(indices + entries, mask=kept, other=0)
     weights = tl.load(values + entries, mask=kept, other=0.0)
-    return _add_rows(total, weights, rows, kept, table, stride, cols, d)
+    mask = kept[:, None] & (cols < d)[None, :]
+    tile = tl.load(table + rows[:, None] * stride + cols[None, :], mask=mask, other=0.0)
+    return total + weights.to(total.dtype)[:, None] * tile.to(total.dtype)
 
 
 @_jit
@@ -142,67 +128,6 @@ def _gather_dot_kernel(
         tl.store(out + entries, tl.sum(total, axis=1).to(out.dtype.element_ty), mask=kept)
 
 
-@_jit
-@no_type_check
-def _add_both(dec, enc, first, end, values, dvalues, G, x, order, rows, G_stride, x_stride, cols, d_out, d_in):
-    """_add_rows of G to dec [entries, cols] and of x to enc, for the entries first : min(first + entries, end)."""
-    entries = first + tl.arange(0, dec.shape[0])
-    kept = entries < end
-    slots = tl.load(order + entries, mask=kept, other=0)
-    places = tl.load(rows + entries, mask=kept, other=0)
-    weights = tl.load(values + slots, mask=kept, other=0.0)
-    dweights = tl.load(dvalues + slots, mask=kept, other=0.0)
-    dec = _add_rows(dec, weights, places, kept, G, G_stride, cols, d_out)
-    return dec, _add_rows(enc, dweights, places, kept, x, x_stride, cols, d_in)
-
-
-@_jit
-@no_type_check
-def _weight_gradients_kernel(
-    dW_dec,
-    dW_enc,
-    values,
-    dvalues,
-    G,
-    x,
-    order,
-    rows,
-    starts,
-    G_stride,
-    x_stride,
-    d_out,
-    d_in,
-    SUM: constexpr,
-    COLS: constexpr,
-    SHORT: constexpr,
-    LONG: constexpr,
-):
-    """One program: COLS elements of one latent's row of both gradients."""
-    latent = tl.program_id(0).to(tl.int64)
-    cols = tl.program_id(1) * COLS + tl.arange(0, COLS)
-    start = tl.load(starts + latent)
-    end = tl.load(starts + latent + 1)
-    if end - start <= SHORT:
-        dec = tl.zeros([SHORT, COLS], SUM)
-        enc = tl.zeros([SHORT, COLS], SUM)
-        dec, enc = _add_both(
-            dec, enc, start, end, values, dvalues, G, x, order, rows, G_stride, x_stride, cols, d_out, d_in
-        )
-        dec_row = tl.sum(dec, axis=0)
-        enc_row = tl.sum(enc, axis=0)
-    else:
-        decs = tl.zeros([LONG, COLS], SUM)
-        encs = tl.zeros([LONG, COLS], SUM)
-        for first in range(start, end, LONG):
-            decs, encs = _add_both(
-                decs, encs, first, end, values, dvalues, G, x, order, rows, G_stride, x_stride, cols, d_out, d_in
-            )
-        dec_row = tl.sum(decs, axis=0)
-        enc_row = tl.sum(encs, axis=0)
-    tl.store(dW_dec + latent * d_out + cols, dec_row.to(dW_dec.dtype.element_ty), mask=cols < d_out)
-    tl.store(dW_enc + latent * d_in + cols, enc_row.to(dW_enc.dtype.element_ty), mask=cols < d_in)
-
-
 def _rows(table: Tensor) -> Tensor:
     """The same matrix with unit stride along a row; copied only where it has another."""
     return table if table.stride(1) == 1 else table.contiguous()
@@ -266,44 +191,5 @@ def gather_dot(
             COLS=cols,
             ENTRIES=min(_LONG, _TILE // cols),
             **_arithmetic(W.dtype),
-        )
-    return out
-
-
-def weight_gradients(
-    values: Float[Tensor, " nnz"],
-    dvalues: Float[Tensor, " nnz"],
-    G: Float[Tensor, "batch d_out"],
-    x: Float[Tensor, "batch d_in"],
-    order: Int[Tensor, " nnz"],
-    rows: Int[Tensor, " nnz"],
-    starts: Int[Tensor, " d_sae_plus_1"],
-) -> WeightGradients:
-    """Both weight gradients in one pass over the transposed view: for each latent, over its entries e,
-
-    Σ values[order[e]] · G[rows[e]] and Σ dvalues[order[e]] · x[rows[e]]. Not differentiable.
-    """
-    latents, G, x = len(starts) - 1, _rows(G), _rows(x)
-    d_out, d_in = G.shape[1], x.shape[1]
-    cols = _columns(G, max(d_out, d_in))
-    out = WeightGradients(G.new_empty(latents, d_out), x.new_empty(latents, d_in))
-    with torch.cuda.device_of(G):
-        _weight_gradients_kernel[latents, triton.cdiv(max(d_out, d_in), cols)](
-            *out,
-            values.contiguous(),
-            dvalues.contiguous(),
-            G,
-            x,
-            order.contiguous(),
-            rows.contiguous(),
-            starts.contiguous(),
-            G.stride(0),
-            x.stride(0),
-            d_out,
-            d_in,
-            COLS=cols,
-            SHORT=_SHORT,
-            LONG=min(_LONG, _TILE // cols) // 2,  # two sums share a tile's registers
-            **_arithmetic(G.dtype),
         )
     return out
