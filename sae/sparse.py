@@ -12,10 +12,11 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from sae import kernels
 
 DENSE_ABOVE = 0.1
 """Share of latents kept above which dense products are the faster ones (CPU, 2 cores)."""
@@ -96,14 +97,15 @@ class Pattern:
         flat = values.new_zeros(len(self) * self.d_sae)
         return flat.scatter(0, self.rows * self.d_sae + self.indices, values).view(len(self), self.d_sae)
 
+    @torch.no_grad()
     def transposed_product(
         self, values: Float[Tensor, " kept"], dense: Float[Tensor, "batch d"]
     ) -> Float[Tensor, "d_sae d"]:
-        """SᵀG: for each latent, the sum of `dense` rows that keep it, weighted by `values`."""
+        """SᵀG: for each latent, the sum of `dense` rows that keep it, weighted by `values`. Carries no gradient."""
         if self.is_dense:
             return self.scattered(values).t() @ dense
         order, starts = self._sorted
-        return _bags(self._rows_by_latent, dense.contiguous(), starts, values[order])
+        return kernels.gather_sum(values[order], dense, self._rows_by_latent, starts)
 
     def transposed_sum(self, values: Float[Tensor, " kept"]) -> Float[Tensor, " d_sae"]:
         """Sᵀ1: for each latent, the sum of its values over rows."""
@@ -245,14 +247,14 @@ class _SquaredError(torch.autograd.Function):
         return grad_values, grad_W_dec, whole.sum(0), grad_target, None, None, None
 
 
-class _RouteWeightGradient(torch.autograd.Function):
-    """Identity on x_hat whose backward hands W_dec the gradient SᵀG."""
+class _Decode(torch.autograd.Function):
+    """Σ_e values[e] · W_dec[indices[e]]; backward goes to the values and to the decoder rows of the kept latents."""
 
     @staticmethod
-    def forward(ctx: Any, x_hat: Tensor, W_dec: Tensor, values: Tensor, pattern: Pattern) -> Tensor:
-        ctx.save_for_backward(values)
+    def forward(ctx: Any, values: Tensor, W_dec: Tensor, pattern: Pattern) -> Tensor:
+        ctx.save_for_backward(values, W_dec)
         ctx.pattern = pattern
-        return x_hat.view_as(x_hat)
+        return gather_sum(values, W_dec, pattern)
 
     @staticmethod
     @once_differentiable
@@ -260,35 +262,37 @@ class _RouteWeightGradient(torch.autograd.Function):
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:
         (grad,) = grad_outputs
-        (values,) = ctx.saved_tensors
-        return grad, ctx.pattern.transposed_product(values, grad), None, None
+        values, W_dec = ctx.saved_tensors
+        pattern: Pattern = ctx.pattern
+        grad_values = gather_dot(grad, W_dec, pattern) if ctx.needs_input_grad[0] else None
+        grad_W_dec = pattern.transposed_product(values, grad) if ctx.needs_input_grad[1] else None
+        return grad_values, grad_W_dec, None
 
 
+@torch.no_grad()
 def gather_sum(
     values: Float[Tensor, " kept"], rows: Float[Tensor, "d_sae d"], pattern: Pattern
 ) -> Float[Tensor, "batch d"]:
-    """Σ_e values[e] · rows[indices[e]] for each row, differentiable in `values` only."""
+    """Σ_e values[e] · rows[indices[e]] for each row. Carries no gradient."""
     if pattern.is_dense:
-        return pattern.scattered(values) @ rows.detach()
-    return _bags(pattern.indices, rows.detach(), pattern.offsets, values)
+        return pattern.scattered(values) @ rows
+    return kernels.gather_sum(values, rows, pattern.indices, pattern.offsets)
 
 
+@torch.no_grad()
 def gather_dot(
     dense: Float[Tensor, "batch d"], rows: Float[Tensor, "d_sae d"], pattern: Pattern
 ) -> Float[Tensor, " kept"]:
-    """For each kept entry, the dot product of its row of `dense` with its latent's row of `rows`."""
+    """For each kept entry, the dot product of its row of `dense` with its latent's row. Carries no gradient."""
     if pattern.is_dense:
         return (dense @ rows.t()).flatten()[pattern.rows * pattern.d_sae + pattern.indices]
-    # ATen's gradient of an embedding bag to its weights: ten times a gather's speed
-    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        dense, rows, pattern.indices, pattern.offsets, pattern.rows, 0
-    )
+    return kernels.gather_dot(dense, rows, pattern.indices, pattern.offsets, pattern.rows)
 
 
 def row_dot(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """The dot product of each row with its partner: a gather of every row once, which needs no [n, d] product."""
     each = torch.arange(len(a) + 1, device=a.device)
-    return torch.ops.aten._embedding_bag_per_sample_weights_backward(a, b, each[:-1], each, each[:-1], 0)
+    return kernels.gather_dot(a, b, each[:-1], each, each[:-1])
 
 
 def take_pre_acts(
@@ -311,8 +315,7 @@ def decode(
     values: Float[Tensor, " kept"], W_dec: Float[Tensor, "d_sae d_out"], pattern: Pattern
 ) -> Float[Tensor, "batch d_out"]:
     """Σ_e values[e] · W_dec[indices[e]] for each row, with gradients to `values` and `W_dec`."""
-    x_hat = gather_sum(values, W_dec, pattern)
-    return _RouteWeightGradient.apply(x_hat, W_dec, values.detach(), pattern)  # pyright: ignore[reportReturnType]
+    return _Decode.apply(values, W_dec, pattern)  # pyright: ignore[reportReturnType]
 
 
 class SquaredError(NamedTuple):
@@ -351,8 +354,3 @@ def squared_error(
     parts = latents.pattern if group is None else latents.pattern.split(group, len(weights))
     found = _SquaredError.apply(latents.values, W_dec, b_dec, target, parts, weights, keep_error)
     return SquaredError(*found)  # pyright: ignore[reportGeneralTypeIssues]
-
-
-def _bags(rows: Tensor, table: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums of rows of `table`; its gradient to `weights` is ATen's own: ten times a gather's speed."""
-    return F.embedding_bag(rows, table, offsets, per_sample_weights=weights, mode="sum", include_last_offset=True)

@@ -132,6 +132,25 @@ def test_patterns_one_after_the_other_are_their_rows(generator):
     assert torch.equal(both.scattered(torch.cat([values, values])), torch.cat([dense(values, kept)] * 2))
 
 
+def test_the_plain_products_carry_no_gradient(generator):
+    kept = pattern(generator)
+    values = normal(generator, len(kept.indices)).requires_grad_()
+    table, right = normal(generator, D_SAE, D_IN).requires_grad_(), normal(generator, BATCH, D_IN).requires_grad_()
+    assert not sparse.gather_sum(values, table, kept).requires_grad
+    assert not sparse.gather_dot(right, table, kept).requires_grad
+    assert not kept.transposed_product(values, right).requires_grad
+
+
+def test_decode_differentiates_only_what_wants_a_gradient(generator):
+    kept = pattern(generator)
+    values, W_dec = normal(generator, len(kept.indices)), normal(generator, D_SAE, D_IN)
+    reference = torch.autograd.functional.jacobian(lambda w: (dense(values, kept) @ w).square().sum(), W_dec)
+    x_hat = sparse.decode(values, W_dec.requires_grad_(), kept)
+    torch.testing.assert_close(torch.autograd.grad(x_hat.square().sum(), W_dec)[0], reference)
+    with torch.no_grad():
+        assert not sparse.decode(values, W_dec, kept).requires_grad
+
+
 def test_second_derivatives_are_refused_rather_than_wrong(generator):
     kept = pattern(generator)
     values = normal(generator, len(kept.indices)).requires_grad_()
