@@ -203,9 +203,9 @@ def judge(p: Problem, way: Way) -> Outcome:
     screen = way(p)(p.x)
     kept, if_known = survivors(screen), survivors(screen, p.kth)
     return Outcome(
-        survivors=len(kept.latents) / len(p.x),
-        survivors_if_known=len(if_known.latents) / len(p.x),
-        recall=recall(p, kept.latents, kept.offsets.diff()),
+        survivors=len(kept.indices) / len(p.x),
+        survivors_if_known=len(if_known.indices) / len(p.x),
+        recall=recall(p, kept.indices, kept.offsets.diff()),
         recall_of_guess={m: recall(p, row_largest(screen.guess, m)) for m in (K, 2 * K, 4 * K)},
         timing=timed(lambda: certified(p, way), lambda: whole(p)),
         timing_of_guess=timed(lambda: guessed(p, way), lambda: whole(p)),
@@ -227,8 +227,8 @@ def certified(p: Problem, way: Way) -> None:
     screen = way(p)
     for x in p.x.split(BLOCK):
         kept = survivors(screen(x))
-        if len(kept.latents) < BREAK_EVEN * len(x) * D_SAE:
-            exact(p, x, kept.latents, kept.offsets[:-1])
+        if len(kept.indices) < BREAK_EVEN * len(x) * D_SAE:
+            exact(p, x, kept.indices, kept.offsets[:-1])
         else:
             torch.addmm(p.bias, x, p.W)
 
@@ -351,7 +351,10 @@ def selected(batch: int, d_sae: int) -> Iterator[tuple[str, Paired]]:
         yield f"row_largest / topk, {batch}x{d_sae}, k={k}", rows
     n = batch * K
     guess = torch.zeros(())
-    flat = timed(lambda: batch_largest(lambda: iter([pre_acts]), batch, n, guess), lambda: pre_acts.flatten().topk(n, sorted=False))
+    flat = timed(
+        lambda: batch_largest(lambda: iter([pre_acts]), batch, n, guess),
+        lambda: pre_acts.flatten().topk(n, sorted=False),
+    )
     yield f"batch_largest / flat topk, {batch}x{d_sae}, k={K}", flat
     bound = float(pre_acts.flatten().topk(n).values[-1])
     ragged = timed(lambda: above(pre_acts, bound), lambda: torch.nonzero(pre_acts > bound))
