@@ -166,7 +166,7 @@ class Activations:
         known = run.config["harvest"]["hook_points"]
         if hook_point is None and len(known) > 1:
             raise UsageError(
-                f"harvest {run.id} has {len(known)} hook points: name one with --hook-point: {', '.join(known)}"
+                f"harvest {run.id} has {len(known)} hook points: name one with --hook-points: {', '.join(known)}"
             )
         self.hook_point: str = hook_point or known[0]
         if self.hook_point not in known:

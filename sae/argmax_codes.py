@@ -21,7 +21,7 @@ class ArgmaxCodesConfig(L1Config):
     """An SAE with the largest latent as code."""
 
     l1_coefficient: float = 15.0
-    """λ: the paper's 0.02 at d_in = 768 and scale 1."""
+    """λ: about the paper's, 0.02 · 768, for GPT-2 small's width and scale 1."""
 
 
 @final

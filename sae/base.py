@@ -118,6 +118,7 @@ class SAE(nn.Module, ABC, Generic[C]):
 
         All that picks latents commutes with a positive scale, so only what is in units of x changes: biases and
         thresholds are divided by `scale`. Decoder rows keep their norm and latents come out in units of raw x.
+        Where x is mapped to a target, that was multiplied by the same factor.
         """
         if not scale > 0:
             raise ValueError(f"scale={scale} is not positive: pass the factor that the rows were multiplied by")

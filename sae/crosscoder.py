@@ -3,7 +3,7 @@
 x = [x_1 … x_n], a = ReLU((x − b_dec) W_enc + b_enc), each site with decoder rows of its own: Lindsey et al. 2024,
 transformer-circuits.pub/2024/crosscoders. Sites are brought to equal variance. Latents are chosen by a_i Σ_s
 ‖W_dec[i, s]‖, the weight that paper penalises, and the largest of a batch are kept: Minder et al. 2025,
-arXiv:2504.02922. Decoder rows have norm 1 over all sites together, so that a latent's share of each site shows.
+arXiv:2504.02922. By default decoder rows have norm 1 over all sites together: a latent's share of each site shows.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from sae.ksparse import KSparse, KSparseConfig, Pool, check_pool
 
 @dataclass(frozen=True, kw_only=True)
 class CrosscoderConfig(KSparseConfig):
-    """A BatchTopK crosscoder."""
+    """A crosscoder; by default with BatchTopK."""
 
     site_widths: tuple[int, ...]
     """Widths of the sites, in the order in which they lie side by side in x; they add up to d_in."""

@@ -1,9 +1,10 @@
 """Discrete codes in training: of the k kept latents, each is on at one of a few levels, a = s_i · q, q in 1..levels.
 
-q = clamp(round(z / s_i), 1, levels) where z > 0. Backward, z gets the gradient of a as if nothing had been rounded (the
-straight-through estimator, Bengio et al. 2013, arXiv:1308.3432) and the step size s_i that of Esser et al. 2020,
-arXiv:1902.08153: q − z / s_i within the levels, q beyond them. One level makes latents binary. So a row is exactly the
-list of its codes, latent · levels + q − 1, and its bits can be counted.
+q = clamp(round(z / s_i), 1, levels) where z > 0. Backward, z gets the gradient of a as if nothing had been rounded or
+clamped: the straight-through estimator, Bengio et al. 2013, arXiv:1308.3432. The step size s_i gets that of Esser et
+al. 2020, arXiv:1902.08153, q − z / s_i within the levels and q beyond them, without the factor they scale it by. One
+level makes latents binary. So a row is exactly the list of its codes, latent · levels + q − 1, whose bits can be
+counted.
 """
 
 from collections.abc import Mapping
@@ -104,10 +105,12 @@ class Discrete(KSparse[DiscreteConfig], Coded):
 
     def decode_codes(self, codes: Int[Tensor, "batch n"]) -> Float[Tensor, "batch {self.cfg.d_in}"]:
         """The reconstruction from nothing but the codes."""
-        latents = codes.clamp_min(0).div(self.cfg.levels, rounding_mode="floor")
-        level = torch.where(codes == NULL, 0, codes.clamp_min(0) % self.cfg.levels + 1)
-        values = self.step_size[latents] * level
-        return self.decode(SparseLatents.of_table(values, latents, self.cfg.d_sae))
+        row, slot = (codes != NULL).nonzero(as_tuple=True)
+        told = codes[row, slot]
+        latents = told.div(self.cfg.levels, rounding_mode="floor")
+        offsets = torch.searchsorted(row, torch.arange(len(codes) + 1, device=row.device))
+        values = self.step_size[latents] * (told % self.cfg.levels + 1)
+        return self.decode(SparseLatents(values, Pattern(latents, offsets, self.cfg.d_sae)))
 
     @torch.no_grad()
     def initialise(

@@ -37,8 +37,8 @@ class EncoderConfig(SAEConfig):
     """What all variants trained by gradients share."""
 
     decoder_norm: DecoderNorm = "unit"
-    """`unit`: decoder rows are kept at norm 1 and their gradients projected. `free`: rows have any norm, and whatever
-    selects or penalises a latent takes its value times that norm."""
+    """`unit`: decoder rows are kept at norm 1 and their gradients projected. `free`: rows have any norm, and latents
+    compete for their place, and pay an L1 or tanh penalty, by their value times that norm."""
     b_dec_init: Centre = "mean"
     """What b_dec starts from: the arithmetic `mean` of the first rows, their `geometric_median`, or `zero`."""
     aux_alpha: float = 1 / 32
@@ -53,7 +53,7 @@ class EncoderConfig(SAEConfig):
         if self.b_dec_init not in CENTRES:
             raise ValueError(f"b_dec_init={self.b_dec_init!r} is not known: choose one of {', '.join(CENTRES)}")
         if not 0 <= self.aux_alpha < math.inf:
-            raise ValueError(f"aux_alpha={self.aux_alpha} rewards error: choose aux_alpha >= 0")
+            raise ValueError(f"aux_alpha={self.aux_alpha} is negative or not finite: choose aux_alpha >= 0")
         if self.k_aux is not None and self.k_aux < 1:
             raise ValueError(f"k_aux={self.k_aux} revives nothing: choose k_aux >= 1, or aux_alpha=0 to turn AuxK off")
 

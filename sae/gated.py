@@ -30,7 +30,7 @@ class GatedConfig(L1Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.gate_alpha < math.inf:
-            raise ValueError(f"gate_alpha={self.gate_alpha} leaves gates untrained: choose gate_alpha > 0")
+            raise ValueError(f"gate_alpha={self.gate_alpha} is not positive and finite: choose gate_alpha > 0")
 
 
 @final
@@ -73,8 +73,10 @@ class Gated(L1[GatedConfig]):
         self.b_mag.index_fill_(0, latents, 0.0)
 
     @torch.no_grad()
-    def initialise(self, *args, **kwargs) -> None:
+    def initialise(
+        self, x_sample: Tensor, generator: torch.Generator | None = None, target_sample: Tensor | None = None
+    ) -> None:
         """As every SAE, with magnitudes equal to gates."""
-        super().initialise(*args, **kwargs)
+        super().initialise(x_sample, generator, target_sample)
         self.r_mag.zero_()
         self.b_mag.zero_()

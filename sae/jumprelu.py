@@ -2,9 +2,9 @@
 
 What makes it sparse is one of three penalties, in units in which FVU is the error:
 - `target`: λ (L0 / target_l0 − 1)², Rajamanoharan et al. 2024, arXiv:2407.14435, appendix;
-- `step`: λ L0, the same paper's main one (there the data has mean square norm 1, so that λ is the same);
-- `tanh`: λ Σ_i tanh(c a_i ‖W_dec[i]‖ / unit), Conerly et al. 2025, transformer-circuits.pub/2025/january-update, whose
-  gradient pulls on the values as well; here thresholds alone get the pseudo-gradient.
+- `step`: λ L0, the same paper's main one (its data has mean square norm 1: for centred data the same λ);
+- `tanh`: λ mean_rows Σ_i tanh(c a_i ‖W_dec[i]‖ / unit), Conerly et al. 2025,
+  transformer-circuits.pub/2025/january-update. It pulls on the values too; the pseudo-gradient goes to thresholds only.
 """
 
 import math

@@ -28,7 +28,7 @@ class StreamingFVU:
         """Σ‖x − mean(x)‖²."""
         self._mean: Tensor | None = None
 
-    def update(self, x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]) -> None:
+    def update(self, x: Float[Tensor, "batch d_out"], x_hat: Float[Tensor, "batch d_out"]) -> None:
         """Add rows."""
         if len(x) == 0:
             return

@@ -2,7 +2,7 @@
 
 Bricken et al. 2023, transformer-circuits.pub/2023/monosemantic-features; the decoder-norm-weighted penalty is that of
 Conerly et al. 2024, transformer-circuits.pub/2024/april-update. λ is in that update's convention: the data scaled to
-mean square norm d_in, squared errors summed over d_in.
+mean square norm d_in (here about its mean), squared errors summed over d_in.
 """
 
 import math
@@ -31,7 +31,9 @@ class L1Config(EncoderConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.l1_coefficient < math.inf:
-            raise ValueError(f"l1_coefficient={self.l1_coefficient} rewards activity: choose l1_coefficient >= 0")
+            raise ValueError(
+                f"l1_coefficient={self.l1_coefficient} is negative or not finite: choose l1_coefficient >= 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

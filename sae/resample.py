@@ -1,6 +1,7 @@
 """Resampling: dead latents are pointed at rows that are reconstructed badly.
 
-Rows are drawn with probability ∝ (squared error)², one for each dead latent, without replacement. Its decoder row
+Rows of the current batch are drawn with probability ∝ (squared error)², one for each dead latent, without replacement
+(there: of a large sample). Its decoder row
 becomes the row's direction, its encoder row the same times a fraction of the living encoder rows' mean norm, its
 biases 0. Bricken et al. 2023, transformer-circuits.pub/2023/monosemantic-features, appendix "Neuron resampling".
 """

@@ -1,8 +1,9 @@
-"""Threshold SAE: a = σ_τ((x − b_dec) W_enc), σ_τ(z) = z · 1[z ≥ τ], one τ for each latent and no encoder bias.
+"""Threshold SAE: a = σ_τ((x − b_dec) W_enc), σ_τ(z) = z · 1[z > τ], one τ for each latent and no encoder bias.
 
 The single-layer SAE of the atoms theory, which recovers K-sparse atoms where thresholds lie between what other atoms
-leak and the smallest true coefficient: Hu et al. 2025, arXiv:2509.20784. How its thresholds are trained is not given
-there; here as JumpReLU's are, towards a number of active latents: FVU + λ (L0 / target_l0 − 1)².
+leak and the smallest true coefficient: Hu et al. 2025, arXiv:2509.20784, where nothing is subtracted from x. How its
+thresholds are trained is not given there; here as JumpReLU's are, towards a number of active latents:
+FVU + λ (L0 / target_l0 − 1)².
 """
 
 import math
@@ -26,8 +27,10 @@ class ThresholdConfig(JumpConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.l0_coefficient < math.inf:
-            raise ValueError(f"l0_coefficient={self.l0_coefficient} is negative: choose l0_coefficient >= 0")
+        if not 0 < self.l0_coefficient < math.inf:
+            raise ValueError(
+                f"l0_coefficient={self.l0_coefficient} is not positive and finite: choose l0_coefficient > 0"
+            )
 
 
 @final

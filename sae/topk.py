@@ -1,7 +1,7 @@
 """TopK: keep each row's k largest pre-activations, a = ReLU(TopK((x − b_dec) W_enc + b_enc)).
 
 Gao et al. 2024, arXiv:2406.04093. The loss is FVU + aux_alpha · AuxK, and with Multi-TopK + multi_topk · FVU(4k), in
-which the 4k largest reconstruct as well, so that an SAE trained at k does not fall apart at other k (appendix A.3).
+which the 4k largest reconstruct as well, so that an SAE trained at k does not fall apart at other k (section 5.3).
 """
 
 import math
@@ -33,7 +33,7 @@ class TopKConfig(KSparseConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.multi_topk < math.inf:
-            raise ValueError(f"multi_topk={self.multi_topk} rewards error: choose multi_topk >= 0")
+            raise ValueError(f"multi_topk={self.multi_topk} is negative or not finite: choose multi_topk >= 0")
         if self.multi_topk and MULTI * self.k > self.d_sae:
             raise ValueError(
                 f"multi_topk={self.multi_topk} needs 4k={MULTI * self.k} of d_sae={self.d_sae} latents: lower k"

@@ -20,7 +20,7 @@ from sae.ksparse import KSparse, KSparseConfig, Pool, check_pool
 
 @dataclass(frozen=True, kw_only=True)
 class TranscoderConfig(KSparseConfig):
-    """A TopK transcoder."""
+    """A transcoder; by default with TopK."""
 
     d_out: int
     """Width of the activations it predicts."""
@@ -130,7 +130,7 @@ class Transcoder(Mapped[TranscoderConfig]):
 
 @dataclass(frozen=True, kw_only=True)
 class SkipTranscoderConfig(TranscoderConfig):
-    """A TopK transcoder with a linear bypass."""
+    """A transcoder with a linear bypass."""
 
 
 @final

@@ -187,7 +187,7 @@ def test_the_peers_are_measured_by_the_projects_formula():
 
     def reconstruct(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         out = sae(rows)
-        return out.x_hat, out.latents.dense(sae.cfg.d_sae)
+        return out.x_hat, out.latents.dense()
 
     found, own = answers.heldout(x, reconstruct), evaluate(sae, [x])
     assert found == pytest.approx({"fvu": own.fvu, "l0": own.l0, "dead": own.dead_fraction})

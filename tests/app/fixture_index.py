@@ -97,7 +97,7 @@ def _sae_run(root: Path, activations: Run) -> Run:
     config = {"sae": {"d_sae": D_SAE, "d_in": D_IN, "k": 8}, "hook_point": HOOK_POINT}
     with start_run(root, "sae", config, {"activations": activations.id}) as run:
         checkpoint.save(run.folder, TopK(TopKConfig(**config["sae"])))
-        run.finish({})
+        run.finish({"d_sae": D_SAE})
     return run
 
 

@@ -78,7 +78,7 @@ def test_row_wise_topk_is_no_jumprelu():
 
 
 def test_multi_topk_keeps_an_sae_useful_at_other_k():
-    """Gao et al. 2024, appendix A.3: at four times k it is better than an SAE trained at k alone."""
+    """Gao et al. 2024, section 5.3: at four times k it is better than an SAE trained at k alone."""
 
     def fvu_at_many(multi: float) -> float:
         sae = TopK(TopKConfig(d_in=D_IN, d_sae=D_SAE, k=2, multi_topk=multi))
