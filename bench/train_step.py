@@ -171,8 +171,8 @@ OURS: dict[str, Settings] = {
 Selection = Callable[[Any, Tensor], Any]
 SELECTIONS: dict[str, Selection] = {
     "topk": lambda sae, pre: pre.topk(sae.cfg.k, dim=1, sorted=False),
-    "batch_topk": lambda sae, pre: batch_largest(lambda: [pre], len(pre), K * len(pre), HINT * sae.threshold),
-    "matryoshka": lambda sae, pre: batch_largest(lambda: [pre], len(pre), K * len(pre), HINT * sae.threshold),
+    "batch_topk": lambda sae, pre: batch_largest(lambda: iter([pre]), len(pre), K * len(pre), HINT * sae.threshold),
+    "matryoshka": lambda sae, pre: batch_largest(lambda: iter([pre]), len(pre), K * len(pre), HINT * sae.threshold),
     "jumprelu": lambda sae, pre: pre.flatten()[above(pre, sae.threshold - sae.epsilon / 2).indices],
 }
 """What chooses latents from pre-activations that are there: torch's own top-k, or the project's selection."""

@@ -1,5 +1,7 @@
 """Which latents are dead, and whether training is still alive: both without waiting for the device at every step."""
 
+import math
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -67,6 +69,7 @@ class Watch:
     def __init__(self, sae: EncoderSAE) -> None:
         self._every = sync_every(sae)
         self._finite = torch.ones(2, dtype=torch.bool, device=sae.W_dec.device)
+        """Whether all rows and losses since the last look were."""
 
     def see(self, step: int, x: Tensor, loss: Tensor) -> None:
         """Look at a step's rows and loss.
@@ -75,6 +78,9 @@ class Watch:
             ValueError: rows that are not finite.
             TrainingDiverged: a loss that is not, on rows that are.
         """
+        if self._every == 1 and math.isfinite(loss.item()):
+            # rows that are not finite have no finite variance, so they need no look of their own
+            return
         self._finite &= torch.stack([x.isfinite().all(), loss.detach().isfinite()])
         if step % self._every:
             return

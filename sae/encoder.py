@@ -258,8 +258,10 @@ class EncoderSAE(SAE[E]):
 
 
 def block_rows(x: Tensor, d_sae: int) -> int:
-    """Rows whose pre-activations are computed at a time: all of them on an accelerator."""
-    return max(1, len(x)) if x.device.type != "cpu" else max(1, min(len(x), BLOCK_ENTRIES // d_sae))
+    """Rows whose pre-activations are computed at a time, the same in every block: all of them on an accelerator."""
+    most = max(1, BLOCK_ENTRIES // d_sae)
+    n_blocks = max(1, math.ceil(len(x) / most)) if x.device.type == "cpu" else 1
+    return max(1, math.ceil(len(x) / n_blocks))
 
 
 def spread(x: Float[Tensor, "rows d"]) -> Float[Tensor, ""]:
