@@ -118,3 +118,18 @@ def test_evaluating_changes_nothing():
         target = targets(sae)
         evaluate(sae, [rows() if target is None else (rows(), target)])
         assert all(torch.equal(before[name], value) for name, value in sae.state_dict().items()), case
+
+
+@pytest.mark.parametrize("case", ["topk", "batch_topk", "matryoshka"])
+def test_fvu_in_float32_is_right_to_the_sixth_digit(case):
+    """One float32 sum over a whole batch, along memory that is not contiguous, was off in the third."""
+    cls = type(build(case))
+    sae = cls(cls.config_cls(d_in=256, d_sae=512, k=8))
+    x = 5 + torch.randn(4096, 256, generator=gen())
+    sae.initialise(x, gen())
+    exact = cls(sae.cfg).double()
+    exact.load_state_dict(sae.state_dict())
+    latents = sae.loss(x).latents
+    x_hat = latents.dense().double() @ exact.W_dec + exact.b_dec
+    wanted = (x_hat - x).square().sum() / (x.double() - x.double().mean(0)).square().sum()
+    assert sae.loss(x).fvu.item() == pytest.approx(wanted.item(), rel=2e-6)
