@@ -1,6 +1,7 @@
 """`monosem train VARIANT`."""
 
 import dataclasses
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,7 @@ class Args(RootArgs):
 def main(arguments: Sequence[str]) -> None:
     """Choose the variant, parse and train."""
     summaries = {name: (variant.__doc__ or "").strip().splitlines()[0] for name, variant in VARIANTS.items()}
-    variant = choose("monosem train", (Args.__doc__ or "").strip(), summaries, arguments)
+    variant = choose("monosem train", inspect.getdoc(Args) or "", summaries, arguments)
     if variant is None:
         return
     if variant == "itda":

@@ -1,6 +1,8 @@
 """The training job: killed at any moment it ends with the same bytes; what cannot be trained is one line."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,6 +76,18 @@ def test_what_reads_several_hook_points_is_not_taken_for_an_sae_of_one(harvested
     assert "SAEs of one hook point" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_a_crosscoder_reads_harvests_of_the_same_tokens(harvested, tmp_path):
+    """Two models in one dictionary: here one model twice, its vectors stored in two dtypes."""
+    root = tmp_path / "runs"
+    shutil.copytree(harvested / "activations", root / "activations")
+    assert main(["harvest", *TINY, "--hook-points", HOOKS[0], "--dtype", "float32", "--root", str(root)]) == 0
+    first, second = (run.id for run in list_runs(root, "activations"))
+    where = ("--activations", first, second, "--hook-points", HOOKS[1], HOOKS[0])
+    run = find_run(root, str(trained(root, "crosscoder", *SMALL, "--k", "7", *where)), "sae")
+    assert run.inputs == {"activations": first, "activations_1": second}
+    assert run.results["heldout_fvu"] < 1
+
+
 def test_a_killed_run_goes_on_to_the_same_bytes(harvested, tmp_path):
     """kill −9 after a checkpoint: what is there afterwards is what an uninterrupted run leaves."""
     arguments = ["relu", *SMALL, "--n-steps", "400", "--hook-points", HOOKS[1], "--resample-at", "0.5"]
@@ -96,8 +110,6 @@ def test_a_killed_run_goes_on_to_the_same_bytes(harvested, tmp_path):
 
 
 def one_thread() -> dict[str, str]:
-    import os
-
     return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -117,8 +129,6 @@ def test_a_damaged_checkpoint_is_one_line_that_says_what_to_delete(harvested, ca
     (folder,) = {path.parent.parent for path in harvested.glob("sae/*/.checkpoints/step-00000040")}
     (folder / ".checkpoints/step-00000040/state.safetensors").write_bytes(b"half")
     assert "sha256 differs" in refused(capsys, harvested, *arguments)
-    import shutil
-
     shutil.rmtree(folder / ".checkpoints/step-00000040")
     assert trained(harvested, *arguments).parent == folder.parent
 
