@@ -110,8 +110,7 @@ class Shuffled(Iterator[Tensor]):
             dtype: of the stored vectors.
             n_sequences: that rows may come from.
             of: what the rows are of: no other's state is taken.
-            prefetch: batches prepared in a thread while one is used.
-            state: to go on from.
+            prefetch: batches prepared in a thread while one is used; `state`: to go on from.
         """
         if batch_size < 1:
             raise UsageError(f"batch_size={batch_size} is not positive: choose at least 1")

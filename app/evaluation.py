@@ -74,9 +74,7 @@ def _reconstruction(sae: SAE, activations: Activations, progress: Progress) -> d
     by_class: dict[str, dict[str, Any]] = {}
     for group, classes in GROUPS.items():
         found = _evaluated(sae, activations.rows("heldout", classes))
-        by_class[group] = {"n_rows": found.n_rows if found else 0} | (
-            {name: getattr(found, name) for name in ("fvu", "l0", "cosine", "l2_ratio")} if found else {}
-        )
+        by_class[group] = {"n_rows": found.n_rows if found else 0} | (_told(found) if found else {})
     everything = activations.rows("all", ("normal", "special", "role", "sink"))
     over_all = evaluate(sae, _shown(everything, progress))
     n_dead = int((over_all.counts == 0).sum())
@@ -88,6 +86,12 @@ def _reconstruction(sae: SAE, activations: Activations, progress: Progress) -> d
         "n_dead_tokens": over_all.n_rows,
         "heldout": by_class,
     }
+
+
+def _told(found: Evaluation) -> dict[str, Any]:
+    """Its figures; bits only of SAEs that have codes."""
+    bits = {} if found.bits_per_row is None else {"bits_per_row": found.bits_per_row}
+    return {name: getattr(found, name) for name in ("fvu", "l0", "cosine", "l2_ratio")} | bits
 
 
 def _evaluated(sae: SAE, rows: RowSet) -> Evaluation | None:

@@ -65,15 +65,19 @@ LOGGERS: dict[str, Callable[[Path, str, Mapping[str, Any]], Logger]] = {"tensorb
 """Every logger by name."""
 
 
+def check_loggers(names: tuple[str, ...]) -> None:
+    """Raises: UsageError: a name that is not known."""
+    for asked in names:
+        if asked not in LOGGERS:
+            raise UsageError(f"logger '{asked}' is not known: choose of {', '.join(LOGGERS)}")
+
+
 def open_loggers(names: tuple[str, ...], folder: Path, name: str, config: Mapping[str, Any]) -> list[Logger]:
     """Loggers by name, ready to be written to.
 
     Raises:
-        UsageError: a name that is not known, or a package that is not installed.
+        UsageError: a package that is not installed.
     """
-    for asked in names:
-        if asked not in LOGGERS:
-            raise UsageError(f"logger '{asked}' is not known: choose of {', '.join(LOGGERS)}")
     return [LOGGERS[asked](folder, name, config) for asked in names]
 
 

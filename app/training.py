@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -12,7 +13,8 @@ from activations.joined import JoinedActivations
 from activations.progress import Progress, no_progress
 from activations.reader import Activations, RowSet
 from activations.shuffle import Shuffled, ShuffleState
-from app.training_loop import CHECKPOINTS, DEFAULT_TRAIL, Trail, run_training
+from app.loggers import open_loggers
+from app.training_loop import CHECKPOINTS, DEFAULT_TRAIL, Loop, Trail
 from sae import VARIANTS, SAEConfig, checkpoint
 from sae.base import SAE
 from sae.encoder import EncoderSAE
@@ -78,6 +80,8 @@ def train_sae(
     with start_run(root, "sae", job, _inputs(runs)) as run:
         if not run.finished:
             _train_into(run, job, activations, progress, trail)
+        # a run that was killed after it was finished may still have them
+        shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
         return run
 
 
@@ -112,7 +116,12 @@ def _train_into(
         return rows.shuffled(job.batch_size, job.seed, state=state)
 
     label = f"train {job.variant} on {len(rows):,} rows"
-    log, batches = run_training(run.folder, sae, job.train, reader, sae.parts, progress, trail, label)
+    with ExitStack() as stack:
+        loggers = [
+            stack.enter_context(closing(logger)) for logger in open_loggers(trail.log_to, run.root, run.id, run.config)
+        ]
+        loop = Loop(run.folder, job.train, progress, trail.checkpoint_every, loggers)
+        log, batches = loop.run(sae, reader, sae.parts, label)
     places = {"hook_point": job.hook_point, "other_hook_points": list(job.other_hook_points)}
     checkpoint.save(run.folder, sae, {"run": run.id, **places})
     reading = {
@@ -122,7 +131,6 @@ def _train_into(
     }
     heldout = _heldout(sae, activations.rows("heldout", job.classes))
     run.finish({**_results(sae, log[-1], len(rows)), **reading, **heldout})
-    shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
 
 
 def _heldout(sae: SAE, rows: RowSet) -> dict[str, Any]:

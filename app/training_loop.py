@@ -1,21 +1,23 @@
 """A training run that leaves a trail: a line of JSON for each logged step, checkpoints, and from there it goes on."""
 
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TextIO
 
 from torch import Tensor
 
 from activations.progress import Progress
 from activations.shuffle import Shuffled, ShuffleState
-from app.loggers import Logger
+from app.loggers import Logger, check_loggers
 from sae.encoder import EncoderSAE
-from sae.train import Step, TrainConfig, TrainingDiverged, train
+from sae.train import Step, TrainConfig, Training, TrainingDiverged, TrainingState, train
 from sae.training_checkpoint import Saved, checkpoints, newest, save_state
 from store.errors import UsageError
+from store.files import whole_file
 
 LOG_EVERY = 10
 LOG = "log.jsonl"
@@ -32,12 +34,13 @@ class Trail:
 
     checkpoint_every: int = 200
     """Steps between checkpoints from which a killed run goes on; 0 writes none."""
-    loggers: Sequence[Logger] = ()
-    """Told the numbers of every logged step too."""
+    log_to: tuple[str, ...] = ()
+    """Names in `app.loggers.LOGGERS`: told the numbers of every logged step too."""
 
     def __post_init__(self) -> None:
         if self.checkpoint_every < 0:
             raise UsageError(f"checkpoint_every={self.checkpoint_every} is negative: choose a number of steps, or 0")
+        check_loggers(self.log_to)
 
 
 DEFAULT_TRAIL = Trail()
@@ -62,46 +65,72 @@ class Positions(Iterator[Any]):
         return self._after.popleft()
 
 
-def run_training(
-    folder: Path,
-    sae: EncoderSAE,
-    cfg: TrainConfig,
-    reader: Callable[[ShuffleState | None], Shuffled],
-    split: Split,
-    progress: Progress,
-    trail: Trail,
-    label: str,
-) -> tuple[list[dict[str, Any]], Shuffled]:
-    """Train to the end, from the newest checkpoint in `folder` if there is one; the log's lines, and the reader.
+class Unconfirmed(NamedTuple):
+    """A state that the next step's loss has not yet shown to be good."""
 
-    Raises:
-        UsageError: training diverged, or a checkpoint is damaged or of other settings.
-    """
-    saved = newest(folder / CHECKPOINTS)
-    done = saved.state.step if saved else 0
-    batches = reader(_position(saved))
-    try:
-        positions = Positions(batches, split)
-        steps = train(sae, positions, cfg, saved.state if saved else None)
-        log = _lines_until(folder / LOG, done)
+    state: TrainingState
+    reader: ShuffleState
+
+
+@dataclass
+class Loop:
+    """One run: what is trained, and what is told of it while it goes on."""
+
+    folder: Path
+    cfg: TrainConfig
+    progress: Progress
+    checkpoint_every: int
+    loggers: Sequence[Logger]
+
+    def run(
+        self, sae: EncoderSAE, reader: Callable[[ShuffleState | None], Shuffled], split: Split, label: str
+    ) -> tuple[list[dict[str, Any]], Shuffled]:
+        """Train to the end, from the newest checkpoint if there is one; the log's lines, and the reader.
+
+        Raises:
+            UsageError: training diverged, or a checkpoint is damaged or of other settings.
+        """
+        saved = newest(self.folder / CHECKPOINTS)
+        batches = reader(_position(saved))
+        try:
+            positions = Positions(batches, split)
+            steps = train(sae, positions, self.cfg, saved.state if saved else None)
+            return self._logged(steps, positions, label), batches
+        except TrainingDiverged as error:
+            raise UsageError(f"{error}; {_last_good(self.folder)}") from error
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        finally:
+            batches.close()
+
+    def _logged(self, steps: Training, positions: Positions, label: str) -> list[dict[str, Any]]:
+        """All steps that are left, each logged and kept as it is due."""
+        done, last = steps.step, self.cfg.n_steps
+        log = _lines_until(self.folder / LOG, done)
         label += f" from step {done:,}" if done else ""
-        with (folder / LOG).open("a", encoding="utf-8") as file:
-            for step in progress(steps, cfg.n_steps - done, label):
+        unconfirmed: Unconfirmed | None = None
+        with (self.folder / LOG).open("a", encoding="utf-8") as file:
+            for step in self.progress(steps, last - done, label):
+                if unconfirmed:
+                    _confirm(self.folder, unconfirmed, file)
+                    unconfirmed = None
                 after, mixing = positions.trained()
-                if _is_due(step.step, LOG_EVERY, cfg.n_steps):
+                if _is_due(step.step, LOG_EVERY, last):
                     log.append({**step.numbers(), **mixing})
                     file.write(json.dumps(log[-1]) + "\n")
                     file.flush()
-                    _tell(trail.loggers, step, log[-1])
-                if trail.checkpoint_every and _is_due(step.step, trail.checkpoint_every, cfg.n_steps):
-                    save_state(folder / CHECKPOINTS, steps.state(), {"reader": list(after)})
-    except TrainingDiverged as error:
-        raise UsageError(f"{error}; {_last_good(folder)}") from error
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    finally:
-        batches.close()
-    return log, batches
+                    _tell(self.loggers, step, log[-1])
+                if self.checkpoint_every and _is_due(step.step, self.checkpoint_every, last):
+                    unconfirmed = Unconfirmed(steps.state(), after)
+            if unconfirmed:
+                _confirm(self.folder, unconfirmed, file)
+        return log
+
+
+def _confirm(folder: Path, one: Unconfirmed, log: TextIO) -> None:
+    """Write a checkpoint, after the log up to it is on the disk."""
+    os.fsync(log.fileno())
+    save_state(folder / CHECKPOINTS, one.state, {"reader": list(one.reader)})
 
 
 def _is_due(step: int, every: int, last: int) -> bool:
@@ -123,7 +152,8 @@ def _lines_until(path: Path, step: int) -> list[dict[str, Any]]:
             except json.JSONDecodeError:  # the last line of a run that was killed
                 break
     lines = [line for line in lines if line["step"] <= step]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with whole_file(path) as scratch:
+        scratch.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return lines
 
 

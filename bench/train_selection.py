@@ -4,8 +4,8 @@ Run from anywhere: `python bench/train_selection.py [--steps 200]`. First what s
 against torch. Then ways that screen the latents with something cheaper than the product and compute exactly only those
 that are left. Where a screen s_ij of the pre-activations is wrong by m_ij at most, latent j can be among row i's k
 largest only if s_ij + m_ij reaches the k-th largest of s_i - m_i: those are the survivors, and the k largest are
-certainly among them. Every screen is helped: bases and clusters are free, and so is the last selection among the
-survivors. Data: the demo's activations and isotropic noise; SAEs at their initialisation and trained.
+certainly among them. Every screen is helped: bases, clusters and the last selection among the survivors are free. Data:
+the demo's activations and isotropic noise; SAEs at their initialisation and trained.
 """
 
 import argparse
@@ -45,7 +45,6 @@ BREAK_EVEN = 1 / 8
 N_CLUSTERS, N_LLOYD = 512, 5
 INT8 = 127.0
 BEFORE, JUDGED = "an epoch before", ("initialised", "trained")
-"""Moments of training."""
 BLOCK = 256
 """Rows screened at a time, so that the passes over a screen do not wait for memory."""
 
@@ -319,9 +318,6 @@ def grouped(columns: Tensor) -> tuple[Tensor, Tensor]:
         counts = torch.bincount(nearest, minlength=N_CLUSTERS).clamp(min=1)
         centres = torch.zeros_like(centres).index_add_(0, nearest, columns) / counts[:, None]
     return centres, torch.cdist(columns, centres).argmin(dim=1)
-
-
-# --- Figures ---
 
 
 def measure() -> bool:

@@ -40,7 +40,7 @@ def auxk_loss(
     error = reconstruct(x_centred, weights, dead, k_aux) - residual
     left = variance(residual)
     # a residual without variance leaves nothing to explain: over inf, so that the gradient is 0 as well and not NaN
-    return error.square().sum() / torch.where(left > 0, left, torch.inf)
+    return error.square().sum() / left.masked_fill(left <= 0, torch.inf)
 
 
 def _dense(x_centred: Tensor, weights: tuple, dead: Tensor, k_aux: int) -> Tensor:

@@ -104,6 +104,10 @@ class SAE(nn.Module, ABC, Generic[C]):
         """x as the encoder reads it, where parts of it are brought to one scale."""
         return x
 
+    def enter_target(self, target: Tensor) -> Tensor:
+        """A target at the scale at which it is reconstructed: where x is its own target, that of x."""
+        return self.enter(target)
+
     def leave(self, x_hat: Tensor) -> Tensor:
         """A reconstruction at the scale of what it stands for."""
         return x_hat

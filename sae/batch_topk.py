@@ -5,7 +5,7 @@ learned along the way are kept, row by row: a JumpReLU with one threshold for al
 """
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from sae.ksparse import KSparse, KSparseConfig, Pool
 
@@ -25,3 +25,4 @@ class BatchTopK(KSparse[BatchTopKConfig]):
     """The k · batch largest pre-activations of a batch, after ReLU; above a threshold at inference."""
 
     config_cls = BatchTopKConfig
+    is_jumprelu: ClassVar[bool] = True

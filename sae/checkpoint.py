@@ -7,7 +7,6 @@ between the renames sees a mismatch and not half of each.
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from safetensors.torch import save as save_tensors
 from sae import VARIANTS
 from sae.base import SAE
 from store.errors import UsageError
+from store.files import whole_file
 
 TENSORS_FILE = "sae.safetensors"
 CONFIG_FILE = "config.json"
@@ -42,8 +42,9 @@ def save(folder: Path, sae: SAE, extra: dict[str, Any] | None = None) -> None:
         "extra": extra or {},
     }
     text = json.dumps(description, indent=2, allow_nan=False)
-    _write(folder / TENSORS_FILE, tensors)
-    _write(folder / CONFIG_FILE, text.encode())
+    for name, data in ((TENSORS_FILE, tensors), (CONFIG_FILE, text.encode())):
+        with whole_file(folder / name) as scratch:
+            scratch.write_bytes(data)
 
 
 def load(folder: Path) -> SAE:
@@ -124,13 +125,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{path} is missing: pass a folder that holds {TENSORS_FILE} and {CONFIG_FILE}") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    # the process id keeps two writers off each other's temporary file
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_bytes(data)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

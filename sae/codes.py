@@ -1,5 +1,6 @@
 """Integer codes: what a row is, as whole numbers, and how many bits it takes to say so."""
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -31,7 +32,7 @@ class Coded(ABC):
 def entropy_bits(p: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """−p log2 p, in float64, 0 at p = 0."""
     p = p.double()
-    return -torch.special.xlogy(p, p) / torch.log(p.new_tensor(2.0))
+    return -torch.special.xlogy(p, p) / math.log(2.0)
 
 
 def count_codes(codes: Int[Tensor, "batch n"], n_codes: int) -> Int[Tensor, " n_codes"]:

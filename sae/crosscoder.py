@@ -52,12 +52,17 @@ class Crosscoder(KSparse[CrosscoderConfig]):
     """One set of latents with decoder rows for every site."""
 
     config_cls = CrosscoderConfig
+    _site_of_column: Tensor
     site_scale: Tensor
     """Each site's spread over the mean one: x is divided by it, reconstructions multiplied."""
 
     def __init__(self, cfg: CrosscoderConfig) -> None:
         super().__init__(cfg)
         self.register_buffer("site_scale", torch.ones(len(cfg.site_widths)))
+        numbers = torch.arange(len(cfg.site_widths))
+        self.register_buffer(
+            "_site_of_column", numbers.repeat_interleave(torch.tensor(cfg.site_widths)), persistent=False
+        )
 
     def sites(self, x: Float[Tensor, "rows {self.cfg.d_in}"]) -> tuple[Tensor, ...]:
         """The columns of each site."""
@@ -92,5 +97,4 @@ class Crosscoder(KSparse[CrosscoderConfig]):
         super().initialise(self.enter(x_sample), generator)
 
     def _scale_of_columns(self) -> Float[Tensor, " {self.cfg.d_in}"]:
-        widths = torch.tensor(self.cfg.site_widths, device=self.site_scale.device)
-        return self.site_scale.repeat_interleave(widths, output_size=self.cfg.d_in)
+        return self.site_scale[self._site_of_column]

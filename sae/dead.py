@@ -88,5 +88,7 @@ class Watch:
         when = f"{step + 1}" if self._every == 1 else f"{max(1, step + 2 - self._every)}-{step + 1}"
         if not x_finite:
             raise ValueError(f"batch of step {when} has NaN or infinite values: drop or repair those rows")
+        if not loss_finite and bool((x == x[:1]).all()):
+            raise ValueError(f"rows of step {when} are all equal: there is no variance to explain, drop the batch")
         if not loss_finite:
             raise TrainingDiverged(step + 1, f"loss={loss.item()} on finite data: lower lr, or look for equal rows")

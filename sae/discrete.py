@@ -65,6 +65,11 @@ class Discrete(KSparse[DiscreteConfig], Coded):
         """A code for every latent and level."""
         return self.cfg.d_sae * self.cfg.levels
 
+    @property
+    def latent_axis(self) -> Mapping[str, int]:
+        """Its own parameters too."""
+        return {**super().latent_axis, "log_step": 0}
+
     def activate(self, pre_acts: Float[Tensor, " kept"], pattern: Pattern) -> Float[Tensor, " kept"]:
         """s_i · q of the kept latents, 0 where z is not positive."""
         return _Quantise.apply(pre_acts, self.step_size[pattern.indices], self.cfg.levels)  # pyright: ignore
@@ -111,6 +116,12 @@ class Discrete(KSparse[DiscreteConfig], Coded):
         offsets = torch.searchsorted(row, torch.arange(len(codes) + 1, device=row.device))
         values = self.step_size[latents] * (told % self.cfg.levels + 1)
         return self.decode(SparseLatents(values, Pattern(latents, offsets, self.cfg.d_sae)))
+
+    @torch.no_grad()
+    def point(self, latents: Tensor, encoder_rows: Tensor, decoder_rows: Tensor) -> None:
+        """As every SAE, with the mean step size."""
+        super().point(latents, encoder_rows, decoder_rows)
+        self.log_step.index_copy_(0, latents, self.log_step.mean().expand(len(latents)))
 
     @torch.no_grad()
     def initialise(

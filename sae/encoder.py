@@ -19,7 +19,7 @@ from sae import sparse
 from sae.auxk import auxk_loss, default_k_aux
 from sae.base import SAE, SAEConfig
 from sae.centre import CENTRES, Centre
-from sae.loss import STEADY, Loss, Phase, Term, combined, variance
+from sae.loss import STEADY, Loss, Phase, Term, total_of, variance
 from sae.room import Room
 from sae.sparse import Pattern, SparseLatents
 
@@ -109,9 +109,10 @@ class EncoderSAE(SAE[E]):
         """The encoder's biases too."""
         return (*super().scaled, "b_enc")
 
-    def enter_target(self, target: Tensor) -> Tensor:
-        """A target at the scale at which it is reconstructed."""
-        return self.enter(target)
+    @property
+    def latent_axis(self) -> Mapping[str, int]:
+        """Which axis of a parameter counts latents, for all that have one."""
+        return {"W_enc": 1, "W_dec": 0, "b_enc": 0}
 
     @abstractmethod
     def select(self, pre_acts: Float[Tensor, "rows {self.cfg.d_sae}"], phase: Phase | None) -> Pattern:
@@ -147,7 +148,9 @@ class EncoderSAE(SAE[E]):
         wanted = target if beside is None else target - beside
         rebuilt = self.reconstruct(encoded, wanted, variance(target), phase)
         terms = {**self.penalties(encoded, target, phase), **self._auxk(encoded, rebuilt, phase)}
-        return combined(rebuilt.loss, rebuilt.fvu, terms, rebuilt.latents)
+        parts = {name: term.value.detach() for name, term in terms.items()}
+        total = total_of(rebuilt.loss, terms)
+        return Loss(total, rebuilt.fvu.detach(), parts, rebuilt.latents, encoded.pre_acts.detach())
 
     def reconstruct(self, encoded: Encoded, target: Tensor, total: Tensor, phase: Phase) -> Reconstruction:
         """The fraction of the variance `total` that the decoded latents leave unexplained."""

@@ -49,6 +49,11 @@ class Gated(L1[GatedConfig]):
         """The magnitudes' biases too."""
         return (*super().scaled, "b_mag")
 
+    @property
+    def latent_axis(self) -> Mapping[str, int]:
+        """Its own parameters too."""
+        return {**super().latent_axis, "r_mag": 0, "b_mag": 0}
+
     def activate(self, pre_acts: Float[Tensor, " kept"], pattern: Pattern) -> Float[Tensor, " kept"]:
         """Magnitudes of the latents whose gate is open."""
         latents = pattern.indices

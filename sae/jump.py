@@ -73,6 +73,11 @@ class Jump(EncoderSAE[J]):
             return above(pre_acts, self.threshold)
         return above(pre_acts, self.threshold - self.epsilon / 2, self.room)
 
+    @property
+    def latent_axis(self) -> Mapping[str, int]:
+        """Its own parameters too."""
+        return {**super().latent_axis, "log_threshold": 0}
+
     def activate(self, pre_acts: Float[Tensor, " kept"], pattern: Pattern) -> Float[Tensor, " kept"]:
         """The pre-activations above their thresholds."""
         return jump(pre_acts, self.threshold[pattern.indices], self.epsilon)
@@ -97,7 +102,7 @@ class Jump(EncoderSAE[J]):
         self.log_threshold.index_copy_(0, latents, self.log_threshold.mean().expand(len(latents)))
 
     def _start(self, x_sample: Tensor) -> Tensor:
-        """The mean over rows of the pre-activation between a row's target_l0-th largest and the next one."""
+        """The mean over rows of a row's target_l0-th largest pre-activation."""
         k = min(math.ceil(self.cfg.target_l0), self.cfg.d_sae)
         centred = x_sample if self.b_pre is None else x_sample - self.b_pre
         smallest = [block.gather(1, row_largest(block, k)).amin(dim=1) for block in self.pre_act_blocks(centred)]

@@ -56,8 +56,12 @@ class JumpReLU(Jump[JumpReLUConfig]):
 
     def penalties(self, encoded: Encoded, target: Tensor, phase: Phase) -> Mapping[str, Term]:
         """The chosen penalty."""
-        value = {"target": self._off_target, "step": self.mean_l0, "tanh": self._tanh}[self.cfg.sparsity](encoded)
-        return {self.cfg.sparsity: Term(value, self.cfg.coefficient * phase.sparsity)}
+        name, cost = {
+            "target": ("off_target", self._off_target),
+            "step": ("l0_cost", self.mean_l0),
+            "tanh": ("tanh_cost", self._tanh),
+        }[self.cfg.sparsity]
+        return {name: Term(cost(encoded), self.cfg.coefficient * phase.sparsity)}
 
     def _off_target(self, encoded: Encoded) -> Tensor:
         return (self.mean_l0(encoded) / self.cfg.target_l0 - 1).square()

@@ -7,7 +7,7 @@ the smallest value that a batch kept.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import ClassVar, Literal, TypeVar, get_args
 
 import torch
 from jaxtyping import Float
@@ -61,6 +61,8 @@ class KSparse(EncoderSAE[K]):
     """The largest pre-activations of a row or of a batch, after ReLU; abstract in what is done with them."""
 
     config_cls = KSparseConfig
+    is_jumprelu: ClassVar[bool] = False
+    """Whether with a threshold it is an encoder, a jump and a decoder, and nothing else."""
     threshold: Tensor
     """Only where a batch shares its budget: what is above it is kept at inference. 0 before the first batch."""
 
@@ -107,7 +109,7 @@ class KSparse(EncoderSAE[K]):
             raise ValueError(f"{type(self).__name__} keeps k={self.cfg.k} in each row: no threshold does that")
         if not self.threshold > 0:
             raise ValueError("the threshold is not known before a batch was trained on: train first")
-        if self.cfg.width_out != self.cfg.d_in or not torch.equal(self.leave(self.b_dec), self.b_dec):
+        if not self.is_jumprelu:
             raise ValueError(f"{type(self).__name__} is not only an encoder and a decoder: no JumpReLU is the same")
         settings = {field.name: getattr(self.cfg, field.name) for field in dataclasses.fields(EncoderConfig)}
         jump = JumpReLU(JumpReLUConfig(**settings, target_l0=float(self.cfg.k))).to(self.W_dec.dtype)
@@ -123,7 +125,9 @@ class KSparse(EncoderSAE[K]):
         """Move the threshold towards the smallest value that this batch kept."""
         if self.cfg.pool == "row":
             return
-        values, weights = loss.latents.values, self.handicap()
+        values, weights = loss.pre_acts, self.handicap()
+        if not len(values):
+            return
         values = values if weights is None else values * weights[loss.latents.indices]
         smallest = values.masked_fill(values <= 0, torch.inf).min()
         moved = torch.lerp(self.threshold, smallest, THRESHOLD_RATE)

@@ -45,14 +45,16 @@ class Loss(NamedTuple):
     """The other terms by name, before their weights, without gradient."""
     latents: SparseLatents
     """The kept latents."""
+    pre_acts: Float[Tensor, " encoded"]
+    """Pre-activations of all latents that were encoded, without gradient."""
 
 
-def combined(reconstruction: Tensor, fvu: Tensor, terms: Mapping[str, Term], latents: SparseLatents) -> Loss:
-    """The loss from its terms; a term of weight 0 is reported and not minimised."""
+def total_of(reconstruction: Float[Tensor, ""], terms: Mapping[str, Term]) -> Float[Tensor, ""]:
+    """The loss from its terms; one of weight 0 is reported and not minimised."""
     total = reconstruction
     for term in terms.values():
         total = total + term.weight * term.value if term.weight else total
-    return Loss(total, fvu.detach(), {name: term.value.detach() for name, term in terms.items()}, latents)
+    return total
 
 
 def variance(x: Float[Tensor, "batch d"]) -> Float[Tensor, ""]:

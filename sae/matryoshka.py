@@ -6,7 +6,7 @@ prefixes drawn anew at every step: Nabeshima 2024, "Matryoshka Sparse Autoencode
 """
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float, Int
@@ -64,6 +64,13 @@ class Matryoshka(KSparse[MatryoshkaConfig]):
     """Nested dictionaries: every prefix of the latents reconstructs."""
 
     config_cls = MatryoshkaConfig
+    is_jumprelu: ClassVar[bool] = True
+
+    _fixed: Tensor
+
+    def __init__(self, cfg: MatryoshkaConfig) -> None:
+        super().__init__(cfg)
+        self.register_buffer("_fixed", torch.tensor(cfg.fixed), persistent=False)
 
     def select(self, pre_acts: Float[Tensor, "rows {self.cfg.d_sae}"], phase: Phase | None) -> Pattern:
         """The largest, in the order of the dictionary within a row."""
@@ -76,7 +83,7 @@ class Matryoshka(KSparse[MatryoshkaConfig]):
 
     def reconstruct(self, encoded: Encoded, target: Tensor, total: Tensor, phase: Phase) -> Reconstruction:
         """The mean FVU over the prefixes."""
-        sizes = self.prefixes(phase.generator).to(target.device)
+        sizes = self.prefixes(phase.generator).to(target.device, non_blocking=True)
         group = torch.bucketize(encoded.latents.indices, sizes[:-1], right=True)
         weights = target.new_full((len(sizes),), 1 / len(sizes))
         found = sparse.squared_error(
@@ -87,7 +94,7 @@ class Matryoshka(KSparse[MatryoshkaConfig]):
     def prefixes(self, generator: torch.Generator | None = None) -> Int[Tensor, " n_prefixes"]:
         """The prefixes of a step, rising, the whole dictionary last."""
         if not self.cfg.n_sampled:
-            return torch.tensor(self.cfg.fixed)
+            return self._fixed
         # the truncated Pareto distribution on [1, d_sae], by its inverse
         drawn = torch.rand(self.cfg.n_sampled, generator=generator, dtype=torch.float64)
         longest = 1 - self.cfg.d_sae**-PARETO

@@ -153,7 +153,8 @@ def evaluate(sae: SAE, batches: Iterable[Tensor | tuple[Tensor, Tensor]]) -> Eva
         x = x.to(device=sae.W_dec.device, dtype=sae.W_dec.dtype)
         target = target.to(device=sae.W_dec.device, dtype=sae.W_dec.dtype)
         out = sae(x)
-        fvu.update(target, out.x_hat)
+        # at the scale that is trained at: sites of a crosscoder weigh the same
+        fvu.update(sae.enter_target(target), sae.enter_target(out.x_hat))
         firing.update(out.latents)
         cosine.update(row_cosine(target, out.x_hat))
         l2_ratio.update(row_l2_ratio(target, out.x_hat))

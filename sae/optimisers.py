@@ -4,7 +4,6 @@ The matrices' steps have no unit; vectors in units of x are stepped in the data'
 on the data's scale.
 """
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sae.base import SAE
+from sae.encoder import EncoderSAE
 
 Groups = list[dict[str, Any]]
 
@@ -66,10 +65,13 @@ OPTIMISERS: dict[str, Callable[[Groups, AdamSettings], list[Optimizer]]] = {
 class Optimisers:
     """The optimisers of one run as one; its state is tensors by name, to be written down."""
 
-    def __init__(self, name: str, sae: SAE, settings: AdamSettings) -> None:
+    def __init__(self, name: str, sae: EncoderSAE, settings: AdamSettings) -> None:
         self._sae = sae
-        self._stepped = {key: _contiguous(p) for key, p in sae.named_parameters() if p.requires_grad}
-        self._groups = self._grouped()
+        named = {key: p for key, p in sae.named_parameters() if p.requires_grad}
+        self._turned = {key for key, p in named.items() if not p.is_contiguous()}
+        # The same memory as rows that lie one after the other: fused Adam copies what does not, at thrice its cost.
+        self._stepped = {key: nn.Parameter(p.detach().t()) if key in self._turned else p for key, p in named.items()}
+        self._groups = self._grouped(settings)
         self._all: Sequence[Optimizer] = OPTIMISERS[name](self._groups, settings)
         self._evaluating(True)
 
@@ -85,8 +87,7 @@ class Optimisers:
         to be evaluated."""
         for name, parameter in self._sae.named_parameters():
             if name in self._stepped and parameter.grad is not None:
-                turned = self._stepped[name].shape != parameter.shape
-                self._stepped[name].grad = parameter.grad.t() if turned else parameter.grad
+                self._stepped[name].grad = parameter.grad.t() if name in self._turned else parameter.grad
         if max_norm is not None:
             self._clip_gradients(max_norm)
         for optimiser in self._all:
@@ -95,12 +96,24 @@ class Optimisers:
             optimiser.step()
         self._evaluating(True)
 
-    def forget(self, latents: Tensor, d_sae: int) -> None:
-        """Clear what is remembered of some latents' weights."""
-        for parameter in self._stepped.values():
-            for value in self._state(parameter).values():
-                if isinstance(value, Tensor) and value.shape == parameter.shape and d_sae in value.shape:
-                    value.index_fill_(list(value.shape).index(d_sae), latents, 0.0)
+    def constrain(self) -> None:
+        """Keep to unit norm what else stands for decoder rows: schedule-free Adam steps from a set of its own."""
+        z = self._state(self._stepped["W_dec"]).get("z") if self._sae.cfg.decoder_norm == "unit" else None
+        if z is not None:
+            z.div_(torch.linalg.vector_norm(z, dim=1, keepdim=True).clamp_min_(1e-12))
+
+    def forget(self, latents: Tensor) -> None:
+        """Begin anew with some latents' weights: clear what is remembered of them."""
+        for name, axis in self._sae.latent_axis.items():
+            if name not in self._stepped:
+                continue
+            parameter = self._stepped[name]
+            axis = 1 - axis if name in self._turned else axis
+            for key, value in self._state(parameter).items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    # `z` is no memory but weights
+                    now = parameter.detach().index_select(axis, latents)
+                    value.index_copy_(axis, latents, now if key == "z" else torch.zeros_like(now))
 
     def tensors(self) -> dict[str, Tensor]:
         """All that a run needs to go on, by name."""
@@ -118,15 +131,17 @@ class Optimisers:
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Go on from `tensors`."""
         for name, parameter in self._stepped.items():
-            state = self._state(parameter)
+            owner = self._owner(parameter)
             for key in [key for key in tensors if key.rpartition(".")[0] == name]:
                 value = tensors[key].clone()
-                state[key.rpartition(".")[2]] = value.to(parameter.device) if value.ndim else value
+                # fused kernels want the count of steps on the device as well
+                on_device = value.ndim > 0 or owner.defaults.get("fused")
+                owner.state[parameter][key.rpartition(".")[2]] = value.to(parameter.device) if on_device else value
         for number, group in enumerate(self._param_groups()):
             for key, value in _numbers(group).items():
                 group[key] = type(value)(tensors[f"group{number}.{key}"].item())
 
-    def _grouped(self) -> Groups:
+    def _grouped(self, settings: AdamSettings) -> Groups:
         """Matrices, vectors without a unit, and vectors in units of x; `unit` is what a group's gradients are in, and
         `pace` the length of its steps."""
         in_units, unit = set(self._sae.scaled), self._sae.unit.item()
@@ -135,7 +150,12 @@ class Optimisers:
             size = unit if name in in_units else 1.0
             key = (min(parameter.ndim, 2), size, size * self._sae.speeds.get(name, 1.0))
             groups.setdefault(key, []).append(parameter)
-        return [{"params": params, "unit": key[1], "pace": key[2], "lr": 0.0} for key, params in groups.items()]
+        return [
+            # a gradient per unit of x is as many times smaller, and what is added to its size has to be as well
+            {"params": params, "unit": key[1], "pace": key[2], "lr": 0.0}
+            | ({"eps": settings.eps / key[1]} if key[0] == 1 else {})
+            for key, params in groups.items()
+        ]
 
     def _clip_gradients(self, max_norm: float) -> None:
         """Scale gradients down to `max_norm`, each group measured in its own unit. No device sync."""
@@ -145,9 +165,11 @@ class Optimisers:
         for gradient, _ in gradients:
             gradient.mul_(factor)
 
+    def _owner(self, parameter: nn.Parameter) -> Optimizer:
+        return next(o for o in self._all if any(parameter is p for g in o.param_groups for p in g["params"]))
+
     def _state(self, parameter: nn.Parameter) -> dict[str, Any]:
-        owner = next(o for o in self._all if any(parameter is p for g in o.param_groups for p in g["params"]))
-        return owner.state[parameter]
+        return self._owner(parameter).state[parameter]
 
     def _param_groups(self) -> Groups:
         return [group for optimiser in self._all for group in optimiser.param_groups]
@@ -155,13 +177,9 @@ class Optimisers:
     def _evaluating(self, on: bool) -> None:
         """Schedule-free optimisers hold two sets of weights: one to step from, one to use."""
         for optimiser in self._all:
-            with contextlib.suppress(AttributeError):
-                (optimiser.eval if on else optimiser.train)()  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _contiguous(parameter: nn.Parameter) -> nn.Parameter:
-    """The same memory as rows that lie one after the other: fused Adam copies what does not, at thrice its cost."""
-    return parameter if parameter.is_contiguous() else nn.Parameter(parameter.detach().t())
+            change = getattr(optimiser, "eval" if on else "train", None)
+            if change is not None:
+                change()
 
 
 def _numbers(group: dict[str, Any]) -> dict[str, float]:

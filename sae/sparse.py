@@ -101,7 +101,8 @@ class Pattern:
     def scattered(self, values: Float[Tensor, " kept"]) -> Float[Tensor, "batch d_sae"]:
         """S as a dense matrix."""
         flat = values.new_zeros(len(self) * self.d_sae)
-        return flat.scatter(0, self.rows * self.d_sae + self.indices, values).view(len(self), self.d_sae)
+        # added: entries that only fill up share a place with a real one, and are 0
+        return flat.scatter_add(0, self.rows * self.d_sae + self.indices, values).view(len(self), self.d_sae)
 
     @torch.no_grad()
     def transposed_product(
@@ -259,7 +260,7 @@ class _SquaredError(torch.autograd.Function):
             grad[:, j] += grad[:, j + 1]
         whole, by_part = grad[:, 0], grad.view(-1, grad.shape[2])
         grad_values = gather_dot(by_part, W_dec, parts)
-        grad_W_dec = parts.transposed_product(values, by_part)
+        grad_W_dec = parts.transposed_product(values, by_part) if ctx.needs_input_grad[1] else None
         grad_target = -whole if ctx.needs_input_grad[3] else None
         return grad_values, grad_W_dec, whole.sum(0), grad_target, None, None, None
 

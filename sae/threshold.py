@@ -47,4 +47,4 @@ class Threshold(Jump[ThresholdConfig]):
     def penalties(self, encoded: Encoded, target: Tensor, phase: Phase) -> Mapping[str, Term]:
         """How far L0 is from its target."""
         off = (self.mean_l0(encoded) / self.cfg.target_l0 - 1).square()
-        return {"target": Term(off, self.cfg.l0_coefficient * phase.sparsity)}
+        return {"off_target": Term(off, self.cfg.l0_coefficient * phase.sparsity)}

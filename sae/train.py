@@ -22,7 +22,7 @@ from sae.encoder import EncoderSAE, spread
 from sae.loss import Loss, Phase
 from sae.optimisers import OPTIMISERS, AdamSettings, Optimisers
 from sae.resample import resample
-from sae.schedule import DecayShape, annealed_k, default_lr, lr_factor, rise
+from sae.schedule import DECAYS, DecayShape, annealed_k, default_lr, lr_factor, rise
 
 __all__ = ["Step", "TrainConfig", "Training", "TrainingDiverged", "TrainingState", "train"]
 
@@ -88,8 +88,17 @@ class TrainConfig:
             raise ValueError(f"optimiser={self.optimiser!r} is not known: choose one of {', '.join(OPTIMISERS)}")
         if self.k_start is not None and self.k_start < 1:
             raise ValueError(f"k_start={self.k_start} keeps nothing: choose k_start >= 1, or None")
-        if any(not 0 < fraction < 1 for fraction in self.resample_at):
-            raise ValueError(f"resample_at={self.resample_at} are fractions of the run: choose each between 0 and 1")
+        if any(not 0 < round(fraction * self.n_steps) < self.n_steps for fraction in self.resample_at):
+            raise ValueError(
+                f"resample_at={self.resample_at} of n_steps={self.n_steps} is before the first step or after the last: "
+                "choose fractions between 0 and 1"
+            )
+        if self.decay_shape not in DECAYS:
+            raise ValueError(f"decay_shape={self.decay_shape!r} is not known: choose one of {', '.join(DECAYS)}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas={self.betas} are not averaging rates: choose each from 0 to below 1")
+        if not 0 < self.eps < math.inf:
+            raise ValueError(f"eps={self.eps} is not positive and finite: choose eps > 0")
 
 
 class Step(NamedTuple):
@@ -114,6 +123,8 @@ class Step(NamedTuple):
 
     def numbers(self) -> dict[str, int | float]:
         """All fields as Python numbers, for a log. Waits for the device."""
+        taken = set(self.parts) & set(self._fields)
+        assert not taken, f"terms of the loss may not be called {taken}: a step has these already"
         fields = {**self._asdict(), **self.parts}
         del fields["parts"]
         return {name: v.item() if isinstance(v, Tensor) else v for name, v in fields.items()}
@@ -159,6 +170,10 @@ class Training(Iterator[Step]):
         self, sae: EncoderSAE, batches: Iterable[Batch], cfg: TrainConfig, resume: TrainingState | None = None
     ) -> None:
         """Nothing is read yet."""
+        if sae.W_dec.dtype == torch.float16:
+            raise ValueError(
+                "float16 parameters overflow in training: use .float() or .bfloat16(); rows may be float16"
+            )
         self.sae, self.cfg = sae, cfg
         self._k = _final_k(sae, cfg)
         self._source = _checked(batches, sae)
@@ -198,6 +213,7 @@ class Training(Iterator[Step]):
 
         Raises:
             ValueError: no step was taken.
+            TrainingDiverged: parameters are not finite.
         """
         if not self._begun:
             raise ValueError("training has no state before its first step: take one")
@@ -208,6 +224,9 @@ class Training(Iterator[Step]):
             "generator": self._generator.get_state(),
         }
         copies = {name: value.detach().cpu().clone() for name, value in tensors.items()}
+        wild = [name for name, value in copies.items() if name.startswith("sae.") and not value.isfinite().all()]
+        if wild:
+            raise TrainingDiverged(self.step, f"{', '.join(wild)} are not finite: lower lr")
         return TrainingState(self.step, self.n_tokens, self._silence.threshold, settings(self.sae, self.cfg), copies)
 
     def _begin(self) -> None:
@@ -257,12 +276,13 @@ class Training(Iterator[Step]):
         self.sae.constrain_gradients()
         self._optimisers.step(lr, self.cfg.grad_clip)
         self.sae.constrain_weights()
+        self._optimisers.constrain()
 
     def _resample(self, x: Tensor, target: Tensor | None) -> None:
         self._silence.look(self.step)
         if self._silence.dead is not None:
             changed = resample(self.sae, x, self._silence.dead, self._generator, target)
-            self._optimisers.forget(changed, self.sae.cfg.d_sae)
+            self._optimisers.forget(changed)
             self._silence.tokens.index_fill_(0, changed, 0)
             self._silence.look(self.step)
 

@@ -44,6 +44,8 @@ def save_state(root: Path, state: TrainingState, extra: dict[str, Any]) -> Path:
     Raises:
         UsageError: the disk is full, or the folder cannot be written.
     """
+    for left_over in root.glob(".step-*"):
+        shutil.rmtree(left_over, ignore_errors=True)
     folder = root / f"step-{state.step:08d}"
     beside = root / f".{folder.name}.{os.getpid()}"
     try:

@@ -10,7 +10,6 @@ from app.arguments import RootArgs, checked, parse, unchecked
 from app.cli import choose
 from app.itda_training import ItdaJob, train_itda
 from app.log import progress
-from app.loggers import open_loggers
 from app.summary import print_run
 from app.training import TrainJob, open_activations, train_sae
 from app.training_loop import Trail
@@ -80,13 +79,8 @@ def main(arguments: Sequence[str]) -> None:
         batch_size=args.batch_size,
         seed=args.order_seed,
     )
-    loggers = open_loggers(args.log_to, args.root, f"{variant}-{runs[0].id[:8]}", dataclasses.asdict(job))
-    try:
-        trail = Trail(checkpoint_every=args.checkpoint_every, loggers=loggers)
-        print_run(train_sae(job, runs, args.root, progress, trail))
-    finally:
-        for logger in loggers:
-            logger.close()
+    trail = Trail(checkpoint_every=args.checkpoint_every, log_to=args.log_to)
+    print_run(train_sae(job, runs, args.root, progress, trail))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +115,7 @@ def _args_with(variant: str) -> Any:
     names = {field.name for field in dataclasses.fields(config_cls)}
     hidden = {name: value for name, value in STAND_INS.items() if name in names}
     asked: dict[str, Any] = {
-        "train": unchecked(TrainConfig, n_steps=700),
+        "train": unchecked(TrainConfig, {"initialise": True}, n_steps=700),
         "sae": unchecked(config_cls, hidden, d_sae=4608),
     }
     return _with(Args, asked)

@@ -133,12 +133,23 @@ def test_a_damaged_checkpoint_is_one_line_that_says_what_to_delete(harvested, ca
     assert trained(harvested, *arguments).parent == folder.parent
 
 
-def test_divergence_names_the_step_the_cause_and_the_last_good_checkpoint(harvested, capsys):
-    wild = ("--lr", "1e30", "--checkpoint-every", "1")
-    line = refused(capsys, harvested, "relu", *SMALL, "--hook-points", HOOKS[1], *wild)
-    assert "diverged at step" in line
-    assert "loss=" in line
-    assert "step-0000000" in line.split("last good checkpoint is")[1]
+def test_divergence_names_the_step_the_cause_and_the_last_good_checkpoint(harvested, capsys, monkeypatch):
+    """A checkpoint is written once the next step's loss has shown it to be good."""
+    wild = {"from": 20}
+    monkeypatch.setattr("sae.train.lr_factor", lambda step, *_: 1e33 if step >= wild["from"] else 1.0)
+    arguments = ("relu", *SMALL, "--hook-points", HOOKS[1], "--checkpoint-every", "1", "--lr", "2e-3")
+    line = refused(capsys, harvested, *arguments)
+    assert "diverged at step 22: loss=" in line
+    assert line.endswith("step-00000020")
+    wild["from"] = 99
+    trained(harvested, *arguments)
+
+
+def test_numbers_in_the_log_are_of_their_steps_whatever_the_penalty(harvested):
+    arguments = ("jumprelu", *SMALL, "--sparsity", "step", "--target-l0", "5", "--hook-points", HOOKS[1])
+    folder = trained(harvested, *arguments)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [10, 20, 30]
 
 
 @pytest.mark.parametrize(
@@ -165,9 +176,12 @@ def test_tensorboard_gets_the_numbers_of_logged_steps(harvested):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     trained(harvested, "topk", *SMALL, "--k", "5", "--hook-points", HOOKS[1], "--log-to", "tensorboard")
-    (events,) = harvested.glob("tensorboard/*/events*")
-    found = EventAccumulator(str(events.parent)).Reload()
-    assert [event.step for event in found.Scalars("fvu")] == [10, 20, 30]
+    trained(harvested, "topk", *SMALL, "--k", "8", "--hook-points", HOOKS[1], "--log-to", "tensorboard")
+    events = sorted(harvested.glob("tensorboard/*/events*"))
+    assert len({path.parent for path in events}) == 2, "runs of other settings are runs of their own"
+    for path in events:
+        found = EventAccumulator(str(path.parent)).Reload()
+        assert [event.step for event in found.Scalars("fvu")] == [10, 20, 30]
 
 
 def test_a_logger_that_is_not_installed_says_what_to_install(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from variants import CASES, D_IN, D_SAE, batch, build, moved, rows, targets
 
-from sae import Phase, TopK, TopKConfig
+from sae import Pattern, Phase, TopK, TopKConfig
 from sae.metrics import StreamingFVU, evaluate
 from sae.resample import resample
 from sae.train import TrainConfig, train
@@ -118,6 +118,64 @@ def test_evaluating_changes_nothing():
         target = targets(sae)
         evaluate(sae, [rows() if target is None else (rows(), target)])
         assert all(torch.equal(before[name], value) for name, value in sae.state_dict().items()), case
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_terms_of_a_loss_do_not_hide_the_numbers_of_a_step(case):
+    """A term called `step` took the place of the step in the log."""
+    sae = build(case)
+    (step,) = train(sae, [batch(sae)], TrainConfig(n_steps=1))
+    assert step.numbers()["step"] == 1
+    assert set(step.parts) & set(step._fields) == set()
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "muon", "schedule_free"])
+def test_a_square_encoder_is_not_taken_for_its_transpose(optimiser):
+    """Told by its shape, W_enc of as many latents as dimensions got the gradient of another weight."""
+
+    def fvu(d_sae: int) -> float:
+        sae = TopK(TopKConfig(d_in=D_IN, d_sae=d_sae, k=3))
+        data = [rows(256, seed=n).float() for n in range(200)]
+        list(train(sae, data, TrainConfig(n_steps=200, lr=1e-2, optimiser=optimiser, init_rows=512)))
+        return evaluate(sae, data[-5:]).fvu
+
+    assert fvu(D_IN) < 1.15 * fvu(D_IN - 1)
+
+
+def test_resampling_forgets_moments_and_not_weights():
+    """Schedule-free Adam keeps weights among its state: cleared, a resampled latent starts from 0."""
+    sae = build("relu")
+    data = [rows(128, seed=n).float() for n in range(20)]
+    sae.initialise(torch.cat(data[:4]), gen())
+    with torch.no_grad():
+        sae.b_enc[:5] = -1e3
+    cfg = TrainConfig(
+        n_steps=20, lr=1e-3, optimiser="schedule_free", initialise=False, resample_at=(0.5,), dead_after_fraction=0.1,
+        init_rows=128,
+    )  # fmt: skip
+    training = train(sae, data, cfg)
+    for step in training:
+        if step.step == 10:
+            tensors = training.state().tensors
+            z, W_dec = tensors["optimiser.W_dec.z"][:5], tensors["sae.W_dec"][:5]
+            torch.testing.assert_close(z, W_dec)
+            assert not tensors["optimiser.W_dec.exp_avg_sq"][:5].any()
+    torch.testing.assert_close(training.state().tensors["optimiser.W_dec.z"].norm(dim=1), torch.ones(D_SAE))
+
+
+def test_a_crosscoders_fvu_means_the_same_in_training_and_in_evaluation():
+    """Raw, the site with the largest norm is all that counts."""
+    sae = build("crosscoder")
+    factor = torch.cat([torch.full((5,), 1000.0), torch.ones(7)])
+    data = [rows(512, seed=n).float() * factor for n in range(100)]
+    *_, last = train(sae, data, TrainConfig(n_steps=100, lr=1e-6, init_rows=512))
+    assert evaluate(sae, data[-1:]).fvu == pytest.approx(last.fvu.item(), rel=0.02)
+
+
+def test_entries_that_only_fill_up_do_not_cover_what_is_real():
+    """They share a place, latent 0 of the last row, with an entry that may be there."""
+    pattern = Pattern(torch.tensor([0, 0, 0]), torch.tensor([0, 0, 3]), 4)
+    assert pattern.scattered(torch.tensor([0.9, 0.0, 0.0]))[1, 0] == 0.9
 
 
 @pytest.mark.parametrize("case", ["topk", "batch_topk", "matryoshka"])

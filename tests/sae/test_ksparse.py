@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from variants import D_IN, D_SAE, build, moved, rows
+from variants import CASES, D_IN, D_SAE, batch, build, moved, rows, targets
 
 from sae import BatchTopK, BatchTopKConfig, JumpReLU, Phase, TopK, TopKConfig
 from sae.train import TrainConfig, train
@@ -49,6 +49,34 @@ def test_threshold_inference_equals_training_selection_in_expectation(trained):
     in_training = trained.loss(x, Phase()).latents
     both = (at_inference.dense() > 0) & (in_training.dense() > 0)
     assert both.sum() / in_training.active.sum() > 0.97
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if getattr(build(case).cfg, "pool", "row") == "batch"])
+def test_every_variant_that_shares_a_batchs_budget_keeps_as_many_by_its_threshold(case):
+    """A threshold taken from values that were quantised is none for pre-activations."""
+    sae = build(case)
+    data = [batch(sae, 512, seed=n) for n in range(150)]
+    list(train(sae, data, TrainConfig(n_steps=150, lr=3e-3, init_rows=512)))
+    latents = sae.float().encode(rows(4000, seed=999).float())
+    assert len(latents.values) / latents.n_rows == pytest.approx(sae.cfg.k, rel=0.05)
+
+
+@pytest.mark.parametrize("case", ["discrete binary batch", "transcoder unit batch", "crosscoder"])
+def test_what_is_more_than_an_encoder_and_a_decoder_is_no_jumprelu(case):
+    sae = moved(case)
+    sae.observe(sae.loss(rows(), Phase(), targets(sae)))
+    with pytest.raises(ValueError, match="no JumpReLU is the same"):
+        sae.as_jumprelu()
+
+
+def test_a_batch_without_a_positive_pre_activation_leaves_the_threshold_alone():
+    sae = moved("batch_topk")
+    sae.observe(sae.loss(rows()))
+    before = sae.threshold.clone()
+    with torch.no_grad():
+        sae.b_enc.fill_(-1e6)
+    sae.observe(sae.loss(rows()))
+    assert sae.threshold == before
 
 
 def test_batch_topk_becomes_the_jumprelu_that_it_is_at_inference(trained):

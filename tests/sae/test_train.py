@@ -165,8 +165,18 @@ def test_rows_that_are_not_finite_are_refused_and_leave_the_sae_finite(where, ba
 
 def test_a_loss_that_is_not_finite_says_where_training_diverged():
     with pytest.raises(TrainingDiverged, match="step 3: loss=") as caught:
-        run(fresh(), [*batches(2), torch.ones(64, D_IN)])
+        run(fresh(), batches(6), lr=1e30, warmup=0.0, decay=0.0, grad_clip=None, n_steps=6)
     assert caught.value.step == 3
+
+
+def test_equal_rows_in_the_middle_are_named_and_not_the_learning_rate():
+    with pytest.raises(ValueError, match="step 3 are all equal"):
+        run(fresh(), [*batches(2), torch.ones(64, D_IN)])
+
+
+def test_float16_parameters_are_refused():
+    with pytest.raises(ValueError, match="float16"):
+        train(fresh().half(), batches(2), TrainConfig(n_steps=2))
 
 
 @pytest.mark.parametrize(
@@ -184,8 +194,13 @@ def test_a_loss_that_is_not_finite_says_where_training_diverged():
         {"sparsity_warmup": 1.5},
         {"k_start": 0},
         {"k_anneal": -1.0},
-        {"resample_at": (0.5, 1.0)},
+        {"resample_at": (0.5, 1.0), "n_steps": 100},
+        {"resample_at": (0.01,), "n_steps": 10},
+        {"resample_at": (0.99,), "n_steps": 10},
         {"optimiser": "sgd"},
+        {"decay_shape": "cos"},
+        {"betas": (0.9, 1.0)},
+        {"eps": 0.0},
     ],
     ids=str,
 )
