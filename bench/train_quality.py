@@ -1,13 +1,15 @@
 """How well a training run explains held-out activations, against SAELens and sparsify: FVU at equal L0.
 
 Run from anywhere, after `sh bench/peers/build.sh`: `python bench/train_quality.py [PATTERN …]`. Patterns such as
-`topk*` choose by name: a few figures are printed, only all are written. Activations are SmolLM2's as the demo has them,
-normal tokens only; held out are whole documents. All sides see the same batches in the same order; each seed gives an
-order and an initialisation. FVU is Σ‖x − x̂‖² / Σ‖x − mean(x)‖² in float64 on all sides, of the SAE as it is used after
-training. Where L0 is not fixed, the project trains at several settings, and log FVU is read off at the peer's log L0.
+`topk*` choose by name: these are measured anew, and the others' figures stay as they were. Activations are SmolLM2's as
+the demo has them, normal tokens only; held out are whole documents. All sides see the same batches in the same order;
+each seed gives an order and an initialisation. FVU is Σ‖x − x̂‖² / Σ‖x − mean(x)‖² in float64 everywhere, of the SAE as
+it is used after training. Where L0 is not fixed, the project trains at several settings, and log FVU is read off at the
+peer's log L0.
 """
 
 import argparse
+import json
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -29,11 +31,13 @@ from activations.reader import Activations
 from app.recipes import smollm2
 from bench.harness import Figure, main, table, write
 from bench.peers.worker import Worker, worker
-from bench.render import DETAIL
+from bench.render import DETAIL, RESULTS
 from bench.sides import N_THREADS
 from sae import VARIANTS
 from sae.metrics import evaluate
 from sae.train import TrainConfig, train
+from store.files import read_json
+from store.run import provenance
 
 D_SAE, K = 2304, 32
 BATCH, N_STEPS = 512, 300
@@ -177,13 +181,27 @@ def measure() -> bool:
     with tempfile.TemporaryDirectory() as folder:
         data = prepare(args.runs or Path(folder) / "runs", Path(folder))
         found = dict(compared(args.patterns or ["*"], data, Path(folder)))
-    figures = [figure for one in found.values() for figure in one[1]]
-    if args.patterns:
-        print(table(figures, {}))
-        return all(figure.holds is not False for figure in figures)
     settings = {"n_threads": N_THREADS, "d_sae": D_SAE, "batch": BATCH, "n_steps": N_STEPS, "seeds": SEEDS}
-    runs = {name: [asdict(pairing) for pairing in pairings] for name, (pairings, _) in found.items()}
+    commit = provenance()["commit"]
+    runs = {
+        name: {"commit": commit, "figures": [asdict(f) for f in figures], "pairs": [asdict(p) for p in pairings]}
+        for name, (pairings, figures) in found.items()
+    }
+    runs = with_earlier(runs, settings)
+    figures = [
+        Figure(**{k: f[k] for k in ("name", "value", "unit", "reach")}) for r in runs.values() for f in r["figures"]
+    ]
     return write("train_quality", figures, **settings, rates=RATES, cases=[asdict(case) for case in CASES], runs=runs)
+
+
+def with_earlier(runs: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The runs, and those of other cases that were made before under the same settings; each tells its commit."""
+    path = RESULTS / "train_quality.json"
+    earlier = read_json(path)["settings"] if path.exists() else {}
+    same = all(earlier.get(name) == json.loads(json.dumps(value)) for name, value in settings.items())
+    merged = {**(earlier.get("runs", {}) if same else {}), **runs}
+    titles = [case.title(rates) for case in CASES for rates in case.rates]
+    return {title: merged[title] for title in titles if title in merged}
 
 
 def prepare(root: Path, folder: Path) -> Data:

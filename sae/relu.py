@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar, final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,6 +18,9 @@ from sae.encoder import Encoded, EncoderConfig, EncoderSAE
 from sae.largest import above
 from sae.loss import Phase, Term
 from sae.sparse import Pattern
+
+INIT_ROWS = 1024
+"""Rows by which encoder columns are first scaled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,21 @@ class L1(EncoderSAE[L]):
     def penalties(self, encoded: Encoded, target: Tensor, phase: Phase) -> Mapping[str, Term]:
         """The mean L1 norm of a row, in the convention of λ."""
         return {"l1": Term(self.l1_norm(encoded.latents.values, encoded), self.cfg.l1_coefficient * phase.sparsity)}
+
+    @torch.no_grad()
+    def initialise(
+        self, x_sample: Tensor, generator: torch.Generator | None = None, target_sample: Tensor | None = None
+    ) -> None:
+        """As every SAE, with encoder columns so short that the sample is reconstructed as well as it can be.
+
+        At first half of all latents fire and together overshoot many times. The gradients of that would stay in Adam's
+        averages, and make its steps too short, for a thousand steps.
+        """
+        super().initialise(x_sample, generator, target_sample)
+        rows = x_sample[:INIT_ROWS]
+        made, wanted = self.decode(self.encode(rows)) - self.b_dec, rows - self.b_dec
+        fit = (made * wanted).sum() / made.square().sum()
+        self.W_enc.mul_(torch.where(fit > 0, fit, 1.0))
 
     def l1_norm(self, values: Tensor, encoded: Encoded) -> Tensor:
         """mean_rows Σ_i values_i ‖W_dec[i]‖ / (d_in · unit)."""

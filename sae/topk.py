@@ -61,7 +61,7 @@ class TopK(KSparse[TopKConfig]):
         many, k = len(encoded.latents.values) // n_rows, phase.k or self.cfg.k
         group = (torch.arange(many, device=target.device) >= k).long().repeat(n_rows)
         weights = target.new_full((2,), self.cfg.multi_topk)
-        weights[:1] = 1.0
+        weights[0].fill_(1.0)
         found = sparse.squared_error(encoded.latents, self.W_dec, self.b_dec, target, group, weights)
         loss = found.total / total
         few = _first(encoded.latents, k)

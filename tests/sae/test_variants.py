@@ -287,6 +287,14 @@ def test_a_dead_dictionary_stops_with_its_cause():
         list(train(sae, data, TrainConfig(n_steps=30, initialise=False, dead_after_fraction=0.2, init_rows=64)))
 
 
+@pytest.mark.parametrize("case", ["relu", "relu free", "gated", "argmax_codes"])
+def test_where_half_of_all_latents_fire_they_do_not_overshoot_at_first(case):
+    """Gradients of a loss of many times the variance made Adam's steps too short for the rest of a short run."""
+    sae = build(case)
+    sae.initialise(rows(500).float(), torch.Generator().manual_seed(0))
+    assert sae.loss(rows(500, seed=1).float()).fvu < 1.0
+
+
 def test_sparsity_rises_over_its_warmup():
     sae = build("relu")
     x = rows().float()
