@@ -274,6 +274,7 @@ class Steps:
             warmup=0,
             decay=0,
             initialise=False,
+            normalise=False,  # rows are standard normal: thresholds are to be exactly the peer's
             init_rows=len(start.x),
             dead_after_fraction=1.0,
         )
