@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sae.codes import NULL, Coded, entropy_bits
 from sae.relu import L1, L1Config
+from sae.sparse import SparseLatents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +36,12 @@ class ArgmaxCodes(L1[ArgmaxCodesConfig], Coded):
         """One for each latent."""
         return self.cfg.d_sae
 
-    @torch.no_grad()
-    def codes(self, x: Float[Tensor, "batch {self.cfg.d_in}"]) -> Int[Tensor, "batch 1"]:
+    def codes_of(self, latents: SparseLatents) -> Int[Tensor, "batch 1"]:
         """The largest latent of each row, the first of equal ones; NULL where none is active."""
-        latents = self.encode(x)
-        largest = latents.values.new_zeros(len(x)).scatter_reduce(0, latents.rows, latents.values, "amax")
+        largest = latents.values.new_zeros(latents.n_rows).scatter_reduce(0, latents.rows, latents.values, "amax")
         is_largest = latents.active & (latents.values == largest[latents.rows])
         candidates = torch.where(is_largest, latents.indices, self.cfg.d_sae)
-        first = torch.full((len(x),), self.cfg.d_sae, device=x.device)
+        first = torch.full((latents.n_rows,), self.cfg.d_sae, device=candidates.device)
         first = first.scatter_reduce(0, latents.rows, candidates, "amin")
         return torch.where(first == self.cfg.d_sae, NULL, first).unsqueeze(1)
 

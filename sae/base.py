@@ -64,6 +64,8 @@ class SAE(nn.Module, ABC, Generic[C]):
 
     config_cls: ClassVar[type[SAEConfig]] = SAEConfig
     """The config a checkpoint of this variant is read into."""
+    speeds: ClassVar[Mapping[str, float]] = {}
+    """Parameters that take steps of another length than the rest, and how many times it."""
     unit: Tensor
     """The scale of the data: sqrt of the mean square deviation of an entry of x. Sparsity costs are in this unit."""
 
@@ -78,9 +80,6 @@ class SAE(nn.Module, ABC, Generic[C]):
     def scaled(self) -> tuple[str, ...]:
         """Names of the parameters and buffers that are in units of x; all others have no unit."""
         return ("b_dec",)
-
-    speeds: ClassVar[Mapping[str, float]] = {}
-    """Parameters that take steps of another length than the rest, and how many times it."""
 
     @abstractmethod
     def encode(self, x: Float[Tensor, "batch {self.cfg.d_in}"]) -> SparseLatents:

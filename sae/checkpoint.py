@@ -18,7 +18,7 @@ from safetensors.torch import save as save_tensors
 from sae import VARIANTS
 from sae.base import SAE
 from store.errors import UsageError
-from store.files import whole_file
+from store.files import write_hashed, write_json
 
 TENSORS_FILE = "sae.safetensors"
 CONFIG_FILE = "config.json"
@@ -30,21 +30,18 @@ FORMAT_VERSION = 2
 def save(folder: Path, sae: SAE, extra: dict[str, Any] | None = None) -> None:
     """Write the SAE and `extra` (JSON values: what made it) into `folder`, which is created."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = save_tensors({name: p.detach().cpu().contiguous() for name, p in sae.state_dict().items()})
+    written = write_hashed(folder / TENSORS_FILE, [tensors])
     description = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "variant": _variant_name(sae),
         "config": dataclasses.asdict(sae.cfg),
         "dtype": str(sae.W_dec.dtype).removeprefix("torch."),
-        "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
+        "tensors_sha256": written.sha256,
         "extra": extra or {},
     }
-    text = json.dumps(description, indent=2, allow_nan=False)
-    for name, data in ((TENSORS_FILE, tensors), (CONFIG_FILE, text.encode())):
-        with whole_file(folder / name) as scratch:
-            scratch.write_bytes(data)
+    write_json(folder / CONFIG_FILE, description)
 
 
 def load(folder: Path) -> SAE:

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sae.sparse import SparseLatents
+
 NULL = -1
 """The code of nothing: no latent is active."""
 
@@ -20,8 +22,17 @@ class Coded(ABC):
         """Codes there are, 0..n_codes − 1."""
 
     @abstractmethod
+    def encode(self, x: Float[Tensor, "batch d_in"]) -> SparseLatents:
+        """The kept latents of each row."""
+
+    @abstractmethod
+    def codes_of(self, latents: SparseLatents) -> Int[Tensor, "batch n"]:
+        """The codes of each row of latents, filled up with NULL."""
+
+    @torch.no_grad()
     def codes(self, x: Float[Tensor, "batch d_in"]) -> Int[Tensor, "batch n"]:
         """The codes of each row, filled up with NULL."""
+        return self.codes_of(self.encode(x))
 
     @abstractmethod
     def bits_per_row(self, counts: Int[Tensor, " n_codes"], n_rows: int) -> Float[Tensor, ""]:
@@ -35,6 +46,8 @@ def entropy_bits(p: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return -torch.special.xlogy(p, p) / math.log(2.0)
 
 
-def count_codes(codes: Int[Tensor, "batch n"], n_codes: int) -> Int[Tensor, " n_codes"]:
-    """How often each code occurs; NULL does not count."""
-    return torch.bincount(codes.flatten() + 1, minlength=n_codes + 1)[1:]
+def count_codes(codes: Int[Tensor, "*shape"], n_codes: int) -> Int[Tensor, " n_codes"]:
+    """How often each code occurs; NULL does not count. Waits for nothing."""
+    places = codes.flatten() - NULL
+    counts = torch.zeros(n_codes - NULL, dtype=torch.int64, device=codes.device)
+    return counts.index_add_(0, places, torch.ones_like(places))[-NULL:]

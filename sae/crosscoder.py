@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae.ksparse import KSparse, KSparseConfig, Pool, check_pool
+from sae.ksparse import KSparse, Pool, PooledConfig
+from sae.loss import variance
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrosscoderConfig(KSparseConfig):
+class CrosscoderConfig(PooledConfig):
     """A crosscoder; by default with BatchTopK."""
 
     site_widths: tuple[int, ...]
@@ -28,7 +29,6 @@ class CrosscoderConfig(KSparseConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_pool(self.keep)
         if any(width < 1 for width in self.site_widths) or sum(self.site_widths) != self.d_in:
             raise ValueError(
                 f"site_widths={self.site_widths} do not add up to d_in={self.d_in}: give each site's width once"
@@ -40,11 +40,6 @@ class CrosscoderConfig(KSparseConfig):
         if len(widths) < 2:
             raise ValueError(f"{len(widths)} hook point, but a crosscoder has several: name 2 or more")
         return {"d_in": sum(widths), "site_widths": tuple(widths)}
-
-    @property
-    def pool(self) -> Pool:
-        """As chosen."""
-        return self.keep
 
 
 @final
@@ -89,9 +84,7 @@ class Crosscoder(KSparse[CrosscoderConfig]):
         self, x_sample: Tensor, generator: torch.Generator | None = None, target_sample: Tensor | None = None
     ) -> None:
         """As every SAE, on sites of equal variance."""
-        variances = torch.stack(
-            [(part.double() - part.double().mean(0)).square().sum() for part in self.sites(x_sample)]
-        )
+        variances = torch.stack([variance(part.double()) for part in self.sites(x_sample)])
         scale = (variances / variances.mean()).sqrt()
         self.site_scale.copy_(torch.where(scale > 0, scale, 1.0))
         super().initialise(self.enter(x_sample), generator)

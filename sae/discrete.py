@@ -16,32 +16,24 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from sae.codes import NULL, Coded, entropy_bits
+from sae.codes import NULL, Coded, count_codes, entropy_bits
 from sae.encoder import Encoded
-from sae.ksparse import KSparse, KSparseConfig, Pool, check_pool
-from sae.loss import Phase, Term
+from sae.ksparse import KSparse, PooledConfig
+from sae.loss import STEADY, Phase, Term
 from sae.sparse import Pattern, SparseLatents
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiscreteConfig(KSparseConfig):
+class DiscreteConfig(PooledConfig):
     """An SAE with discrete latents."""
 
     levels: int = 1
     """Values that an active latent can have: 1 is binary."""
-    keep: Pool = "row"
-    """What shares the budget of k latents a row: each `row` or the `batch`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_pool(self.keep)
         if self.levels < 1:
             raise ValueError(f"levels={self.levels} leaves an active latent no value: choose levels >= 1")
-
-    @property
-    def pool(self) -> Pool:
-        """As chosen."""
-        return self.keep
 
 
 @final
@@ -74,32 +66,31 @@ class Discrete(KSparse[DiscreteConfig], Coded):
         """s_i · q of the kept latents, 0 where z is not positive."""
         return _Quantise.apply(pre_acts, self.step_size[pattern.indices], self.cfg.levels)  # pyright: ignore
 
-    def penalties(self, encoded: Encoded, target: Tensor, phase: Phase) -> Mapping[str, Term]:
+    def penalties(self, encoded: Encoded, target: Tensor, total: Tensor, phase: Phase) -> Mapping[str, Term]:
         """Nothing that is minimised; bits per row, estimated within the batch, are reported."""
         with torch.no_grad():
-            levels = self.levels(encoded.latents)
-            flat = (encoded.latents.indices * self.cfg.levels + levels - 1).clamp_min(0)
-            counts = torch.zeros(self.n_codes, dtype=torch.int64, device=flat.device)
-            counts.index_add_(0, flat, (levels > 0).long())
+            counts = count_codes(self._code_of_each(encoded.latents), self.n_codes)
             return {"bits": Term(self.bits_per_row(counts, len(target)), 0.0)}
 
     def levels(self, latents: SparseLatents) -> Int[Tensor, " kept"]:
         """q of each kept latent, 0 where it is not active."""
         return (latents.values / self.step_size[latents.indices]).round().long()
 
-    @torch.no_grad()
-    def codes(self, x: Float[Tensor, "batch {self.cfg.d_in}"]) -> Int[Tensor, "batch n"]:
-        """Each row's codes, latent · levels + q − 1, in rising order; NULL fills up."""
-        latents = self.encode(x)
+    def _code_of_each(self, latents: SparseLatents) -> Int[Tensor, " kept"]:
+        """latent · levels + q − 1 of each kept latent, NULL where it is not active."""
         levels = self.levels(latents)
-        codes = latents.indices * self.cfg.levels + levels - 1
-        on = (levels > 0).nonzero().squeeze(1)
+        return torch.where(levels > 0, latents.indices * self.cfg.levels + levels - 1, NULL)
+
+    def codes_of(self, latents: SparseLatents) -> Int[Tensor, "batch n"]:
+        """Each row's codes, latent · levels + q − 1, in rising order; NULL fills up."""
+        codes = self._code_of_each(latents)
+        on = (codes != NULL).nonzero().squeeze(1)
         rows = latents.rows[on]
         codes, order = codes[on].sort(stable=True)
         rows, by_row = rows[order].sort(stable=True)
         place = torch.arange(len(rows), device=rows.device) - torch.searchsorted(rows, rows)
         width = int(place.max()) + 1 if len(place) else 0
-        table = torch.full((len(x), width), NULL, dtype=torch.int64, device=x.device)
+        table = torch.full((latents.n_rows, width), NULL, dtype=torch.int64, device=rows.device)
         table[rows, place] = codes[by_row]
         return table
 
@@ -129,7 +120,7 @@ class Discrete(KSparse[DiscreteConfig], Coded):
     ) -> None:
         """As every SAE, with step sizes at which the mean kept pre-activation is the middle level."""
         super().initialise(x_sample, generator, target_sample)
-        kept = self.keep(x_sample - self.b_dec, Phase()).pre_acts
+        kept = self.keep(x_sample - self.b_dec, STEADY).pre_acts
         middle = torch.relu(kept).mean() * 2 / (self.cfg.levels + 1)
         self.log_step.copy_((middle / self.unit).clamp_min(1e-3).log().expand_as(self.log_step))
 

@@ -21,7 +21,7 @@ from sae.base import SAE, SAEConfig
 from sae.centre import CENTRES, Centre
 from sae.loss import STEADY, Loss, Phase, Term, total_of, variance
 from sae.room import Room
-from sae.sparse import Pattern, SparseLatents
+from sae.sparse import Nesting, Pattern, SparseLatents
 
 BLOCK_ENTRIES = 8_000_000
 """Pre-activations computed at a time on a CPU: below the size from which every allocation is new memory to clear."""
@@ -122,13 +122,13 @@ class EncoderSAE(SAE[E]):
         """Values of kept latents from their pre-activations."""
         return torch.relu(pre_acts)
 
-    def penalties(self, encoded: Encoded, target: Tensor, phase: Phase) -> Mapping[str, Term]:
-        """The variant's own terms of the loss, besides AuxK."""
+    def penalties(self, encoded: Encoded, target: Tensor, total: Tensor, phase: Phase) -> Mapping[str, Term]:
+        """The variant's own terms of the loss, besides AuxK; `total` is the variance of the targets."""
         return {}
 
     @property
-    def b_pre(self) -> Tensor | None:
-        """What is subtracted from x before the encoder; None for nothing."""
+    def b_pre(self) -> Tensor:
+        """What is subtracted from x before the encoder."""
         return self.b_dec
 
     def encode(self, x: Float[Tensor, "batch {self.cfg.d_in}"]) -> SparseLatents:
@@ -146,17 +146,24 @@ class EncoderSAE(SAE[E]):
         encoded = self._encode(x, phase)
         beside = self.bypass(x)
         wanted = target if beside is None else target - beside
-        rebuilt = self.reconstruct(encoded, wanted, variance(target), phase)
-        terms = {**self.penalties(encoded, target, phase), **self._auxk(encoded, rebuilt, phase)}
+        variance_of_target = variance(target)
+        rebuilt = self.reconstruct(encoded, wanted, variance_of_target, phase)
+        terms = {**self.penalties(encoded, target, variance_of_target, phase), **self._auxk(encoded, rebuilt, phase)}
         parts = {name: term.value.detach() for name, term in terms.items()}
         total = total_of(rebuilt.loss, terms)
         return Loss(total, rebuilt.fvu.detach(), parts, rebuilt.latents, encoded.pre_acts.detach())
 
     def reconstruct(self, encoded: Encoded, target: Tensor, total: Tensor, phase: Phase) -> Reconstruction:
         """The fraction of the variance `total` that the decoded latents leave unexplained."""
-        found = sparse.squared_error(encoded.latents, self.W_dec, self.b_dec, target, keep_error=phase.dead is not None)
-        fvu = found.total / total
-        return Reconstruction(fvu, fvu.detach(), found.error, encoded.latents)
+        return self.rebuilt(encoded.latents, target, total, phase)
+
+    def rebuilt(
+        self, latents: SparseLatents, target: Tensor, total: Tensor, phase: Phase, nesting: Nesting | None = None
+    ) -> Reconstruction:
+        """The latents decoded, or nested reconstructions from them; errors are kept where a latent is dead."""
+        keep_error = phase.dead is not None
+        found = sparse.squared_error(latents, self.W_dec, self.b_dec, target, nesting, keep_error=keep_error)
+        return Reconstruction(found.total / total, found.final / total.detach(), found.error, latents)
 
     @torch.no_grad()
     def observe(self, loss: Loss) -> None:
@@ -186,7 +193,7 @@ class EncoderSAE(SAE[E]):
     def constrain_weights(self) -> None:
         """Scale each decoder row to norm 1."""
         if self.cfg.decoder_norm == "unit":
-            self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True).clamp_min_(1e-12))
+            to_unit_norm_(self.W_dec)
 
     @torch.no_grad()
     def point(
@@ -204,18 +211,27 @@ class EncoderSAE(SAE[E]):
         """What a latent's value counts for: the norm of its decoder row; None where that is 1."""
         return None if self.cfg.decoder_norm == "unit" else torch.linalg.vector_norm(self.W_dec, dim=1)
 
+    def weighed(self, values: Float[Tensor, " kept"], pattern: Pattern) -> Float[Tensor, " kept"]:
+        """Values times what their latents count for."""
+        weights = self.importance()
+        return values if weights is None else values * weights[pattern.indices]
+
     def handicap(self) -> Float[Tensor, " {self.cfg.d_sae}"] | None:
         """What pre-activations are multiplied with where latents compete with each other; None for nothing."""
         return None
 
     def keep(self, x_centred: Float[Tensor, "batch {self.cfg.d_in}"], phase: Phase | None) -> Kept:
         """Choose each row's latents, a block of rows at a time."""
-        parts = [self._kept(pre_acts, self.select(pre_acts, phase)) for pre_acts in self.pre_act_blocks(x_centred)]
-        return Kept(Pattern.cat([part.pattern for part in parts]), torch.cat([part.pre_acts for part in parts]))
-
-    def pre_act_blocks(self, x_centred: Tensor) -> Iterator[Float[Tensor, "rows {self.cfg.d_sae}"]]:
-        """Pre-activations times `handicap`, block by block; a block is overwritten by the next one."""
         weights = self.handicap()
+        blocks = self.pre_act_blocks(x_centred, weights)
+        parts = [(pattern := self.select(block, phase), _entries(block, pattern)) for block in blocks]
+        pattern, values = Pattern.cat([part for part, _ in parts]), torch.cat([values for _, values in parts])
+        return Kept(pattern, values if weights is None else values / weights[pattern.indices])
+
+    def pre_act_blocks(
+        self, x_centred: Tensor, weights: Float[Tensor, " {self.cfg.d_sae}"] | None = None
+    ) -> Iterator[Float[Tensor, "rows {self.cfg.d_sae}"]]:
+        """Pre-activations, times `weights` if given, block by block; a block is overwritten by the next one."""
         size = block_rows(x_centred, self.cfg.d_sae)
         buffer = x_centred.new_empty(size, self.cfg.d_sae)
         for start in range(0, max(1, len(x_centred)), size):  # no rows are one empty block
@@ -223,21 +239,11 @@ class EncoderSAE(SAE[E]):
             block = torch.addmm(self.b_enc, rows, self.W_enc, out=buffer[: len(rows)])
             yield block if weights is None else block.mul_(weights)
 
-    def _kept(self, pre_acts: Tensor, pattern: Pattern) -> Kept:
-        """The entries of a block, with `handicap` taken out again."""
-        values = pre_acts.flatten()[pattern.rows * self.cfg.d_sae + pattern.indices]
-        if pattern.n_real is not None:
-            is_real = torch.arange(len(values), device=values.device) < pattern.n_real
-            values = torch.where(is_real, values, FILLER)
-        weights = self.handicap()
-        return Kept(pattern, values if weights is None else values / weights[pattern.indices])
-
     def _encode(self, x: Tensor, phase: Phase | None) -> Encoded:
-        b_pre = self.b_pre
         with torch.no_grad():
-            x_centred = x if b_pre is None else x - b_pre
+            x_centred = x - self.b_pre
             kept = self.keep(x_centred, phase)
-        pre_acts = sparse.take_pre_acts(x, self.W_enc, self.b_enc, b_pre, x_centred, kept.pre_acts, kept.pattern)
+        pre_acts = sparse.take_pre_acts(x, self.W_enc, self.b_enc, self.b_pre, x_centred, kept.pre_acts, kept.pattern)
         return Encoded(x_centred, pre_acts, SparseLatents(self.activate(pre_acts, kept.pattern), kept.pattern))
 
     def _auxk(self, encoded: Encoded, rebuilt: Reconstruction, phase: Phase) -> dict[str, Term]:
@@ -252,12 +258,27 @@ class EncoderSAE(SAE[E]):
 
     @torch.no_grad()
     def _draw_directions(self, generator: torch.Generator | None) -> None:
+        self.W_dec.copy_(self._random_directions(self.cfg.width_out, generator))
+        self.W_enc.copy_(self.W_dec.t())
+
+    def _random_directions(self, width: int, generator: torch.Generator | None) -> Float[Tensor, "d_sae width"]:
         # drawn on the generator's device, so that one seed gives one SAE wherever it is trained
         device = generator.device if generator else self.W_dec.device
-        shape = (self.cfg.d_sae, self.cfg.width_out)
-        rows = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
-        self.W_dec.copy_(rows / rows.norm(dim=1, keepdim=True))
-        self.W_enc.copy_(self.W_dec.t())
+        shape = (self.cfg.d_sae, width)
+        return to_unit_norm_(torch.randn(shape, generator=generator, device=device, dtype=torch.float32))
+
+
+def _entries(block: Float[Tensor, "rows d_sae"], pattern: Pattern) -> Float[Tensor, " kept"]:
+    """The entries of a block that are kept."""
+    values = block.flatten()[pattern.rows * pattern.d_sae + pattern.indices]
+    if pattern.n_real is None:
+        return values
+    return torch.where(torch.arange(len(values), device=values.device) < pattern.n_real, values, FILLER)
+
+
+def to_unit_norm_(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Scale each row to norm 1, in place."""
+    return rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(1e-12))
 
 
 def block_rows(x: Tensor, d_sae: int) -> int:

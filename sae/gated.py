@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sae.encoder import Encoded
-from sae.loss import Phase, Term, variance
+from sae.loss import Phase, Term
 from sae.relu import L1, L1Config
 from sae.sparse import Pattern, SparseLatents, squared_error
 
@@ -60,14 +60,14 @@ class Gated(L1[GatedConfig]):
         z = pre_acts - self.b_enc[latents]
         return torch.relu(z * self.r_mag.exp()[latents] + self.b_mag[latents])
 
-    def penalties(self, encoded: Encoded, target: Tensor, phase: Phase) -> Mapping[str, Term]:
+    def penalties(self, encoded: Encoded, target: Tensor, total: Tensor, phase: Phase) -> Mapping[str, Term]:
         """L1 norm of the gates, and what they reconstruct through the decoder held fixed."""
         gates = torch.relu(encoded.pre_acts)
         opened = SparseLatents(gates, encoded.latents.pattern)
         rebuilt = squared_error(opened, self.W_dec.detach(), self.b_dec.detach(), target)
         return {
             "l1": Term(self.l1_norm(gates, encoded), self.cfg.l1_coefficient * phase.sparsity),
-            "gate": Term(rebuilt.total / variance(target), self.cfg.gate_alpha),
+            "gate": Term(rebuilt.total / total, self.cfg.gate_alpha),
         }
 
     @torch.no_grad()

@@ -87,6 +87,10 @@ class Jump(EncoderSAE[J]):
         pattern = encoded.latents.pattern
         return step(encoded.pre_acts, self.threshold[pattern.indices], self.epsilon).sum() / len(pattern)
 
+    def off_target(self, encoded: Encoded) -> Float[Tensor, ""]:
+        """(L0 / target_l0 − 1)²."""
+        return (self.mean_l0(encoded) / self.cfg.target_l0 - 1).square()
+
     @torch.no_grad()
     def initialise(
         self, x_sample: Tensor, generator: torch.Generator | None = None, target_sample: Tensor | None = None
@@ -104,8 +108,8 @@ class Jump(EncoderSAE[J]):
     def _start(self, x_sample: Tensor) -> Tensor:
         """The mean over rows of a row's target_l0-th largest pre-activation."""
         k = min(math.ceil(self.cfg.target_l0), self.cfg.d_sae)
-        centred = x_sample if self.b_pre is None else x_sample - self.b_pre
-        smallest = [block.gather(1, row_largest(block, k)).amin(dim=1) for block in self.pre_act_blocks(centred)]
+        blocks = self.pre_act_blocks(x_sample - self.b_pre)
+        smallest = [block.gather(1, row_largest(block, k)).amin(dim=1) for block in blocks]
         return torch.cat(smallest).mean().clamp_min(1e-3 * self.unit)
 
 

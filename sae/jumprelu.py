@@ -54,19 +54,15 @@ class JumpReLU(Jump[JumpReLUConfig]):
 
     config_cls = JumpReLUConfig
 
-    def penalties(self, encoded: Encoded, target: Tensor, phase: Phase) -> Mapping[str, Term]:
+    def penalties(self, encoded: Encoded, target: Tensor, total: Tensor, phase: Phase) -> Mapping[str, Term]:
         """The chosen penalty."""
         name, cost = {
-            "target": ("off_target", self._off_target),
+            "target": ("off_target", self.off_target),
             "step": ("l0_cost", self.mean_l0),
             "tanh": ("tanh_cost", self._tanh),
         }[self.cfg.sparsity]
         return {name: Term(cost(encoded), self.cfg.coefficient * phase.sparsity)}
 
-    def _off_target(self, encoded: Encoded) -> Tensor:
-        return (self.mean_l0(encoded) / self.cfg.target_l0 - 1).square()
-
     def _tanh(self, encoded: Encoded) -> Tensor:
-        values, weights = encoded.latents.values, self.importance()
-        values = values if weights is None else values * weights[encoded.latents.indices]
+        values = self.weighed(encoded.latents.values, encoded.latents.pattern)
         return torch.tanh(self.cfg.tanh_scale / self.unit * values).sum() / len(encoded.x_centred)

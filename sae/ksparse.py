@@ -48,10 +48,22 @@ class KSparseConfig(EncoderConfig):
         return "row"
 
 
-def check_pool(pool: str) -> None:
-    """Raises: ValueError: a pool that is not known."""
-    if pool not in get_args(Pool):
-        raise ValueError(f"keep={pool!r} is not known: choose row or batch")
+@dataclass(frozen=True, kw_only=True)
+class PooledConfig(KSparseConfig):
+    """What variants share that can keep the largest of either."""
+
+    keep: Pool = "row"
+    """What shares the budget of k latents a row: each `row` (TopK) or the `batch` (BatchTopK)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep not in get_args(Pool):
+            raise ValueError(f"keep={self.keep!r} is not known: choose row or batch")
+
+    @property
+    def pool(self) -> Pool:
+        """As chosen."""
+        return self.keep
 
 
 K = TypeVar("K", bound=KSparseConfig)
@@ -76,11 +88,14 @@ class KSparse(EncoderSAE[K]):
         """The threshold too, where there is one."""
         return (*super().scaled, "threshold") if self.cfg.pool == "batch" else super().scaled
 
+    def k_at(self, phase: Phase | None) -> int:
+        """Latents per row: the config's, but while k is annealed."""
+        return (phase.k if phase else None) or self.cfg.k
+
     def select(self, pre_acts: Float[Tensor, "rows {self.cfg.d_sae}"], phase: Phase | None) -> Pattern:
         """Each row's k largest, or at inference all above the threshold."""
         if self.cfg.pool == "row":
-            k = phase.k if phase and phase.k else self.cfg.k
-            return Pattern.of_table(row_largest(pre_acts, k), self.cfg.d_sae)
+            return Pattern.of_table(row_largest(pre_acts, self.k_at(phase)), self.cfg.d_sae)
         return above(pre_acts, self.threshold)
 
     def handicap(self) -> Float[Tensor, " {self.cfg.d_sae}"] | None:
@@ -91,11 +106,10 @@ class KSparse(EncoderSAE[K]):
         """In training, a batch's k · batch largest; otherwise block by block."""
         if phase is None or self.cfg.pool == "row":
             return super().keep(x_centred, phase)
-        n = (phase.k or self.cfg.k) * len(x_centred)
+        n, weights = self.k_at(phase) * len(x_centred), self.handicap()
         pattern, pre_acts = batch_largest(
-            lambda: self.pre_act_blocks(x_centred), len(x_centred), n, HINT * self.threshold
+            lambda: self.pre_act_blocks(x_centred, weights), len(x_centred), n, HINT * self.threshold
         )
-        weights = self.handicap()
         return Kept(pattern, pre_acts if weights is None else pre_acts / weights[pattern.indices])
 
     @torch.no_grad()
@@ -125,10 +139,9 @@ class KSparse(EncoderSAE[K]):
         """Move the threshold towards the smallest value that this batch kept."""
         if self.cfg.pool == "row":
             return
-        values, weights = loss.pre_acts, self.handicap()
-        if not len(values):
+        if not len(loss.pre_acts):
             return
-        values = values if weights is None else values * weights[loss.latents.indices]
+        values = self.weighed(loss.pre_acts, loss.latents.pattern)
         smallest = values.masked_fill(values <= 0, torch.inf).min()
         moved = torch.lerp(self.threshold, smallest, THRESHOLD_RATE)
         moved = torch.where(self.threshold > 0, moved, smallest)

@@ -12,11 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae import sparse
 from sae.encoder import Encoded, Reconstruction
-from sae.ksparse import KSparse, KSparseConfig, Pool, check_pool
+from sae.ksparse import KSparse, Pool, PooledConfig
 from sae.loss import Phase
-from sae.sparse import Pattern
+from sae.sparse import Nesting, Pattern
 
 HALVINGS = 4
 """The default prefixes: the whole dictionary, and halved so many times."""
@@ -25,7 +24,7 @@ PARETO = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatryoshkaConfig(KSparseConfig):
+class MatryoshkaConfig(PooledConfig):
     """A Matryoshka SAE."""
 
     keep: Pool = "batch"
@@ -37,7 +36,6 @@ class MatryoshkaConfig(KSparseConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_pool(self.keep)
         if list(self.prefixes) != sorted(set(self.prefixes)) or any(not 1 <= m <= self.d_sae for m in self.prefixes):
             raise ValueError(
                 f"prefixes={self.prefixes} do not rise from 1 to d_sae={self.d_sae}: order them, each once"
@@ -46,11 +44,6 @@ class MatryoshkaConfig(KSparseConfig):
             raise ValueError(f"n_sampled={self.n_sampled} is negative: choose n_sampled >= 0")
         if self.n_sampled and self.prefixes:
             raise ValueError(f"n_sampled={self.n_sampled} and prefixes={self.prefixes} exclude each other: choose one")
-
-    @property
-    def pool(self) -> Pool:
-        """As chosen."""
-        return self.keep
 
     @property
     def fixed(self) -> tuple[int, ...]:
@@ -77,8 +70,7 @@ class Matryoshka(KSparse[MatryoshkaConfig]):
         pattern = super().select(pre_acts, phase)
         if self.cfg.pool == "batch":
             return pattern
-        k = phase.k if phase and phase.k else self.cfg.k
-        table = pattern.indices.view(len(pattern), k).sort(dim=1).values
+        table = pattern.indices.view(len(pattern), self.k_at(phase)).sort(dim=1).values
         return Pattern.of_table(table, self.cfg.d_sae)
 
     def reconstruct(self, encoded: Encoded, target: Tensor, total: Tensor, phase: Phase) -> Reconstruction:
@@ -86,10 +78,7 @@ class Matryoshka(KSparse[MatryoshkaConfig]):
         sizes = self.prefixes(phase.generator).to(target.device, non_blocking=True)
         group = torch.bucketize(encoded.latents.indices, sizes[:-1], right=True)
         weights = target.new_full((len(sizes),), 1 / len(sizes))
-        found = sparse.squared_error(
-            encoded.latents, self.W_dec, self.b_dec, target, group, weights, keep_error=phase.dead is not None
-        )
-        return Reconstruction(found.total / total, found.last / total.detach(), found.error, encoded.latents)
+        return self.rebuilt(encoded.latents, target, total, phase, Nesting(group, weights))
 
     def prefixes(self, generator: torch.Generator | None = None) -> Int[Tensor, " n_prefixes"]:
         """The prefixes of a step, rising, the whole dictionary last."""

@@ -112,11 +112,11 @@ class StreamingBits:
         self.counts: Int[Tensor, " n_codes"] = torch.zeros(self._sae.n_codes if self._sae else 0, dtype=torch.int64)
         """Rows in which each code occurs."""
 
-    def update(self, x: Float[Tensor, "batch d_in"]) -> None:
+    def update(self, latents: SparseLatents) -> None:
         """Add rows."""
         if self._sae is not None:
-            self.counts += count_codes(self._sae.codes(x), len(self.counts)).cpu()
-            self.n_rows += len(x)
+            self.counts += count_codes(self._sae.codes_of(latents), len(self.counts)).cpu()
+            self.n_rows += latents.n_rows
 
     def value(self) -> float | None:
         """The bits; None for an SAE without codes, and before any row."""
@@ -158,7 +158,7 @@ def evaluate(sae: SAE, batches: Iterable[Tensor | tuple[Tensor, Tensor]]) -> Eva
         firing.update(out.latents)
         cosine.update(row_cosine(target, out.x_hat))
         l2_ratio.update(row_l2_ratio(target, out.x_hat))
-        bits.update(x)
+        bits.update(out.latents)
     return Evaluation(
         n_rows=fvu.n_rows,
         fvu=fvu.value(),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sae.encoder import EncoderSAE
+from sae.encoder import EncoderSAE, to_unit_norm_
 
 Groups = list[dict[str, Any]]
 
@@ -100,7 +100,7 @@ class Optimisers:
         """Keep to unit norm what else stands for decoder rows: schedule-free Adam steps from a set of its own."""
         z = self._state(self._stepped["W_dec"]).get("z") if self._sae.cfg.decoder_norm == "unit" else None
         if z is not None:
-            z.div_(torch.linalg.vector_norm(z, dim=1, keepdim=True).clamp_min_(1e-12))
+            to_unit_norm_(z)
 
     def forget(self, latents: Tensor) -> None:
         """Begin anew with some latents' weights: clear what is remembered of them."""

@@ -57,7 +57,7 @@ class L1(EncoderSAE[L]):
         """All that are positive."""
         return above(pre_acts, 0.0, self.room if phase else None)
 
-    def penalties(self, encoded: Encoded, target: Tensor, phase: Phase) -> Mapping[str, Term]:
+    def penalties(self, encoded: Encoded, target: Tensor, total: Tensor, phase: Phase) -> Mapping[str, Term]:
         """The mean L1 norm of a row, in the convention of λ."""
         return {"l1": Term(self.l1_norm(encoded.latents.values, encoded), self.cfg.l1_coefficient * phase.sparsity)}
 
@@ -78,9 +78,8 @@ class L1(EncoderSAE[L]):
 
     def l1_norm(self, values: Tensor, encoded: Encoded) -> Tensor:
         """mean_rows Σ_i values_i ‖W_dec[i]‖ / (d_in · unit)."""
-        weights = self.importance()
-        weighted = values if weights is None else values * weights[encoded.latents.indices]
-        return weighted.sum() / (len(encoded.x_centred) * self.cfg.d_in * self.unit)
+        total = self.weighed(values, encoded.latents.pattern).sum()
+        return total / (len(encoded.x_centred) * self.cfg.d_in * self.unit)
 
 
 @final

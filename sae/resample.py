@@ -1,16 +1,16 @@
 """Resampling: dead latents are pointed at rows that are reconstructed badly.
 
 Rows of the current batch are drawn with probability ∝ (squared error)², one for each dead latent, without replacement
-(there: of a large sample). Its decoder row
-becomes the row's direction, its encoder row the same times a fraction of the living encoder rows' mean norm, its
-biases 0. Bricken et al. 2023, transformer-circuits.pub/2023/monosemantic-features, appendix "Neuron resampling".
+(there: of a large sample). Its decoder row becomes the row's direction, its encoder row the same times a fraction of
+the living encoder rows' mean norm, its biases 0. Bricken et al. 2023,
+transformer-circuits.pub/2023/monosemantic-features, appendix "Neuron resampling".
 """
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae.encoder import EncoderSAE
+from sae.encoder import EncoderSAE, to_unit_norm_
 
 ENCODER_SCALE = 0.2
 """Of the living encoder rows' mean norm: Bricken et al. 2023."""
@@ -32,10 +32,8 @@ def resample(
         return dead[:0]
     chosen = torch.multinomial(squares.cpu(), n, generator=generator).to(x.device)
     latents = dead[:n]
-    b_pre = sae.b_pre
-    entering = sae.enter(x)[chosen]
-    inwards = _unit(entering if b_pre is None else entering - b_pre) * _living_norm(sae, dead) * ENCODER_SCALE
-    sae.point(latents, inwards, _unit(sae.enter_target(wanted)[chosen] - sae.b_dec))
+    inwards = to_unit_norm_(sae.enter(x)[chosen] - sae.b_pre) * _living_norm(sae, dead) * ENCODER_SCALE
+    sae.point(latents, inwards, to_unit_norm_(sae.enter_target(wanted)[chosen] - sae.b_dec))
     return latents
 
 
@@ -43,7 +41,3 @@ def _living_norm(sae: EncoderSAE, dead: Tensor) -> Tensor:
     norms = torch.linalg.vector_norm(sae.W_enc, dim=0)
     living = torch.ones_like(norms).index_fill_(0, dead, 0.0)
     return (norms * living).sum() / living.sum()
-
-
-def _unit(rows: Tensor) -> Tensor:
-    return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(1e-12)

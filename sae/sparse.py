@@ -225,6 +225,7 @@ class _SquaredError(torch.autograd.Function):
         target: Tensor,
         parts: Pattern,
         weights: Tensor,
+        final: int,
         keep_error: bool,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         ctx.set_materialize_grads(False)
@@ -237,9 +238,9 @@ class _SquaredError(torch.autograd.Function):
         squares = torch.linalg.vector_norm(error, dim=2).double().square().sum(dim=0).to(error.dtype)
         ctx.save_for_backward(values, W_dec, weights)
         ctx.error, ctx.parts = error, parts
-        last, last_error = squares[-1], error[:, -1].clone() if keep_error else None
-        ctx.mark_non_differentiable(last, *([] if last_error is None else [last_error]))
-        return weights @ squares, last, last_error
+        square, kept = squares[final], error[:, final].clone() if keep_error else None
+        ctx.mark_non_differentiable(square, *([] if kept is None else [kept]))
+        return weights @ squares, square, kept
 
     @staticmethod
     @once_differentiable
@@ -247,7 +248,7 @@ class _SquaredError(torch.autograd.Function):
         ctx: Any, *grad_outputs: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         if grad_outputs[0] is None:
-            return (None,) * 7
+            return (None,) * 8
         if ctx.error is None:
             raise RuntimeError(
                 "a squared error was differentiated twice: its errors were overwritten, compute it again"
@@ -262,7 +263,7 @@ class _SquaredError(torch.autograd.Function):
         grad_values = gather_dot(by_part, W_dec, parts)
         grad_W_dec = parts.transposed_product(values, by_part) if ctx.needs_input_grad[1] else None
         grad_target = -whole if ctx.needs_input_grad[3] else None
-        return grad_values, grad_W_dec, whole.sum(0), grad_target, None, None, None
+        return grad_values, grad_W_dec, whole.sum(0), grad_target, None, None, None, None
 
 
 class _Decode(torch.autograd.Function):
@@ -341,10 +342,21 @@ class SquaredError(NamedTuple):
 
     total: Float[Tensor, ""]
     """Σ_j w_j ‖x_hat_j − target‖² over all rows, differentiable."""
-    last: Float[Tensor, ""]
-    """That of the last reconstruction alone, without gradient or weight."""
+    final: Float[Tensor, ""]
+    """That of the final reconstruction alone, without gradient or weight."""
     error: Float[Tensor, "batch d_out"] | None
-    """x_hat − target of the last reconstruction, without gradient; None where it was not asked for."""
+    """x_hat − target of the final reconstruction, without gradient; None where it was not asked for."""
+
+
+class Nesting(NamedTuple):
+    """Nested reconstructions: number j uses the groups up to j."""
+
+    group: Int[Tensor, " kept"]
+    """Of each kept latent; a row's latents are ordered by it."""
+    weights: Float[Tensor, " n_groups"]
+    """Of the reconstructions."""
+    final: int = -1
+    """Which of them is the SAE's own."""
 
 
 def squared_error(
@@ -352,23 +364,23 @@ def squared_error(
     W_dec: Float[Tensor, "d_sae d_out"],
     b_dec: Float[Tensor, " d_out"],
     target: Float[Tensor, "batch d_out"],
-    group: Int[Tensor, " kept"] | None = None,
-    weights: Float[Tensor, " n_groups"] | None = None,
+    nesting: Nesting | None = None,
     *,
     keep_error: bool = False,
 ) -> SquaredError:
     """The squared error of a reconstruction, or of nested ones in a single cumulative pass.
 
     Args:
-        latents: of each row; where there are groups, a row's latents are ordered by group.
+        latents: of each row.
         W_dec: decoder rows.
         b_dec: added to every reconstruction.
         target: what is reconstructed.
-        group: of each kept latent; reconstruction j uses the groups up to j. None: one reconstruction of all latents.
-        weights: of the reconstructions.
-        keep_error: whether the last one's errors are wanted.
+        nesting: None for one reconstruction from all latents.
+        keep_error: whether the final one's errors are wanted.
     """
-    weights = target.new_ones(1) if weights is None else weights
-    parts = latents.pattern if group is None else latents.pattern.split(group, len(weights))
-    found = _SquaredError.apply(latents.values, W_dec, b_dec, target, parts, weights, keep_error)
+    parts, weights, final = latents.pattern, target.new_ones(1), -1
+    if nesting is not None:
+        group, weights, final = nesting
+        parts = parts.split(group, len(weights))
+    found = _SquaredError.apply(latents.values, W_dec, b_dec, target, parts, weights, final, keep_error)
     return SquaredError(*found)  # pyright: ignore[reportGeneralTypeIssues]

@@ -44,7 +44,6 @@ class Threshold(Jump[ThresholdConfig]):
         # the threshold is the only thing that decides: an encoder bias would be a second one
         self.b_enc.requires_grad_(False)
 
-    def penalties(self, encoded: Encoded, target: Tensor, phase: Phase) -> Mapping[str, Term]:
+    def penalties(self, encoded: Encoded, target: Tensor, total: Tensor, phase: Phase) -> Mapping[str, Term]:
         """How far L0 is from its target."""
-        off = (self.mean_l0(encoded) / self.cfg.target_l0 - 1).square()
-        return {"off_target": Term(off, self.cfg.l0_coefficient * phase.sparsity)}
+        return {"off_target": Term(self.off_target(encoded), self.cfg.l0_coefficient * phase.sparsity)}

@@ -12,12 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae import sparse
 from sae.encoder import Encoded, Reconstruction
 from sae.ksparse import KSparse, KSparseConfig
 from sae.largest import row_largest
 from sae.loss import Phase
-from sae.sparse import Pattern, SparseLatents
+from sae.sparse import Nesting, Pattern, SparseLatents
 
 MULTI = 4
 """Multi-TopK's second reconstruction uses so many times k."""
@@ -50,7 +49,7 @@ class TopK(KSparse[TopKConfig]):
         """Each row's k largest; in training with Multi-TopK its 4k largest, largest first."""
         if phase is None or not self.cfg.multi_topk:
             return super().select(pre_acts, phase)
-        k = min(MULTI * (phase.k or self.cfg.k), self.cfg.d_sae)
+        k = min(MULTI * self.k_at(phase), self.cfg.d_sae)
         return Pattern.of_table(row_largest(pre_acts, k, ordered=True), self.cfg.d_sae)
 
     def reconstruct(self, encoded: Encoded, target: Tensor, total: Tensor, phase: Phase) -> Reconstruction:
@@ -58,16 +57,12 @@ class TopK(KSparse[TopKConfig]):
         if not self.cfg.multi_topk:
             return super().reconstruct(encoded, target, total, phase)
         n_rows = len(target)
-        many, k = len(encoded.latents.values) // n_rows, phase.k or self.cfg.k
+        many, k = len(encoded.latents.values) // n_rows, self.k_at(phase)
         group = (torch.arange(many, device=target.device) >= k).long().repeat(n_rows)
         weights = target.new_full((2,), self.cfg.multi_topk)
         weights[0].fill_(1.0)
-        found = sparse.squared_error(encoded.latents, self.W_dec, self.b_dec, target, group, weights)
-        loss = found.total / total
-        few = _first(encoded.latents, k)
-        with torch.no_grad():
-            error = self.decode(few) - target
-        return Reconstruction(loss, error.square().sum() / total.detach(), error, few)
+        found = self.rebuilt(encoded.latents, target, total, phase, Nesting(group, weights, final=0))
+        return found._replace(latents=_first(encoded.latents, k))
 
 
 def _first(latents: SparseLatents, k: int) -> SparseLatents:

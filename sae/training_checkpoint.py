@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from sae.train import TrainingState
 from store.errors import UsageError
-from store.files import disk_errors, write_json
+from store.files import whole_file, write_json
 from store.hashing import sha256_file
 
 TENSORS_FILE = "state.safetensors"
@@ -35,7 +35,6 @@ class Saved(NamedTuple):
     state: TrainingState
     extra: dict[str, Any]
     """What the caller added: where the reader stands."""
-    folder: Path
 
 
 def save_state(root: Path, state: TrainingState, extra: dict[str, Any]) -> Path:
@@ -49,10 +48,8 @@ def save_state(root: Path, state: TrainingState, extra: dict[str, Any]) -> Path:
     folder = root / f"step-{state.step:08d}"
     beside = root / f".{folder.name}.{os.getpid()}"
     try:
-        with disk_errors(folder):
-            beside.mkdir(parents=True, exist_ok=True)
-            save_file({name: value.contiguous() for name, value in state.tensors.items()}, beside / TENSORS_FILE)
-            _flush(beside / TENSORS_FILE)
+        with whole_file(beside / TENSORS_FILE) as scratch:
+            save_file({name: value.contiguous() for name, value in state.tensors.items()}, scratch)
         write_json(beside / STATE_FILE, _description(state, extra, beside / TENSORS_FILE))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(beside, folder)
@@ -97,7 +94,7 @@ def load_state(folder: Path) -> Saved:
         state = TrainingState(told["step"], told["n_tokens"], told["dead_threshold"], told["config"], tensors)
     except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
         raise UsageError(f"{folder} is damaged ({error}): {way}") from error
-    return Saved(state, told["extra"], folder)
+    return Saved(state, told["extra"])
 
 
 def _description(state: TrainingState, extra: dict[str, Any], tensors: Path) -> dict[str, Any]:
@@ -111,8 +108,3 @@ def _description(state: TrainingState, extra: dict[str, Any], tensors: Path) -> 
         "tensors_sha256": sha256_file(tensors),
         "extra": extra,
     }
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

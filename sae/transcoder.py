@@ -15,23 +15,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sae.encoder import DecoderNorm, spread
-from sae.ksparse import KSparse, KSparseConfig, Pool, check_pool
+from sae.ksparse import KSparse, PooledConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class TranscoderConfig(KSparseConfig):
+class TranscoderConfig(PooledConfig):
     """A transcoder; by default with TopK."""
 
     d_out: int
     """Width of the activations it predicts."""
-    keep: Pool = "row"
-    """What shares the budget of k latents a row: each `row` or the `batch`."""
     decoder_norm: DecoderNorm = "free"
     """`free`: decoder rows start from 0 and grow. `unit`: random rows, kept at norm 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_pool(self.keep)
         if self.d_out < 1:
             raise ValueError(f"d_out={self.d_out} is not a width: choose d_out >= 1")
 
@@ -46,11 +43,6 @@ class TranscoderConfig(KSparseConfig):
         if len(widths) != 2:
             raise ValueError(f"{len(widths)} hook points, but a transcoder has 2: name what it reads, then its target")
         return {"d_in": widths[0], "d_out": widths[1]}
-
-    @property
-    def pool(self) -> Pool:
-        """As chosen."""
-        return self.keep
 
 
 T = TypeVar("T", bound=TranscoderConfig)
@@ -76,7 +68,7 @@ class Mapped(KSparse[T]):
         return (*super().scaled, "x_mean")
 
     @property
-    def b_pre(self) -> Tensor | None:
+    def b_pre(self) -> Tensor:
         """The mean of x."""
         return self.x_mean
 
@@ -114,13 +106,10 @@ class Mapped(KSparse[T]):
 
     @torch.no_grad()
     def _draw_directions(self, generator: torch.Generator | None) -> None:
-        device = generator.device if generator else self.W_dec.device
-        rows = torch.randn(self.cfg.d_sae, self.cfg.d_in, generator=generator, device=device)
-        self.W_enc.copy_((rows / rows.norm(dim=1, keepdim=True)).t())
+        self.W_enc.copy_(self._random_directions(self.cfg.d_in, generator).t())
         self.W_dec.zero_()
         if self.cfg.decoder_norm == "unit":
-            rows = torch.randn(self.W_dec.shape, generator=generator, device=device)
-            self.W_dec.copy_(rows / rows.norm(dim=1, keepdim=True))
+            self.W_dec.copy_(self._random_directions(self.cfg.d_out, generator))
 
 
 @final

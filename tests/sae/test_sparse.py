@@ -96,7 +96,9 @@ def test_squared_error_gradients_are_those_of_dense_autograd(generator):
     weights = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
     shapes = ((len(kept.indices),), (D_SAE, D_IN), (D_IN,), (BATCH, D_IN))
     values, W_dec, b_dec, target = inputs = [normal(generator, *shape).requires_grad_() for shape in shapes]
-    found = sparse.squared_error(sparse.SparseLatents(values, kept), W_dec, b_dec, target, group, weights).total
+    found = sparse.squared_error(
+        sparse.SparseLatents(values, kept), W_dec, b_dec, target, sparse.Nesting(group, weights)
+    ).total
     acts = dense(values, kept)
     parts = [acts[:, :end] @ W_dec[:end] + b_dec - target for end in (3, 7, D_SAE)]
     wanted = sum(w * part.square().sum() for w, part in zip(weights, parts, strict=True))
@@ -113,11 +115,11 @@ def test_prefix_errors_are_those_of_separate_forwards(generator):
     latents = sparse.SparseLatents(values, kept)
     for j, end in enumerate((3, 7, D_SAE)):
         weights = torch.zeros(3, dtype=torch.float64).index_fill_(0, torch.tensor(j), 1.0)
-        found = sparse.squared_error(latents, W_dec, b_dec, target, group, weights, keep_error=True)
+        found = sparse.squared_error(latents, W_dec, b_dec, target, sparse.Nesting(group, weights), keep_error=True)
         separate = dense(values, kept)[:, :end] @ W_dec[:end] + b_dec
         torch.testing.assert_close(found.total, (separate - target).square().sum())
     torch.testing.assert_close(found.error, separate - target)
-    torch.testing.assert_close(found.last, (separate - target).square().sum())
+    torch.testing.assert_close(found.final, (separate - target).square().sum())
 
 
 def test_row_dot_is_the_dot_product_of_rows(generator):
