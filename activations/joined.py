@@ -118,6 +118,11 @@ class JoinedBlock:
         """How many."""
         return sum(block.n_rows for block in self.members[0])
 
+    @property
+    def window(self) -> int:
+        """Which window they are of, at the first member."""
+        return self.members[0][0].window
+
     def open(self) -> "JoinedRows":
         """Every member's vectors as they lie, memory maps among them: only rows that are asked for are put together.
 

@@ -36,6 +36,11 @@ class Block(Protocol):
         """How many."""
         ...
 
+    @property
+    def window(self) -> int:
+        """Which window they are of."""
+        ...
+
     def open(self) -> OpenRows:
         """The rows: vectors, and the columns that join them to their text."""
         ...

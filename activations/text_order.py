@@ -5,6 +5,7 @@ and on nothing else: not on the shuffle's seed, not on how many rows a shard or 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from activations.reader import Block, RowSet
+from activations.reader import RowSet
 from activations.shuffle import OpenRows
 
 
@@ -53,7 +54,7 @@ def in_text_order(rows: RowSet, batch_size: int, n_rows: int | None = None) -> I
 
 def _pieces(rows: RowSet, batch_size: int) -> Iterator[Placed]:
     """The rows of each window, sorted, at most `batch_size` at a time."""
-    for blocks in _windows(rows.activations.blocks):
+    for _, blocks in groupby(rows.activations.blocks, lambda block: block.window):
         opened = [block.open() for block in blocks]
         chosen = [rows.selection.of(some.columns) for some in opened]
         names = opened[0].columns
@@ -65,21 +66,6 @@ def _pieces(rows: RowSet, batch_size: int) -> Iterator[Placed]:
             here = order[start : start + batch_size]
             x = _vectors(opened, rows.activations.dtype, block[here], row[here])
             yield Placed(x, {name: column[here] for name, column in columns.items()})
-
-
-def _windows(blocks: Sequence[Block]) -> Iterator[list[Block]]:
-    """Blocks whose rows were shuffled together: those whose sequences overlap."""
-    window: list[Block] = []
-    last = -1
-    for block in blocks:
-        seq = block.columns()["seq"]
-        if window and int(seq.min()) > last:
-            yield window
-            window = []
-        window.append(block)
-        last = max(last, int(seq.max()))
-    if window:
-        yield window
 
 
 def _vectors(opened: Sequence[OpenRows], dtype: str, block: np.ndarray, row: np.ndarray) -> Float[Tensor, "n d_in"]:

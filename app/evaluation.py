@@ -13,6 +13,7 @@ from activations.models import load_recorded
 from activations.prepare import heldout_sequences
 from activations.progress import Progress, no_progress
 from activations.reader import Activations, RowSet
+from autointerp.index import only_hook_point
 from sae import checkpoint
 from sae.base import SAE
 from sae.metrics import Evaluation, evaluate, loss_recovered
@@ -46,10 +47,10 @@ def evaluate_sae(
         UsageError: the SAE reads another width than the harvest has.
     """
     inputs = {"sae": sae_run.id, "activations": activations_run.id}
+    hook_point = only_hook_point(sae_run, "evaluate")
     with start_run(root, "evaluation", cfg, inputs) as run:
         if not run.finished:
-            _refuse_several(sae_run)
-            activations = Activations(activations_run, sae_run.config["hook_point"])
+            activations = Activations(activations_run, hook_point)
             sae = checkpoint.load(sae_run.folder)
             if sae.cfg.d_in != activations.d_in:
                 raise UsageError(
@@ -58,16 +59,6 @@ def evaluate_sae(
                 )
             run.finish({**_reconstruction(sae, activations, progress), **_losses(cfg, sae, activations, progress)})
         return run
-
-
-def _refuse_several(sae_run: Run) -> None:
-    """What reads one hook point and stands for another cannot be spliced in where it reads."""
-    others = sae_run.config.get("other_hook_points")
-    if others:
-        raise UsageError(
-            f"{sae_run.config['variant']} {sae_run.id} reads or predicts {', '.join(others)} as well: `evaluate` "
-            f"measures SAEs of one hook point; held-out FVU and L0 are in `monosem show {sae_run.id}`"
-        )
 
 
 def _reconstruction(sae: SAE, activations: Activations, progress: Progress) -> dict[str, Any]:

@@ -61,11 +61,10 @@ def collect(sae: SAE, activations: Activations, classes: Sequence[str], progress
         for start in range(0, len(rows), CHUNK_ROWS):
             chosen = rows[start : start + CHUNK_ROWS]
             latents = sae.encode(float_rows(opened.vectors, activations.dtype, chosen))
-            active = latents.active.numpy()
-            where = chosen[latents.rows.numpy()[active]]
-            places = [columns[name][where] for name in ("seq", "pos", "doc_id")]
-            kept = latents.indices.numpy()[active].astype(np.int32), latents.values.numpy()[active].astype(np.float32)
-            parts.append([kept[0], *places, kept[1]])
+            on = latents.active.numpy()
+            row, latent, value = (t.numpy()[on] for t in (latents.rows, latents.indices, latents.values))
+            places = [columns[name][chosen[row]] for name in ("seq", "pos", "doc_id")]
+            parts.append([latent.astype(np.int32), *places, value.astype(np.float32)])
     latent, seq, pos, doc_id, value = (np.concatenate(column) for column in zip(*parts, strict=True))
     events = Events(latent, seq, pos, doc_id, value, d_sae=sae.cfg.d_sae, n_tokens=n_tokens)
     return events.sorted()

@@ -43,6 +43,21 @@ class IndexConfig:
     """Of the draws from the bands."""
 
 
+def only_hook_point(sae_run: Run, command: str) -> str:
+    """The one place that an SAE reads and stands for; `command` is what asks.
+
+    Raises:
+        UsageError: there are others: it cannot be spliced in where it reads, nor are its decoder rows of that place.
+    """
+    others = sae_run.config.get("other_hook_points")
+    if others:
+        raise UsageError(
+            f"{sae_run.config['variant']} {sae_run.id} reads or predicts {', '.join(others)} as well: `{command}` "
+            f"takes SAEs of one hook point; held-out FVU and L0 are in `monosem show {sae_run.id}`"
+        )
+    return sae_run.config["hook_point"]
+
+
 def build_index(
     cfg: IndexConfig, sae_run: Run, activations_run: Run, root: Path, progress: Progress = no_progress
 ) -> Run:
@@ -51,12 +66,7 @@ def build_index(
     Raises:
         UsageError: the SAE reads vectors of another width, or no latent fires.
     """
-    if others := sae_run.config.get("other_hook_points"):
-        raise UsageError(
-            f"{sae_run.config['variant']} {sae_run.id} reads or predicts {', '.join(others)} as well: `index` is "
-            "made of SAEs of one hook point"
-        )
-    activations = Activations(activations_run, sae_run.config["hook_point"])
+    activations = Activations(activations_run, only_hook_point(sae_run, "index"))
     inputs = {"sae": sae_run.id, "activations": activations_run.id}
     with start_run(root, "index", cfg, inputs) as run:
         if not run.finished:
