@@ -6,7 +6,7 @@ from typing import Any
 
 from activations.harvest import HarvestConfig
 from activations.text import TextConfig
-from app.evaluation import EvaluateConfig
+from app.evaluation.job import EvaluateConfig
 from autointerp.index import IndexConfig
 from autointerp.interpret import ExplainConfig, ScoreConfig
 from autointerp.sample import SampleConfig

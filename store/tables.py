@@ -115,6 +115,29 @@ STATISTICS = pa.schema(
     }
 )
 
+FIGURES = pa.schema(
+    {
+        "metric": pa.string(),
+        "value": pa.float64(),  # null where it could not be told; `note` says why
+        "n": pa.int64(),
+        "n_of": pa.string(),  # what n counts
+        "token_class": pa.string(),  # of the rows; empty where it is not over rows
+        "arm": pa.string(),  # `sae`, or the control or baseline beside it
+        "setting": pa.string(),  # whatever else it depends on
+        "low": pa.float64(),  # 95 % interval
+        "high": pa.float64(),
+        "note": pa.string(),
+    }
+)
+CURVES = pa.schema(
+    {
+        "plot": pa.string(),
+        "series": pa.string(),
+        "x": pa.list_(pa.float64()),
+        "y": pa.list_(pa.float64()),
+    }
+)
+
 SCHEMAS: dict[str, pa.Schema] = {
     "latents": LATENTS,
     "events": EVENTS,

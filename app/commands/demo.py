@@ -86,7 +86,7 @@ def _recipe(name: str) -> "Recipe":
 
 
 def _train_and_evaluate(recipe: "Recipe", activations: Run, root: Path) -> tuple[Run, Run]:
-    from app.evaluation import evaluate_sae
+    from app.evaluation.job import evaluate_sae
     from app.training import TrainJob, train_sae, variant_config
 
     hook_point = recipe.harvest.hook_points[0]

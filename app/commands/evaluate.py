@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from app.arguments import RootArgs, parse
-from app.evaluation import EvaluateConfig, evaluate_sae
+from app.evaluation.job import EvaluateConfig, evaluate_sae
 from app.log import progress
 from app.summary import print_run
 from store.run import find_run
