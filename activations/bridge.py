@@ -1,6 +1,7 @@
 """Hugging Face causal language models through TransformerLens' `TransformerBridge`."""
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from activations.hook_point import HookPoint
 from activations.lm import Edit, LanguageModel
-from activations.native import native_components, native_forward
+from activations.native import native_components, native_forward, without_blocks
 from activations.tokenizer import HFTokenizer, Tokenizer
 from store.errors import UsageError
 
@@ -38,6 +39,8 @@ class BridgeLM(LanguageModel):
         self.device = str(cfg.device)
         self._n_edits = 0
         self._native: dict[tuple[str, ...], list[torch.nn.Module]] = {}
+        self._resumable: dict[str, bool | None] = {}
+        """By hook point: whether blocks return tuples where the pass can begin there, None where it cannot."""
 
     @classmethod
     def load(cls, folder: Path, name: str, weights_hash: str, device: str, dtype: torch.dtype) -> "BridgeLM":
@@ -133,6 +136,41 @@ class BridgeLM(LanguageModel):
         """Next-token logits."""
         return self._bridge(tokens.to(self._bridge.cfg.device), return_type="logits")
 
+    @torch.inference_mode()
+    def logits_from(
+        self, tokens: Int[Tensor, "batch pos"], hook_point: HookPoint, x: Float[Tensor, "batch pos ..."]
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """From the residual stream between blocks without the blocks before it, where that was seen to be the same."""
+        first = _next_block(hook_point, self.n_layers)
+        if first is None or self._n_edits:
+            return super().logits_from(tokens, hook_point, x)
+        if hook_point.name not in self._resumable:
+            self._resumable[hook_point.name] = self._checked_resumption(hook_point, first)
+        as_tuple = self._resumable[hook_point.name]
+        if as_tuple is None:
+            return super().logits_from(tokens, hook_point, x)
+        return self._resumed(x.to(self._bridge.cfg.device), first, as_tuple)
+
+    def _resumed(self, x: Tensor, first: int, as_tuple: bool) -> Tensor:
+        with without_blocks(self._bridge, first, as_tuple=as_tuple):
+            return self._bridge(x, return_type="logits", start_at_layer=first)
+
+    def _checked_resumption(self, hook_point: HookPoint, first: int) -> bool | None:
+        """How blocks return, seen on tokens of our own; None where a pass begun here differs from a whole one."""
+        tokens = check_tokens(self.d_vocab, min(CHECK_TOKENS, self.n_ctx)).to(self._bridge.cfg.device)
+        x = self.capture(tokens, [hook_point])[hook_point.name]
+        expected = super().logits_from(tokens, hook_point, x)
+        tolerance = CHECK_TOLERANCE.get(expected.dtype, 1e-3) * float(expected.abs().max())
+        for as_tuple in (False, True):
+            try:
+                found = self._resumed(x, first, as_tuple)
+            except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError):
+                continue
+            if found.shape == expected.shape and float((found - expected).abs().max()) <= tolerance:
+                return as_tuple
+        log.info("%s cannot begin at %s: every pass is a whole one", self.name, hook_point.name)
+        return None
+
     @contextmanager
     def hooked(self, hook_point: HookPoint, edit: Edit) -> Iterator[None]:
         """While the context lasts, `edit` is applied in every forward pass."""
@@ -170,6 +208,15 @@ class BridgeLM(LanguageModel):
         folded = gain[:, None] * weight
         # LayerNorm subtracts the mean over d_model first; RMSNorm does not.
         return folded if cfg.uses_rms_norm else folded - folded.mean(0, keepdim=True)
+
+
+def _next_block(hook_point: HookPoint, n_layers: int) -> int | None:
+    """The block that reads nothing but this hook point, where there is one with blocks before it."""
+    found = re.fullmatch(r"blocks\.(\d+)\.hook_resid_(pre|post)", hook_point.name)
+    if found is None:
+        return None
+    first = int(found[1]) + (found[2] == "post")
+    return first if 0 < first < n_layers else None
 
 
 def check_tokens(d_vocab: int, n_ctx: int) -> Int[Tensor, "2 n_ctx"]:

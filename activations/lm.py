@@ -57,6 +57,13 @@ class LanguageModel(ABC):
     def logits(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
         """Next-token logits, with every edit that is in place."""
 
+    def logits_from(
+        self, tokens: Int[Tensor, "batch pos"], hook_point: HookPoint, x: Float[Tensor, "batch pos ..."]
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Next-token logits with the activations at a hook point replaced by `x`."""
+        with self.hooked(hook_point, lambda _: x):
+            return self.logits(tokens)
+
     @abstractmethod
     def hooked(self, hook_point: HookPoint, edit: Edit) -> AbstractContextManager[None]:
         """While the context lasts, `edit` replaces the activations of every forward pass."""

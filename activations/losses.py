@@ -1,85 +1,184 @@
-"""What an edit at a hook point costs: next-token cross-entropy clean and edited, on the same tokens."""
+"""What an edit at a hook point costs, token by token: cross-entropy, and divergence from the model as it is.
 
-from collections.abc import Mapping, Sequence
+    KL = Σ_v p(v) · (log p(v) − log q(v)), p the clean model's next-token distribution and q the edited one's
+
+Logits are the model's own float32; what is summed over the vocabulary is summed in float64, since Σ p log p and
+Σ p log q have most digits in common.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from activations.batching import batches
+from activations.batching import Batch, batches
 from activations.hook_point import HookPoint
-from activations.lm import Edit, LanguageModel, token_losses
+from activations.lm import LanguageModel
 from activations.progress import Progress, no_progress
 from activations.sequences import TokenSequence
+from activations.window import with_sinks
+from store.shards import TOKEN_CLASSES
+
+ReplaceAll = Callable[[Tensor], Tensor]
+"""Vectors `[n, d_in]` to what replaces them."""
+CHUNK_LOGITS = 1 << 19
+"""Logits looked at together: few enough to stay in a core's cache between the passes over them."""
 
 
 @dataclass(frozen=True)
-class Losses:
-    """Mean next-token cross-entropy in nats, over the same predictions."""
+class TokenLosses:
+    """One entry for every prediction: a position whose next token is of the same document."""
 
-    clean: float
-    edited: dict[str, float]
-    n_tokens: int
-    """Predictions averaged over."""
-    n_edited: int
-    """Positions at which the edits were applied."""
+    clean: Float[np.ndarray, " n"]
+    """Cross-entropy in nats of the model as it is."""
+    edited: dict[str, Float[np.ndarray, " n"]]
+    """The same under each edit."""
+    kl: dict[str, Float[np.ndarray, " n"]]
+    """Divergence of each edited next-token distribution from the clean one, in nats."""
+    doc_id: Int[np.ndarray, " n"]
+    """Document of the position."""
+    token_class: Int[np.ndarray, " n"]
+    """Class of the position, as `TOKEN_CLASSES`."""
+    is_edited: Bool[np.ndarray, " n"]
+    """Whether the position was itself edited; others feel only edits before them."""
+
+    def __len__(self) -> int:
+        return len(self.clean)
 
 
-def edited_losses(
+def token_losses_under(
     lm: LanguageModel,
     sequences: Sequence[TokenSequence],
     hook_point: HookPoint,
-    edits: Mapping[str, Edit],
+    edits: Mapping[str, ReplaceAll],
     sink_norm: float,
+    *,
+    classes: Sequence[str] = ("normal",),
     batch_tokens: int = 1024,
     progress: Progress = no_progress,
-) -> Losses:
-    """Cross-entropy clean and under each edit; sinks, special tokens and padding are never edited.
+) -> TokenLosses:
+    """Losses clean and under each edit, on the same predictions.
 
     Args:
         lm: the model.
         sequences: the text.
         hook_point: where.
-        edits: `[..., d_in]` to the same shape, by name.
+        edits: by name. All are given the same vectors.
         sink_norm: tokens with a larger norm at the hook point are sinks.
+        classes: token classes of positions that are edited. A sequence's first position never is: it is the attention
+            sink, and an edit there breaks the model for a reason that has nothing to do with what is measured.
         batch_tokens: tokens and padding per forward pass, at most.
         progress: wraps the loop over batches.
     """
-    totals = dict.fromkeys(["clean", *edits], 0.0)
-    n_tokens = n_edited = 0
+    edited = [TOKEN_CLASSES[name] for name in classes]
     jobs = list(batches(sequences, batch_tokens))
-    for batch in progress(jobs, len(jobs), "cross-entropy with and without the SAE"):
-        predicted = batch.mask[:, 1:]
-        x = lm.capture(batch.tokens, [hook_point])[hook_point.name]
-        where = _editable(lm, x, batch.tokens, batch.mask, sink_norm)
-        totals["clean"] += _sum(lm, batch.tokens, predicted)
-        for name, edit in edits.items():
-            with lm.hooked(hook_point, _only(where, edit)):
-                totals[name] += _sum(lm, batch.tokens, predicted)
-        n_tokens += int(predicted.sum())
-        n_edited += int(where.sum())
-    means = {name: total / n_tokens for name, total in totals.items()}
-    return Losses(means.pop("clean"), means, n_tokens, n_edited)
+    parts = [
+        _of_batch(lm, batch, hook_point, edits, sink_norm, edited)
+        for batch in progress(jobs, len(jobs), "cross-entropy with and without the SAE")
+    ]
+    return TokenLosses(
+        clean=_joined([part.clean for part in parts]),
+        edited={name: _joined([part.edited[name] for part in parts]) for name in edits},
+        kl={name: _joined([part.kl[name] for part in parts]) for name in edits},
+        doc_id=_joined([part.doc_id for part in parts], np.int64),
+        token_class=_joined([part.token_class for part in parts], np.int8),
+        is_edited=_joined([part.is_edited for part in parts], bool),
+    )
 
 
-def _editable(
-    lm: LanguageModel, x: Tensor, tokens: Tensor, mask: Bool[Tensor, "batch pos"], sink_norm: float
-) -> Bool[Tensor, "batch pos"]:
-    special = torch.isin(tokens, torch.tensor(sorted(lm.tokenizer.special_ids)))
-    where = mask & ~special & (x.flatten(2).norm(dim=-1).cpu() <= sink_norm)
-    where[:, 0] = False
-    return where
+def _of_batch(
+    lm: LanguageModel,
+    batch: Batch,
+    hook_point: HookPoint,
+    edits: Mapping[str, ReplaceAll],
+    sink_norm: float,
+    edited_classes: Sequence[int],
+) -> TokenLosses:
+    x = lm.capture(batch.tokens, [hook_point])[hook_point.name]
+    columns = _columns(batch, x, sink_norm)
+    where = batch.mask.numpy() & np.isin(columns["token_class"], edited_classes) & (columns["pos"] > 0)
+    predicts = batch.mask.numpy()[:, 1:] & (columns["doc_id"][:, 1:] == columns["doc_id"][:, :-1])
+    at, following = torch.from_numpy(predicts).to(x.device), batch.tokens[:, 1:].to(x.device)
+    target = following[at]
+    clean = distribution(lm.logits_from(batch.tokens, hook_point, x)[:, :-1][at])
+    losses, divergences = {}, {}
+    for name, edit in edits.items():
+        changed = _edited(x, torch.from_numpy(where).to(x.device), edit)
+        found = distribution(lm.logits_from(batch.tokens, hook_point, changed)[:, :-1][at])
+        losses[name] = found.cross_entropy(target).cpu().numpy()
+        divergences[name] = clean.kl_to(found).cpu().numpy()
+    first = clean.cross_entropy(target).cpu().numpy()
+    kept = {name: column[:, :-1][predicts] for name, column in columns.items()}
+    return TokenLosses(first, losses, divergences, kept["doc_id"], kept["token_class"], where[:, :-1][predicts])
 
 
-def _only(where: Bool[Tensor, "batch pos"], edit: Edit) -> Edit:
-    def apply(x: Float[Tensor, "batch pos *rest"]) -> Float[Tensor, "batch pos *rest"]:
-        flat = x.flatten(2)
-        return torch.where(where.to(x.device)[..., None], edit(flat).to(x.dtype), flat).view_as(x)
+def _columns(batch: Batch, x: Tensor, sink_norm: float) -> dict[str, np.ndarray]:
+    """`[batch, pos]`: document, position and class of every token; -1 is the document of padding."""
+    mask = batch.mask.numpy()
+    columns = {
+        "doc_id": np.full(mask.shape, -1, np.int64),
+        "token_class": np.full(mask.shape, TOKEN_CLASSES["normal"], np.int8),
+        "pos": np.broadcast_to(np.arange(mask.shape[1]), mask.shape),
+    }
+    columns["doc_id"][mask] = np.concatenate([sequence.doc_ids for sequence in batch.sequences])
+    columns["token_class"][mask] = np.concatenate([sequence.text_class for sequence in batch.sequences])
+    return with_sinks(columns, x.flatten(2).float().norm(dim=-1).cpu().numpy(), sink_norm)
 
-    return apply
+
+def _edited(x: Float[Tensor, "batch pos *rest"], where: Bool[Tensor, "batch pos"], edit: ReplaceAll) -> Tensor:
+    out = x.clone()
+    out[where] = edit(x[where].flatten(1)).to(x.dtype).view(-1, *x.shape[2:])
+    return out
 
 
-def _sum(lm: LanguageModel, tokens: Tensor, predicted: Bool[Tensor, "batch pos"]) -> float:
-    losses = token_losses(lm.logits(tokens), tokens)
-    return float(losses[predicted.to(losses.device)].double().sum())
+class Distribution(NamedTuple):
+    """Next-token distributions, one a row."""
+
+    logits: Float[Tensor, "n d_vocab"]
+    weights: Float[Tensor, "n d_vocab"]
+    """exp(logit − the row's largest): probabilities but for the factor `total`."""
+    largest: Float[Tensor, "n 1"]
+    total: Float[Tensor, " n"]
+    """Σ weights, in float64."""
+
+    @property
+    def log_total(self) -> Float[Tensor, " n"]:
+        """log Σ exp(logit), in float64."""
+        return self.total.log() + self.largest.squeeze(1).double()
+
+    def cross_entropy(self, target: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """With the tokens that came, in nats and float64."""
+        return self.log_total - self.logits.gather(1, target[:, None]).squeeze(1).double()
+
+    def kl_to(self, other: "Distribution") -> Float[Tensor, " n"]:
+        """Σ p (log p − log q) with q the other one, in nats and float64."""
+        columns = (self.weights, self.logits, self.largest, other.logits, other.largest)
+        parts = zip(*(_cut(x, self.logits) for x in columns), strict=True)
+        # logit by logit, from the rows' largest: near numbers have an exact difference, two sums over them have none
+        sums = [(w * ((p - top_p).sub_(q - top_q))).sum(dim=1, dtype=torch.float64) for w, p, top_p, q, top_q in parts]
+        return torch.cat(sums) / self.total - (self.total.log() - other.total.log())
+
+
+@torch.inference_mode()
+def distribution(logits: Float[Tensor, "n d_vocab"]) -> Distribution:
+    """The softmax of each row."""
+    logits = logits.float()
+    largest = logits.amax(dim=1, keepdim=True)
+    weights, totals = torch.empty_like(logits), []
+    for some, top, out in zip(*(_cut(x, logits) for x in (logits, largest, weights)), strict=True):
+        torch.sub(some, top, out=out).exp_()
+        totals.append(out.sum(dim=1, dtype=torch.float64))
+    return Distribution(logits, weights, largest, torch.cat(totals))
+
+
+def _cut(x: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
+    """Rows cut into pieces of `CHUNK_LOGITS` logits."""
+    return x.split(max(1, CHUNK_LOGITS // logits.shape[1]))
+
+
+def _joined(parts: list[np.ndarray], dtype: type = np.float64) -> np.ndarray:
+    return np.concatenate([part.astype(dtype) for part in parts]) if parts else np.empty(0, dtype)

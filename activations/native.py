@@ -64,6 +64,30 @@ def native_forward(bridge: Any, components: Iterable[nn.Module]) -> Iterator[Non
             del component.__dict__["forward"]
 
 
+@contextmanager
+def without_blocks(bridge: Any, n: int, *, as_tuple: bool) -> Iterator[None]:
+    """While the context lasts, the first `n` blocks hand on what they are given, computing nothing.
+
+    Args:
+        bridge: a booted `TransformerBridge`.
+        n: how many.
+        as_tuple: whether this model's blocks return a tuple.
+    """
+    blocks = list(bridge.blocks)[:n]
+
+    def hand_on(*args: Any, **kwargs: Any) -> Any:
+        x = args[0] if args else kwargs["hidden_states"]
+        return (x,) if as_tuple else x
+
+    for block in blocks:
+        block.__dict__["forward"] = hand_on
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.__dict__["forward"]
+
+
 def _own_forward(component: Any) -> Any:
     own = component.original_component
 

@@ -285,6 +285,19 @@ class RowSet:
             for some in _chunks(self.selection.of(rows.columns), batch_size):
                 yield rows.tensor(some, self.activations.dtype).float()
 
+    def by_class(self, batch_size: int = CHUNK_ROWS) -> Iterator["Labelled"]:
+        """Every row once, as stored; a batch spans neither two blocks, nor two token classes, nor both splits."""
+        names = {number: name for name, number in TOKEN_CLASSES.items()}
+        for block in self.activations.blocks:
+            rows = block.open()
+            chosen = self.selection.of(rows.columns)
+            classes, documents = (rows.columns[name][chosen] for name in ("token_class", "doc_id"))
+            kinds = 2 * classes.astype(np.int64) + self.selection.heldout[documents]
+            for kind in np.unique(kinds):
+                for some in _chunks(chosen[kinds == kind], batch_size):
+                    x = rows.tensor(some, self.activations.dtype).float()
+                    yield Labelled(x, names[int(kind) // 2], bool(kind % 2), rows.columns["doc_id"][some])
+
     def shuffled(self, batch_size: int, seed: int, *, prefetch: int = 2, state: ShuffleState | None = None) -> Shuffled:
         """Endless batches: every row exactly once an epoch, each epoch in a new order; a batch may span two epochs.
 
@@ -310,6 +323,16 @@ class RowSet:
             prefetch=prefetch,
             state=state,
         )
+
+
+class Labelled(NamedTuple):
+    """Rows of one token class and of one split."""
+
+    x: Float[Tensor, "n d_in"]
+    token_class: str
+    heldout: bool
+    doc_id: np.ndarray
+    """`[n]` the document of each."""
 
 
 def selection(

@@ -22,13 +22,20 @@ class RootArgs:
     """Folder of all runs; a run lies in ROOT/KIND/ID, its ID the hash of what was asked for."""
 
 
-def parse(args_cls: type[T], command: str, arguments: Sequence[str]) -> T:
-    """The arguments of `monosem COMMAND`; tyro prints help and complaints, and exits with 0 or 2."""
+def parse(args_cls: type[T], command: str, arguments: Sequence[str], *, prefixed: bool = False) -> T:
+    """The arguments of `monosem COMMAND`; tyro prints help and complaints, and exits with 0 or 2.
+
+    Args:
+        args_cls: a dataclass; its fields may be dataclasses.
+        command: its name.
+        arguments: what was typed after it.
+        prefixed: whether fields of a field are asked for as `--FIELD.NAME`, not as `--NAME`.
+    """
     return tyro.cli(
         args_cls,
         prog=f"monosem {command}",
         args=list(arguments),
-        config=(tyro.conf.OmitArgPrefixes,),
+        config=() if prefixed else (tyro.conf.OmitArgPrefixes,),
     )
 
 

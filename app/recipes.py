@@ -6,11 +6,13 @@ from typing import Any
 
 from activations.harvest import HarvestConfig
 from activations.text import TextConfig
-from app.evaluation.job import EvaluateConfig
+from app.evaluation.job import PartRequest, requests
 from autointerp.index import IndexConfig
 from autointerp.interpret import ExplainConfig, ScoreConfig
 from autointerp.sample import SampleConfig
 from sae.train import TrainConfig
+
+CORE = ("reconstruction", "loss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,8 @@ class Recipe:
     batch_size: int
     classes: tuple[str, ...]
     """Token classes trained on and indexed."""
-    evaluate: EvaluateConfig
+    evaluate: list[PartRequest]
+    """The parts that the demo measures; `monosem evaluate` adds all others."""
     index: IndexConfig
     explain: ExplainConfig
     score: ScoreConfig
@@ -42,7 +45,7 @@ def smollm2() -> Recipe:
         train=TrainConfig(n_steps=700, lr=1e-3),
         batch_size=2048,
         classes=classes,
-        evaluate=EvaluateConfig(),
+        evaluate=requests(CORE, given={"loss": {"n_sequences": 40}}),
         index=IndexConfig(classes=classes),
         explain=ExplainConfig(n_latents=30),
         score=ScoreConfig(),
@@ -64,7 +67,7 @@ def tiny() -> Recipe:
         train=TrainConfig(n_steps=60),
         batch_size=256,
         classes=("normal",),
-        evaluate=EvaluateConfig(n_sequences=4),
+        evaluate=requests(CORE, given={"loss": {"n_sequences": 4}}),
         index=IndexConfig(half_window=12),
         explain=ExplainConfig(n_latents=6, sample=sample),
         score=ScoreConfig(embedder="hashed"),

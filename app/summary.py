@@ -2,10 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from app.log import printable
 from store.run import Run, list_runs
 
+if TYPE_CHECKING:
+    from app.evaluation.evaluated import Evaluated
+
+COUNTED = ("part", "n_figures")
+"""Results of an evaluation that are not among its figures."""
 LONG = 8
 """Lists longer than this are counted, not printed."""
 
@@ -29,6 +35,16 @@ def print_run(run: Run, *, full: bool = False) -> None:
                     _section("  results", other.results)
 
 
+def print_evaluated(evaluated: "Evaluated") -> None:
+    """Print what sums up each part of an evaluation, and why a part has nothing to say."""
+    print(f"sae {evaluated.sae_run.id} on activations {evaluated.activations_run.id}")
+    for run in evaluated.runs.values():
+        reused = ", was there already" if run.reused else f", {run.manifest['seconds']} s"
+        print(f"  {headline(run)}{reused}")
+    for part, why in evaluated.failed.items():
+        print(f"  {part}: not measured, {printable(why)}")
+
+
 def print_runs(runs: Sequence[Run], root: Path) -> None:
     """Print one line a run, oldest first."""
     if not runs:
@@ -46,10 +62,8 @@ def headline(run: Run) -> str:
             f"{results['n_tokens']:,} tokens of {results['n_documents']:,} documents"
         ),
         "sae": lambda: f"{config['variant']} d_sae={results['d_sae']} at {config['hook_point']}",
-        "evaluation": lambda: (
-            f"FVU {number(results['fvu'])}, L0 {number(results['l0'])}, {results['n_dead']} dead, "
-            f"loss recovered {number(results['loss_recovered'])}"
-        ),
+        "evaluation": lambda: _evaluation_headline(results),
+        "report": lambda: f"{results['n_dictionaries']} dictionaries in {results['file']}",
         "index": lambda: (
             f"{results['n_alive']:,} of {results['n_latents']:,} latents alive, {results['n_events']:,} events"
         ),
@@ -60,6 +74,14 @@ def headline(run: Run) -> str:
         ),
     }
     return describe[run.kind]() if run.kind in describe else ""
+
+
+def _evaluation_headline(results: Mapping[str, Any]) -> str:
+    """A part's name and what sums it up."""
+    if "not_applicable" in results:
+        return f"{results['part']} does not apply: {results['not_applicable']}"
+    told = [f"{key.replace('_', ' ')} {number(value)}" for key, value in results.items() if key not in COUNTED]
+    return f"{results['part']}: {', '.join(told) or str(results['n_figures']) + ' figures'}"
 
 
 def _few(names: Sequence[str]) -> str:

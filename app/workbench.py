@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from app.evaluation.evaluated import Evaluated, evaluations_of
 from store.errors import UsageError
 from store.index import FeatureIndex
 from store.latents import LatentPage, Window, latent_page, token_texts, windows
-from store.run import Run, find_run, list_runs
+from store.run import Run, find_run
 from store.shards import TOKEN_CLASSES
 
 
@@ -114,10 +115,10 @@ class Workbench:
         return self.activations_run.config["harvest"]["model"]
 
     @property
-    def evaluation(self) -> Run | None:
-        """The newest evaluation of the dictionary."""
-        runs = [run for run in list_runs(self.run.root, "evaluation") if run.inputs["sae"] == self.sae_run.id]
-        return runs[-1] if runs else None
+    def evaluated(self) -> Evaluated | None:
+        """What was measured of the dictionary, on the harvest that was last used for it."""
+        found = evaluations_of(self.run.root, self.sae_run)
+        return found[-1] if found else None
 
     def page(self, latent: int) -> LatentPage:
         """Everything stored of a latent but its contexts."""

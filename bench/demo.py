@@ -11,11 +11,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from app.evaluation.evaluated import evaluations_of
+from app.evaluation.loss import CLEAN
+from app.evaluation.reconstruction import EVERY_CLASS as ALL_BUT_FIRST
 from bench.harness import WAIT_POLICY, Figure, main, write
 from bench.render import DETAIL
-from store.run import find_run
+from store.figures import find
+from store.run import find_run, list_runs
 
 STAGES = {"activations": "harvest", "sae": "train", "evaluation": "evaluate", "index": "index", "scores": "score"}
 
@@ -38,7 +44,7 @@ def figures(out: Path) -> list[Figure]:
     peak_gb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
     second_s = run_demo(out)
     stages = [
-        Figure(f"{DETAIL}{stage}", find_run(out, "latest", kind).manifest["seconds"], "s")
+        Figure(f"{DETAIL}{stage}", sum(run.manifest["seconds"] for run in list_runs(out, kind)), "s")
         for kind, stage in STAGES.items()
     ]
     return [
@@ -52,22 +58,32 @@ def figures(out: Path) -> list[Figure]:
 
 def quality(out: Path) -> list[Figure]:
     """The held-out figures of the newest runs."""
-    found = find_run(out, "latest", "evaluation").results
+    evaluated = evaluations_of(out, find_run(out, "latest", "sae"))[-1]
+    rows, losses = (evaluated.measured(part).figures for part in ("reconstruction", "loss"))
     scores = find_run(out, "latest", "scores").results
-    heldout = found["heldout"]
+    recovered = {"metric": "loss_recovered", "setting": "against mean ablation"}
     return [
-        Figure("held-out FVU, all but first positions", heldout["all_but_first"]["fvu"], "", "<= 0.13"),
-        Figure("held-out FVU, normal tokens", heldout["normal"]["fvu"], ""),
-        Figure("held-out FVU, sinks after the first position", heldout["sink"]["fvu"], ""),
-        Figure("L0", heldout["all_but_first"]["l0"], "latents"),
-        Figure("dead latents", found["n_dead"], "of 4608", "<= 0"),
-        Figure("cross-entropy, clean model", found["loss_clean"], "nats"),
-        Figure("cross-entropy, reconstruction spliced in", found["loss_spliced"], "nats"),
-        Figure("cross-entropy, mean-ablated", found["loss_mean_ablated"], "nats"),
-        Figure("loss recovered against mean ablation", found["loss_recovered"], ""),
+        _measured(
+            "held-out FVU, all but first positions", rows, "", "<= 0.13", metric="fvu", token_class=ALL_BUT_FIRST
+        ),
+        _measured("held-out FVU, normal tokens", rows, metric="fvu", token_class="normal"),
+        _measured("held-out FVU, sinks after the first position", rows, metric="fvu", token_class="sink"),
+        _measured("L0", rows, "latents", metric="l0", token_class=ALL_BUT_FIRST),
+        _measured("dead latents", rows, "of 4608", "<= 0", metric="n_dead"),
+        _measured("cross-entropy, clean model", losses, metric="cross_entropy", arm=CLEAN),
+        _measured("cross-entropy, reconstruction spliced in", losses, metric="cross_entropy"),
+        _measured("cross-entropy, mean-ablated", losses, metric="cross_entropy", arm="mean ablation"),
+        _measured("loss recovered against mean ablation", losses, **recovered),
         Figure("embedding score, mean AUROC", scores["explanation"]["mean"], ""),
         Figure("the same for shuffled explanations", scores["shuffled"]["mean"], ""),
     ]
+
+
+def _measured(name: str, figures: Sequence[Any], unit: str = "", reach: str | None = None, **where: str) -> Figure:
+    found = find(figures, **where)
+    assert found is not None, name
+    assert found.value is not None, name
+    return Figure(name, found.value, unit, reach)
 
 
 def run_demo(out: Path) -> float:

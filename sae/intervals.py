@@ -4,6 +4,7 @@ Every figure here is a ratio of two sums over documents, Σ_d numerator_d / Σ_d
 count. Documents are drawn with replacement (Efron & Tibshirani 1993, chapter 13; of clusters: Field & Welsh 2007).
 """
 
+from collections import defaultdict
 from typing import NamedTuple
 
 import numpy as np
@@ -53,3 +54,40 @@ def seeds_interval(values: np.ndarray) -> Interval | None:
         return None
     half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return Interval(float(values.mean() - half), float(values.mean() + half))
+
+
+class GroupSums:
+    """Numerators and denominators of named ratios, summed for each of `n_groups` groups (documents, say)."""
+
+    def __init__(self, n_groups: int) -> None:
+        self._sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros((2, n_groups)))
+
+    def add(
+        self, name: str, groups: np.ndarray, numerators: np.ndarray, denominators: np.ndarray | None = None
+    ) -> None:
+        """Add `[n]` terms, each to its group; without denominators the ratio is a mean. What is not finite is left out.
+
+        Args:
+            name: of the ratio.
+            groups: `[n]` the group of each term.
+            numerators: `[n]`.
+            denominators: `[n]`; ones if not given.
+        """
+        sums, n_groups = self._sums[name], self._sums[name].shape[1]
+        below = np.ones(len(groups)) if denominators is None else denominators
+        finite = np.isfinite(numerators) & np.isfinite(below)
+        for row, terms in zip(sums, (numerators, below), strict=True):
+            row += np.bincount(groups[finite], terms[finite], n_groups)
+
+    def value(self, name: str) -> float | None:
+        """The ratio over all groups; None where there is nothing to divide by."""
+        above, below = self._sums[name].sum(axis=1)
+        return float(above / below) if below > 0 else None
+
+    def interval(self, name: str, seed: int = 0) -> Interval | None:
+        """How sure it is: `ratio_interval` over the groups."""
+        return ratio_interval(*self._sums[name], seed=seed)
+
+    def n_groups(self, name: str) -> int:
+        """Groups that have a term."""
+        return int((self._sums[name] != 0).any(axis=0).sum())

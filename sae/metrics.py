@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae.base import SAE
+from sae.base import SAE, SAEOutput
 from sae.codes import Coded, count_codes
 from sae.sparse import SparseLatents
 
@@ -71,9 +71,41 @@ class StreamingMean:
         self.n += len(finite)
         self.n_undefined += len(values) - len(finite)
 
+    def merge(self, other: "StreamingMean") -> None:
+        """Add the values another one has seen."""
+        self.sum, self.n = self.sum + other.sum, self.n + other.n
+        self.n_undefined += other.n_undefined
+
     def value(self) -> float | None:
         """The mean; None if there was no finite value."""
         return self.sum / self.n if self.n else None
+
+
+class StreamingBias:
+    """Relative reconstruction bias Σ‖x_hat‖² / Σ x·x_hat: the factor that x_hat is too long by, on the whole.
+
+    1 is unbiased, below 1 is shrinkage. Rajamanoharan et al. 2024, arXiv:2404.16014, equation 10.
+    """
+
+    def __init__(self) -> None:
+        self.square = 0.0
+        """Σ‖x_hat‖²."""
+        self.product = 0.0
+        """Σ x·x_hat."""
+
+    def update(self, x: Float[Tensor, "batch d_out"], x_hat: Float[Tensor, "batch d_out"]) -> None:
+        """Add rows."""
+        x, x_hat = x.detach().double(), x_hat.detach().double()
+        self.square += x_hat.square().sum().item()
+        self.product += (x * x_hat).sum().item()
+
+    def merge(self, other: "StreamingBias") -> None:
+        """Add the rows another one has seen."""
+        self.square, self.product = self.square + other.square, self.product + other.product
+
+    def value(self) -> float | None:
+        """The bias; None where no x_hat points along its x."""
+        return self.square / self.product if self.product > 0 else None
 
 
 class StreamingFiring:
@@ -83,12 +115,20 @@ class StreamingFiring:
         self.n_rows = 0
         self.counts: Int[Tensor, " d_sae"] = torch.zeros(d_sae, dtype=torch.int64)
         """Rows in which each latent is active."""
+        self.rows_by_l0: Int[Tensor, " d_sae+1"] = torch.zeros(d_sae + 1, dtype=torch.int64)
+        """Rows that have 0, 1, 2 … active latents."""
 
     def update(self, latents: SparseLatents) -> None:
         """Add rows."""
         active = latents.indices[latents.active]
         self.counts += torch.bincount(active, minlength=len(self.counts)).cpu()
+        self.rows_by_l0 += torch.bincount(row_l0(latents), minlength=len(self.rows_by_l0)).cpu()
         self.n_rows += latents.n_rows
+
+    def merge(self, other: "StreamingFiring") -> None:
+        """Add the rows another one has seen."""
+        self.counts, self.rows_by_l0 = self.counts + other.counts, self.rows_by_l0 + other.rows_by_l0
+        self.n_rows += other.n_rows
 
     def density(self) -> Float[Tensor, " d_sae"] | None:
         """Fraction of rows in which each latent is active."""
@@ -118,6 +158,10 @@ class StreamingBits:
             self.counts += count_codes(self._sae.codes_of(latents), len(self.counts)).cpu()
             self.n_rows += latents.n_rows
 
+    def merge(self, other: "StreamingBits") -> None:
+        """Add the rows another one has seen."""
+        self.counts, self.n_rows = self.counts + other.counts, self.n_rows + other.n_rows
+
     def value(self) -> float | None:
         """The bits; None for an SAE without codes, and before any row."""
         return self._sae.bits_per_row(self.counts, self.n_rows).item() if self._sae and self.n_rows else None
@@ -137,38 +181,72 @@ class Evaluation(NamedTuple):
     """Mean cosine between x and x_hat, over rows where both are non-zero."""
     l2_ratio: float | None
     """Mean ‖x_hat‖ / ‖x‖ over rows where x is non-zero: below 1 is shrinkage."""
+    relative_bias: float | None
+    """Relative reconstruction bias: below 1 is shrinkage."""
     counts: Int[Tensor, " d_sae"]
     """Rows in which each latent is active."""
+    rows_by_l0: Int[Tensor, " d_sae+1"]
+    """Rows that have 0, 1, 2 … active latents."""
     bits_per_row: float | None
     """Of the integer codes, for variants that have them."""
 
 
-@torch.no_grad()
+class StreamingEvaluation:
+    """All metrics of one SAE over all rows seen."""
+
+    def __init__(self, sae: SAE) -> None:
+        self.fvu, self.bias = StreamingFVU(), StreamingBias()
+        self.firing, self.bits = StreamingFiring(sae.cfg.d_sae), StreamingBits(sae)
+        self.cosine, self.l2_ratio = StreamingMean(), StreamingMean()
+        self._sae = sae
+
+    @torch.no_grad()
+    def update(self, x: Tensor, target: Tensor | None = None) -> SAEOutput:
+        """Add rows, and what they are to be mapped to if that is not themselves; what the SAE made of them."""
+        x = x.to(self._sae.W_dec)
+        target = x if target is None else target.to(self._sae.W_dec)
+        out = self._sae(x)
+        # at the scale that is trained at: sites of a crosscoder weigh the same
+        self.fvu.update(self._sae.enter_target(target), self._sae.enter_target(out.x_hat))
+        self.firing.update(out.latents)
+        self.cosine.update(row_cosine(target, out.x_hat))
+        self.l2_ratio.update(row_l2_ratio(target, out.x_hat))
+        self.bias.update(target, out.x_hat)
+        self.bits.update(out.latents)
+        return out
+
+    def merge(self, other: "StreamingEvaluation") -> None:
+        """Add the rows another one of the same SAE has seen."""
+        for name in ("fvu", "firing", "cosine", "l2_ratio", "bias", "bits"):
+            getattr(self, name).merge(getattr(other, name))
+
+    def value(self) -> Evaluation:
+        """The metrics."""
+        return Evaluation(
+            n_rows=self.fvu.n_rows,
+            fvu=self.fvu.value(),
+            l0=self.firing.l0(),
+            dead_fraction=self.firing.dead_fraction(),
+            cosine=self.cosine.value(),
+            l2_ratio=self.l2_ratio.value(),
+            relative_bias=self.bias.value(),
+            counts=self.firing.counts,
+            rows_by_l0=self.firing.rows_by_l0,
+            bits_per_row=self.bits.value(),
+        )
+
+
 def evaluate(sae: SAE, batches: Iterable[Tensor | tuple[Tensor, Tensor]]) -> Evaluation:
     """All metrics over all rows of `batches`, in one pass; pairs are rows and what they are to be mapped to."""
-    fvu, firing, cosine, l2_ratio = StreamingFVU(), StreamingFiring(sae.cfg.d_sae), StreamingMean(), StreamingMean()
-    bits = StreamingBits(sae)
+    found = StreamingEvaluation(sae)
     for batch in batches:
-        x, target = batch if isinstance(batch, tuple) else (batch, batch)
-        x = x.to(device=sae.W_dec.device, dtype=sae.W_dec.dtype)
-        target = target.to(device=sae.W_dec.device, dtype=sae.W_dec.dtype)
-        out = sae(x)
-        # at the scale that is trained at: sites of a crosscoder weigh the same
-        fvu.update(sae.enter_target(target), sae.enter_target(out.x_hat))
-        firing.update(out.latents)
-        cosine.update(row_cosine(target, out.x_hat))
-        l2_ratio.update(row_l2_ratio(target, out.x_hat))
-        bits.update(out.latents)
-    return Evaluation(
-        n_rows=fvu.n_rows,
-        fvu=fvu.value(),
-        l0=firing.l0(),
-        dead_fraction=firing.dead_fraction(),
-        cosine=cosine.value(),
-        l2_ratio=l2_ratio.value(),
-        counts=firing.counts,
-        bits_per_row=bits.value(),
-    )
+        found.update(*(batch if isinstance(batch, tuple) else (batch,)))
+    return found.value()
+
+
+def row_l0(latents: SparseLatents) -> Int[Tensor, " batch"]:
+    """Number of active latents of each row."""
+    return latents.pattern.row_sum(latents.active.to(torch.float32)).long()
 
 
 def row_cosine(x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]) -> Float[Tensor, " batch"]:
@@ -186,8 +264,9 @@ def row_l2_ratio(x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_i
 def loss_recovered(clean: float, spliced: float, ablated: float) -> float | None:
     """(ablated − spliced) / (ablated − clean): 1 if splicing the reconstruction in costs nothing, 0 if all.
 
-    Cross-entropies of the model as it is, with x replaced by x_hat, and with x replaced by the baseline (name it beside
-    the number: zero and mean ablation differ much). Not clipped: below 0 the SAE is worse than the baseline. None where
-    ablating costs nothing, since then there is nothing to recover.
+    Cross-entropies, or divergences from the clean model (then `clean` is 0), of the model as it is, with x replaced by
+    x_hat, and with x replaced by the baseline (name it beside the number: zero and mean ablation differ much). Not
+    clipped: below 0 the SAE is worse than the baseline. None where ablating costs nothing, since then there is nothing
+    to recover.
     """
     return (ablated - spliced) / (ablated - clean) if ablated > clean else None

@@ -12,6 +12,7 @@ from store.errors import UsageError
 from store.run import Run
 
 if TYPE_CHECKING:
+    from app.evaluation.evaluated import Evaluated
     from app.recipes import Recipe
 
 N_STAGES = 6
@@ -65,8 +66,8 @@ def run_demo(name: str, root: Path) -> Run:
         activations = harvest(recipe.harvest, root, progress)
         done.produced = headline(activations)
     with stage(3, N_STAGES, f"train a {recipe.variant} SAE and evaluate it on held-out documents") as done:
-        sae, evaluation = _train_and_evaluate(recipe, activations, root)
-        done.produced = f"{headline(sae)}: held-out {headline(evaluation)}"
+        sae, evaluated = _train_and_evaluate(recipe, activations, root)
+        done.produced = "; ".join([headline(sae), *map(headline, evaluated.runs.values())])
     with stage(4, N_STAGES, "build the feature index") as done:
         from autointerp.index import build_index
 
@@ -85,8 +86,8 @@ def _recipe(name: str) -> "Recipe":
     return RECIPES[name]()
 
 
-def _train_and_evaluate(recipe: "Recipe", activations: Run, root: Path) -> tuple[Run, Run]:
-    from app.evaluation.job import evaluate_sae
+def _train_and_evaluate(recipe: "Recipe", activations: Run, root: Path) -> "tuple[Run, Evaluated]":
+    from app.evaluation.job import evaluate_dictionary
     from app.training import TrainJob, train_sae, variant_config
 
     hook_point = recipe.harvest.hook_points[0]
@@ -100,7 +101,7 @@ def _train_and_evaluate(recipe: "Recipe", activations: Run, root: Path) -> tuple
         batch_size=recipe.batch_size,
     )
     sae = train_sae(job, activations, root, progress)
-    return sae, evaluate_sae(recipe.evaluate, sae, activations, root, progress)
+    return sae, evaluate_dictionary(recipe.evaluate, sae, activations, root, progress)
 
 
 def _interpret(recipe: "Recipe", index: Run, root: Path) -> None:

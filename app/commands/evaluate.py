@@ -1,35 +1,85 @@
-"""`monosem evaluate`."""
+"""`monosem evaluate SAE…`."""
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
-from app.arguments import RootArgs, parse
-from app.evaluation.job import EvaluateConfig, evaluate_sae
+import tyro
+
+from app.arguments import RootArgs, parse, unchecked
+from app.evaluation.evaluated import Evaluated
+from app.evaluation.job import PartRequest, evaluate_dictionary, requests
+from app.evaluation.parts import PARTS
 from app.log import progress
-from app.summary import print_run
-from store.run import find_run
+from app.report.job import write_report
+from app.summary import print_evaluated
+from store.errors import UsageError
+from store.run import Run, find_run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Args(RootArgs):
-    """Measure a sparse autoencoder on held-out documents.
+    """Measure sparse autoencoders on held-out documents, and write a report with every figure, interval and control.
 
-    Reconstruction (FVU, cosine, L0) by token class, dead latents, and the model's cross-entropy with the reconstruction
-    spliced in, against the clean and the mean-ablated model.
+    Each part on each dictionary is kept as a run of its own: an evaluation that was killed goes on with the parts that
+    are missing. Several dictionaries are put side by side in one report.
 
-    Example: monosem evaluate --sae latest
+    Example: monosem evaluate latest --quick
     """
 
-    sae: str = "latest"
-    """The dictionary: an id, the start of one, a folder, or `latest`."""
+    saes: tyro.conf.Positional[tuple[str, ...]] = ("latest",)
+    """Dictionaries: ids, starts of ids, folders, or `latest`."""
+    only: tuple[str, ...] = ()
+    """Parts to measure; by default all."""
+    skip: tuple[str, ...] = ()
+    """Parts to leave out."""
+    quick: bool = False
+    """Less of everything: a minute or two on a small model. Settings given for a part count over it."""
     activations: str | None = None
-    """The harvest; by default the one it was trained on."""
-    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """The harvest; by default the one each dictionary was trained on."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parse and evaluate."""
-    args = parse(Args, "evaluate", arguments)
-    sae_run = find_run(args.root, args.sae, "sae")
-    activations_run = find_run(args.root, args.activations or sae_run.inputs["activations"], "activations")
-    print_run(evaluate_sae(args.evaluate, sae_run, activations_run, args.root, progress))
+    """Parse, evaluate, report."""
+    args: Any = parse(_args(), "evaluate", arguments, prefixed=True)
+    if unknown := sorted(set(args.skip) - set(PARTS)):
+        raise UsageError(f"no part '{unknown[0]}' in an evaluation: --skip takes {', '.join(PARTS)}")
+    asked = [r for r in requests(args.only, quick=args.quick, given=_given(args)) if r.part not in args.skip]
+    evaluated = [_evaluate(asked, reference, args) for reference in args.saes]
+    for one in evaluated:
+        print_evaluated(one)
+    report = write_report(evaluated, args.root)
+    print(f"report: {report}")
+    if failed := sorted({part for one in evaluated for part in one.failed}):
+        raise UsageError(f"not measured: {', '.join(failed)} (why is said above); all other parts are kept")
+
+
+def _evaluate(asked: Sequence[PartRequest], reference: str, args: Any) -> Evaluated:
+    sae_run = find_run(args.root, reference, "sae")
+    activations_run = find_run(args.root, args.activations or _harvest_of(sae_run), "activations")
+    return evaluate_dictionary(asked, sae_run, activations_run, args.root, progress)
+
+
+def _harvest_of(sae_run: Run) -> str:
+    if "activations" not in sae_run.inputs:
+        raise UsageError(f"SAE {sae_run.id} does not say what it was trained on: name a harvest with --activations")
+    return sae_run.inputs["activations"]
+
+
+def _given(args: Any) -> dict[str, dict[str, Any]]:
+    """Parts' settings that were given: those that differ from the defaults."""
+    found = {}
+    for name, part in PARTS.items():
+        asked, default = getattr(args, name), part.config()
+        values = {field.name: getattr(asked, field.name) for field in dataclasses.fields(default)}
+        found[name] = {key: value for key, value in values.items() if value != getattr(default, key)}
+    return found
+
+
+def _args() -> type:
+    """`Args` with each part's settings, as `--PART.SETTING`."""
+    twins = {name: unchecked(part.config) for name, part in PARTS.items()}
+    fields: list[Any] = [(name, twin, dataclasses.field(default_factory=twin)) for name, twin in twins.items()]
+    namespace = {"__doc__": Args.__doc__}
+    return dataclasses.make_dataclass("Args", fields, bases=(Args,), namespace=namespace, frozen=True, kw_only=True)

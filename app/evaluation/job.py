@@ -1,120 +1,99 @@
-"""The evaluation job: what a dictionary keeps of held-out documents, by token class and in the model's own loss."""
+"""The evaluation job: every part of every dictionary is a run of its own, so that what is finished is never lost."""
 
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from activations.losses import Losses, edited_losses
-from activations.models import load_recorded
-from activations.prepare import heldout_sequences
 from activations.progress import Progress, no_progress
-from activations.reader import Activations, RowSet
-from autointerp.index import only_hook_point
-from sae import checkpoint
-from sae.base import SAE
-from sae.metrics import Evaluation, evaluate, loss_recovered
+from app.evaluation.evaluated import NOT_APPLICABLE, Evaluated
+from app.evaluation.parts import PARTS
+from app.evaluation.subject import NotApplicable, Subject
 from store.errors import UsageError
+from store.figures import Measured, find, write_measured
 from store.run import Run, start_run
 
-# The groups of held-out rows that figures are given for: never one number silently over all of them.
-GROUPS: dict[str, tuple[str, ...]] = {
-    "normal": ("normal",),
-    "sink": ("sink",),
-    "all_but_first": ("normal", "special", "role", "sink"),
-}
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """How much to evaluate on."""
+class PartRequest:
+    """One part in one setting: what makes two runs of it the same, with the dictionary and the harvest."""
 
-    n_sequences: int = 40
-    """Held-out sequences run through the whole model for cross-entropy; all of them if there are fewer."""
-    seed: int = 0
-    """Which sequences."""
+    part: str
+    """A name in `PARTS`."""
+    settings: Any
+    """The part's own config."""
 
 
-def evaluate_sae(
-    cfg: EvaluateConfig, sae_run: Run, activations_run: Run, root: Path, progress: Progress = no_progress
-) -> Run:
-    """Evaluate into `root/evaluation/<hash>`, or return what is already there.
+def requests(
+    only: Sequence[str] = (), *, quick: bool = False, given: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[PartRequest]:
+    """The parts that are asked for, in the order of the table.
+
+    Args:
+        only: names of parts; all where it is empty.
+        quick: in their quick presets.
+        given: settings by part and name that count over the preset.
 
     Raises:
-        UsageError: the SAE reads another width than the harvest has.
+        UsageError: there is no such part, or a part does not allow a setting.
     """
-    inputs = {"sae": sae_run.id, "activations": activations_run.id}
-    hook_point = only_hook_point(sae_run, "evaluate")
-    with start_run(root, "evaluation", cfg, inputs) as run:
+    if unknown := sorted(set(only) - set(PARTS)):
+        raise UsageError(f"no part '{unknown[0]}' in an evaluation: choose of {', '.join(PARTS)}")
+    wanted = [name for name in PARTS if not only or name in only]
+    return [PartRequest(part=name, settings=_settings(name, quick, (given or {}).get(name, {}))) for name in wanted]
+
+
+def _settings(part: str, quick: bool, given: Mapping[str, Any]) -> Any:
+    preset = PARTS[part].config.quick() if quick else PARTS[part].config()
+    try:
+        return dataclasses.replace(preset, **given)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def evaluate_part(request: PartRequest, subject: Subject, root: Path, progress: Progress = no_progress) -> Run:
+    """Measure one part into `root/evaluation/<hash>`, or return what is already there.
+
+    Raises:
+        UsageError: it cannot be measured here, for want of a text, say. What has been measured stays.
+    """
+    inputs = {"sae": subject.sae_run.id, "activations": subject.activations_run.id}
+    part = PARTS[request.part]
+    with start_run(root, "evaluation", request, inputs) as run:
         if not run.finished:
-            activations = Activations(activations_run, hook_point)
-            sae = checkpoint.load(sae_run.folder)
-            if sae.cfg.d_in != activations.d_in:
-                raise UsageError(
-                    f"the SAE reads width {sae.cfg.d_in}, harvest {activations_run.id} has {activations.d_in}: "
-                    "evaluate it on the harvest it was trained on"
-                )
-            run.finish({**_reconstruction(sae, activations, progress), **_losses(cfg, sae, activations, progress)})
+            try:
+                measured = part.measure(request.settings, subject, progress)
+            except NotApplicable as reason:
+                run.finish({"part": request.part, NOT_APPLICABLE: str(reason)})
+                return run
+            write_measured(run.folder, measured)
+            run.finish({"part": request.part, "n_figures": len(measured.figures), **_headline(request.part, measured)})
         return run
 
 
-def _reconstruction(sae: SAE, activations: Activations, progress: Progress) -> dict[str, Any]:
-    by_class: dict[str, dict[str, Any]] = {}
-    for group, classes in GROUPS.items():
-        found = _evaluated(sae, activations.rows("heldout", classes))
-        by_class[group] = {"n_rows": found.n_rows if found else 0} | (_told(found) if found else {})
-    everything = activations.rows("all", ("normal", "special", "role", "sink"))
-    over_all = evaluate(sae, _shown(everything, progress))
-    n_dead = int((over_all.counts == 0).sum())
-    return {
-        "fvu": by_class["normal"].get("fvu"),
-        "l0": by_class["normal"].get("l0"),
-        "n_dead": n_dead,
-        "n_dead_of": sae.cfg.d_sae,
-        "n_dead_tokens": over_all.n_rows,
-        "heldout": by_class,
-    }
+def _headline(part: str, measured: Measured) -> dict[str, float | None]:
+    found = {name: find(measured.figures, **where) for name, where in PARTS[part].headline.items()}
+    return {name: figure.value for name, figure in found.items() if figure}
 
 
-def _told(found: Evaluation) -> dict[str, Any]:
-    """Its figures; bits only of SAEs that have codes."""
-    bits = {} if found.bits_per_row is None else {"bits_per_row": found.bits_per_row}
-    return {name: getattr(found, name) for name in ("fvu", "l0", "cosine", "l2_ratio")} | bits
+def evaluate_dictionary(
+    asked: Sequence[PartRequest], sae_run: Run, activations_run: Run, root: Path, progress: Progress = no_progress
+) -> Evaluated:
+    """All parts that are asked for; one that cannot be measured does not keep the others from it.
 
-
-def _evaluated(sae: SAE, rows: RowSet) -> Evaluation | None:
-    """None where there is no row. Not asked beforehand: of vectors that are computed again, sinks are not known yet."""
-    batches = rows.in_order()
-    first = next(batches, None)
-    return None if first is None else evaluate(sae, chain([first], batches))
-
-
-def _shown(rows: RowSet, progress: Progress) -> Any:
-    return progress(rows.in_order(), len(rows), "look for dead latents", weigh=len)
-
-
-def _losses(cfg: EvaluateConfig, sae: SAE, activations: Activations, progress: Progress) -> dict[str, Any]:
-    lm = load_recorded(activations.run)
-    sequences = heldout_sequences(activations.run.folder, cfg.n_sequences, cfg.seed)
-    mean = torch.tensor(activations.moments().mean, dtype=torch.float32)
-
-    @torch.no_grad()
-    def reconstruct(x: Tensor) -> Tensor:
-        return sae(x.reshape(-1, x.shape[-1]).float()).x_hat.view(x.shape)
-
-    edits = {"spliced": reconstruct, "mean_ablated": lambda x: mean.to(x).expand(x.shape)}
-    hook_point = lm.hook_point(activations.hook_point)
-    losses: Losses = edited_losses(lm, sequences, hook_point, edits, activations.sink_norm, progress=progress)
-    return {
-        "loss_clean": losses.clean,
-        "loss_spliced": losses.edited["spliced"],
-        "loss_mean_ablated": losses.edited["mean_ablated"],
-        "loss_recovered": loss_recovered(losses.clean, losses.edited["spliced"], losses.edited["mean_ablated"]),
-        "loss_baseline": "mean ablation",
-        "loss_n_tokens": losses.n_tokens,
-        "loss_n_edited": losses.n_edited,
-        "loss_n_documents": len({int(doc_id) for sequence in sequences for doc_id in sequence.doc_ids}),
-    }
+    Raises:
+        UsageError: the dictionary does not fit the harvest.
+    """
+    subject = Subject(sae_run, activations_run)
+    evaluated = Evaluated(sae_run, activations_run, {}, {})
+    for request in asked:
+        try:
+            evaluated.runs[request.part] = evaluate_part(request, subject, root, progress)
+        except UsageError as error:
+            log.warning("%s was not measured: %s", request.part, error)
+            evaluated.failed[request.part] = str(error)
+    return evaluated

@@ -1,10 +1,13 @@
-"""The table of parts: what each measures, in which settings, and what it costs."""
+"""The table of parts: what each measures, in which settings, and which of its figures sum it up."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from activations.progress import Progress
+from app.evaluation.legacy import LegacyConfig, measure_legacy
+from app.evaluation.loss import EVERY_CLASS, LossConfig, measure_loss
+from app.evaluation.reconstruction import ReconstructionConfig, measure_reconstruction
 from app.evaluation.subject import Subject
 from store.figures import Measured
 
@@ -18,7 +21,38 @@ class Part:
     measure: Callable[[Any, Subject, Progress], Measured]
     summary: str
     """What it measures, in a line."""
+    headline: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The figures that sum it up: how a run's results call them, and which they are."""
 
 
-PARTS: dict[str, Part] = {}
-"""Every part by the name that `--only` takes, cheapest first."""
+PARTS: dict[str, Part] = {
+    "reconstruction": Part(
+        config=ReconstructionConfig,
+        measure=measure_reconstruction,
+        summary="FVU, cosine, norms, L0, density and dead latents, for each token class",
+        headline={
+            "fvu": {"metric": "fvu", "token_class": "normal"},
+            "l0": {"metric": "l0", "token_class": "normal"},
+            "n_dead": {"metric": "n_dead"},
+        },
+    ),
+    "loss": Part(
+        config=LossConfig,
+        measure=measure_loss,
+        summary="cross-entropy and KL divergence of the model with reconstructions spliced in, against two ablations",
+        headline={
+            "loss_recovered": {
+                "metric": "loss_recovered",
+                "setting": "against mean ablation",
+                "token_class": EVERY_CLASS,
+            },
+            "kl_recovered": {"metric": "kl_recovered", "setting": "against mean ablation", "token_class": EVERY_CLASS},
+        },
+    ),
+    "legacy": Part(
+        config=LegacyConfig,
+        measure=measure_legacy,
+        summary="other libraries' explained variances under their own names, to check published numbers",
+    ),
+}
+"""Every part by the name that `--only` takes."""

@@ -10,7 +10,7 @@ from autointerp.index import check_width, only_hook_point
 from sae import checkpoint
 from sae.base import SAE
 from store.errors import UsageError
-from store.run import Run
+from store.run import Run, find_run
 
 
 class NotApplicable(UsageError):
@@ -31,6 +31,7 @@ class Subject:
         self.activations = Activations(activations_run, only_hook_point(sae_run, "evaluate"))
         self.sae: SAE = checkpoint.load(sae_run.folder)
         check_width(self.sae, self.activations)
+        _check_model(sae_run, activations_run)
 
     @property
     def name(self) -> str:
@@ -51,3 +52,17 @@ class Subject:
     def hook_point(self) -> HookPoint:
         """Where in it."""
         return self.lm.hook_point(self.activations.hook_point)
+
+
+def _check_model(sae_run: Run, activations_run: Run) -> None:
+    """Refuse a harvest of another model than the dictionary's own harvest, where that can still be looked at."""
+    trained_on = sae_run.inputs.get("activations", activations_run.id)
+    if trained_on == activations_run.id or not (sae_run.root / "activations" / trained_on).exists():
+        return
+    own = find_run(sae_run.root, trained_on, "activations")
+    if own.same.get("model") != activations_run.same.get("model"):
+        names = [run.config["harvest"]["model"] for run in (own, activations_run)]
+        raise UsageError(
+            f"SAE {sae_run.id} was trained on another model ({names[0]}, harvest {own.id}) than harvest "
+            f"{activations_run.id} is of ({names[1]}): evaluate it on a harvest of its own model"
+        )

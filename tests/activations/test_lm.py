@@ -201,6 +201,42 @@ def test_edits_reach_the_logits_and_are_gone_afterwards_even_after_an_error(lm: 
     assert torch.equal(lm.logits(tokens), clean)
 
 
+@pytest.mark.parametrize("name", ["blocks.0.hook_resid_post", "blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"])
+def test_logits_from_a_place_are_those_with_the_activations_there_replaced(
+    lm: LanguageModel, tokens: torch.Tensor, name: str
+):
+    hook = lm.hook_point(name)
+    x = torch.randn_like(lm.capture(tokens, [hook])[name])
+    with lm.hooked(hook, lambda _: x):
+        expected = lm.logits(tokens)
+    torch.testing.assert_close(lm.logits_from(tokens, hook, x), expected, rtol=1e-4, atol=1e-4)
+    clean = lm.logits(tokens)
+    torch.testing.assert_close(lm.logits_from(tokens, hook, lm.capture(tokens, [hook])[name]), clean)
+
+
+def test_blocks_before_the_place_are_not_computed(lm: LanguageModel, tokens: torch.Tensor):
+    if isinstance(lm, TinyLM):
+        pytest.skip("runs every pass whole")
+    hook, first = lm.hook_point("blocks.1.hook_resid_post"), lm.hook_point("blocks.0.hook_resid_post")
+    x = lm.capture(tokens, [hook])[hook.name]
+    lm.logits_from(tokens, hook, x)  # the pass that checks it is a whole one
+    assert lm._resumable[hook.name] is not None
+    seen: list[torch.Tensor] = []
+    with lm._bridge.hooks(fwd_hooks=[(first.name, lambda y, hook: seen.append(y))]):
+        lm.logits_from(tokens, hook, x)
+    assert not seen
+    torch.testing.assert_close(lm.capture(tokens, [hook])[hook.name], x)
+
+
+def test_an_edit_in_place_makes_the_pass_a_whole_one(lm: LanguageModel, tokens: torch.Tensor):
+    before, hook = lm.hook_point("blocks.0.hook_resid_post"), lm.hook_point("blocks.1.hook_resid_post")
+    x = lm.capture(tokens, [hook])[hook.name]
+    seen: list[torch.Tensor] = []
+    with lm.hooked(before, lambda y: seen.append(y) or y):
+        lm.logits_from(tokens, hook, x)
+    assert seen
+
+
 def test_the_first_position_is_kept_unless_asked(lm: LanguageModel, tokens: torch.Tensor):
     hook = lm.hook_point("blocks.0.hook_resid_post")
     with lm.splice(hook, lambda x: x):

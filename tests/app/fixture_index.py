@@ -13,6 +13,7 @@ from activations.models import find_model
 from sae import checkpoint
 from sae.topk import TopK, TopKConfig
 from store import layout
+from store.figures import Figure, Measured, write_measured
 from store.index import publish, write_part
 from store.run import Run, start_run
 from store.tables import SCHEMAS
@@ -38,7 +39,7 @@ def build_workbench(root: Path, *, explained: bool = True) -> Run:
     tokens = [_tokens(text) for _, _, text in DOCUMENTS]
     activations = _activations_run(root, tokens)
     sae = _sae_run(root, activations)
-    _finish(root, "evaluation", {"sae": sae.id, "activations": activations.id}, EVALUATION)
+    _evaluate(root, {"sae": sae.id, "activations": activations.id})
     with start_run(root, "index", {"made": "by hand"}, {"sae": sae.id, "activations": activations.id}) as index:
         for table, columns in _index_parts(tokens).items():
             write_part(index.folder, table, columns)
@@ -50,13 +51,23 @@ def build_workbench(root: Path, *, explained: bool = True) -> Run:
 
 
 EVALUATION = {
-    "fvu": 0.2137,
-    "l0": 8.0,
-    "n_dead": len(DEAD),
-    "n_dead_of": D_SAE,
-    "loss_recovered": None,
-    "heldout": {"normal": {"n_rows": 120, "fvu": 0.2137}, "sink": {"n_rows": 3, "fvu": None}},
+    "reconstruction": [
+        Figure(metric="fvu", value=0.2137, low=0.19, high=0.24, n=120, n_of="rows", token_class="normal"),
+        Figure(metric="l0", value=8.0, n=120, n_of="rows", token_class="normal"),
+        Figure(metric="fvu", value=None, n=3, n_of="rows", token_class="sink", note="withheld: 3 rows"),
+        Figure(metric="n_dead", value=float(len(DEAD)), n=D_SAE, n_of="latents"),
+    ],
+    "loss": [
+        Figure(metric="loss_recovered", value=None, n=0, n_of="predictions", setting="against mean ablation"),
+    ],
 }
+
+
+def _evaluate(root: Path, inputs: dict[str, str]) -> None:
+    for part, figures in EVALUATION.items():
+        with start_run(root, "evaluation", {"part": part, "settings": {}}, inputs) as run:
+            write_measured(run.folder, Measured(figures))
+            run.finish({"part": part, "n_figures": len(figures)})
 
 
 def _tokens(text: str) -> list[tuple[int, int]]:
@@ -99,11 +110,6 @@ def _sae_run(root: Path, activations: Run) -> Run:
         checkpoint.save(run.folder, TopK(TopKConfig(**config["sae"])))
         run.finish({"d_sae": D_SAE})
     return run
-
-
-def _finish(root: Path, kind: str, inputs: dict[str, str], results: dict[str, Any]) -> None:
-    with start_run(root, kind, {}, inputs) as run:
-        run.finish(results)
 
 
 def _index_parts(tokens: list[list[tuple[int, int]]]) -> dict[str, dict[str, list[Any]]]:

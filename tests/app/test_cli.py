@@ -68,7 +68,7 @@ def test_the_stages_work_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixtur
     stages = [
         "harvest --model tiny --hook-points blocks.1.hook_resid_post --corpus stories",
         "train topk --d-sae 48 --k 4 --n-steps 20 --batch-size 64",
-        "evaluate --n-sequences 2",
+        "evaluate --only reconstruction loss --loss.n-sequences 2",
         "index",
         "explain --n-latents 3 --min-contexts 2 --min-docs 2 --max-density 0.9",
         "score --embedder hashed",
@@ -76,11 +76,11 @@ def test_the_stages_work_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixtur
     for stage in stages:
         assert main([*stage.split(), *root]) == 0
     assert [run.kind for run in list_runs(tmp_path)] == [
-        "activations", "sae", "evaluation", "index", "explanations", "scores",
+        "activations", "sae", "evaluation", "evaluation", "report", "index", "explanations", "scores",
     ]  # fmt: skip
     capsys.readouterr()
     assert main(["show", *root]) == 0
-    assert len(capsys.readouterr().out.strip().splitlines()) == 6
+    assert len(capsys.readouterr().out.strip().splitlines()) == 8
     sae = find_run(tmp_path, "latest", "sae")
     assert main(["show", sae.id[:6], *root]) == 0
     printed = capsys.readouterr().out
@@ -183,7 +183,7 @@ def test_texts_are_no_commands_for_the_terminal(tmp_path: Path, capsys: pytest.C
         (["train", "tpk"], "did you mean 'topk'?"),
         (["train", "topk", "--activations", "zzz"], "no finished activations run 'zzz'"),
         (["train", "topk", "--classes", "nromal"], "token class nromal is not known"),
-        (["evaluate", "--sae", "/no/such/run"], "no finished sae run"),
+        (["evaluate", "/no/such/run"], "no finished sae run"),
         (["index", "--sae", "zzz"], "no finished sae run 'zzz'"),
         (["explain", "--explainer", "gpt"], "no explainer 'gpt'"),
         (["score", "--scorer", "vibes"], "no scorer 'vibes'"),

@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ import pytest
 
 from activations.models import DEFAULT_MODEL, find_model
 from activations.tokenizer import HFTokenizer
+from app.evaluation.evaluated import evaluations_of
+from app.evaluation.loss import ABLATIONS
 from app.workbench import Workbench
 from autointerp.embedders import EMBEDDERS
+from store.figures import Figure, find
 from store.latents import token_texts
 from store.run import find_run, list_runs
 
@@ -38,6 +42,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def value(figures: Sequence[Figure], metric: str, **where: str) -> float:
+    found = find(figures, metric, **where)
+    assert found is not None
+    assert found.value is not None
+    return found.value
+
+
 def test_every_stage_is_finished_and_whole(root: Path):
     kinds = {run.kind for run in list_runs(root)}
     assert kinds == {"activations", "sae", "evaluation", "index", "explanations", "scores"}
@@ -49,13 +60,17 @@ def test_memory_stays_under_six_gigabytes(root: Path):
 
 
 def test_the_held_out_figures_are_at_least_those_of_a_bare_sketch(root: Path):
-    found = find_run(root, "latest", "evaluation").results
-    assert found["heldout"]["all_but_first"]["fvu"] <= 0.13
-    assert found["heldout"]["normal"]["n_rows"] > 5000
-    assert found["n_dead"] == 0
-    assert 0 < found["l0"] <= 32
-    assert 0.9 < found["loss_recovered"] <= 1.05
-    assert found["loss_clean"] < found["loss_spliced"] < found["loss_mean_ablated"]
+    evaluated = evaluations_of(root, find_run(root, "latest", "sae"))[-1]
+    rows, losses = (evaluated.measured(part).figures for part in ("reconstruction", "loss"))
+    assert value(rows, "fvu", token_class="all_but_first") <= 0.13
+    fvu = find(rows, "fvu", token_class="normal")
+    assert fvu.n > 5000
+    assert fvu.low < fvu.value < fvu.high
+    assert value(rows, "n_dead") == 0
+    assert 0 < value(rows, "l0", token_class="normal") <= 32
+    assert 0.9 < value(losses, "loss_recovered", setting="against mean ablation") <= 1.05
+    clean, zero, mean = (value(losses, "cross_entropy", arm=arm) for arm in ("clean model", *ABLATIONS))
+    assert clean < value(losses, "cross_entropy") < min(zero, mean)
 
 
 def test_the_harvest_is_large_enough_and_split_by_document(root: Path):

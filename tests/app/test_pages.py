@@ -48,7 +48,7 @@ def test_home_says_what_the_index_is(dashboard, fixture_index):
     assert not at.exception
     shown = metrics(at)
     assert shown["FVU, normal tokens"] == "0.214"
-    assert shown["Loss recovered"] == "not measured"
+    assert shown["Loss recovered"] == "too few tokens"
     assert (shown["Alive"], shown["Explained"], shown["Scored"]) == ("28", "4", "1")
     assert fixture_index.HOOK_POINT in html(at)
 

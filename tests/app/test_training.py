@@ -72,7 +72,8 @@ def test_every_variant_trains_from_the_command_line(harvested, variant):
 def test_what_reads_several_hook_points_is_not_taken_for_an_sae_of_one(harvested, capsys, variant, command):
     """A transcoder between places of one width would be measured against its own input."""
     folder = trained(harvested, variant, *SMALL, "--k", "6", "--hook-points", *HOOKS)
-    assert main([command, "--sae", folder.name, "--root", str(harvested)]) == 2
+    sae = [folder.name] if command == "evaluate" else ["--sae", folder.name]
+    assert main([command, *sae, "--root", str(harvested)]) == 2
     assert "SAEs of one hook point" in capsys.readouterr().err.splitlines()[-1]
 
 

@@ -176,7 +176,7 @@ def test_heads_side_by_side_are_as_wide_as_the_residual_stream_but_have_no_logit
     commands = [
         f"harvest --model tiny --hook-points {hook} --corpus stories --n-tokens 3000 --n-ctx 64",
         "train topk --d-sae 48 --k 4 --n-steps 10 --batch-size 64",
-        "evaluate --n-sequences 2",
+        "evaluate --only reconstruction loss --loss.n-sequences 2",
         "index",
     ]
     for command in commands:

@@ -1,6 +1,7 @@
 """Home: what this index is of, how good its SAE is, and how its latents are spread."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ from app.cards import escape, wrapped
 from app.figures import density_figure
 from app.web.state import PAGES, workbench
 from app.workbench import Workbench
+from store.figures import Figure, find
 
 COUNTS = """
 SELECT count(*) AS n, count_if(n_fired > 0) AS alive, count(explanation) AS explained, count(score) AS scored
@@ -18,27 +20,36 @@ FROM features
 
 
 @dataclass(frozen=True)
-class Figure:
+class Tile:
     """A figure of the evaluation and how it is shown."""
 
-    key: str
+    part: str
+    where: Mapping[str, str]
     label: str
     form: str
     help: str
 
 
-FIGURES = (
-    Figure(
-        "fvu",
+TILES = (
+    Tile(
+        "reconstruction",
+        {"metric": "fvu", "token_class": "normal"},
         "FVU, normal tokens",
         "{:.3f}",
         "Fraction of variance unexplained: squared error of the reconstruction over the variance of the activations. "
         "0 is perfect, 1 is no better than the mean. Other token classes are below.",
     ),
-    Figure("l0", "L0", "{:.1f}", "Mean number of latents active on a normal token."),
-    Figure("n_dead", "Dead latents", "{:,}", "Latents active on none of the harvested tokens, trained on or held out."),
-    Figure(
-        "loss_recovered",
+    Tile(
+        "reconstruction",
+        {"metric": "l0", "token_class": "normal"},
+        "L0",
+        "{:.1f}",
+        "Mean number of latents active on a normal token.",
+    ),
+    Tile("reconstruction", {"metric": "n_dead"}, "Dead latents", "{:,.0f}", "Latents active on none of the tokens."),
+    Tile(
+        "loss",
+        {"metric": "loss_recovered", "setting": "against mean ablation"},
         "Loss recovered",
         "{:.1%}",
         "Replacing the activation by its mean raises the model's cross-entropy; this is how much of that rise is "
@@ -50,18 +61,27 @@ FIGURES = (
 def evaluation_row(bench: Workbench) -> None:
     """The held-out figures, or how to get them."""
     st.subheader("The SAE on held-out text")
-    if bench.evaluation is None:
+    evaluated = bench.evaluated
+    if evaluated is None:
         st.info("This SAE has not been evaluated: `monosem evaluate` measures it on held-out text.")
         return
-    results = bench.evaluation.results
-    for column, figure in zip(st.columns(len(FIGURES)), FIGURES, strict=True):
-        value = results.get(figure.key)
-        shown = "not measured" if value is None else figure.form.format(value)
-        column.metric(figure.label, shown, help=figure.help, border=True)
-    groups = results.get("heldout")
-    if groups:
+    for column, tile in zip(st.columns(len(TILES)), TILES, strict=True):
+        figure = find(evaluated.measured(tile.part).figures, **tile.where)
+        column.metric(tile.label, *_shown(figure, tile.form), help=tile.help, border=True, delta_color="off")
+    rows = [figure for figure in evaluated.measured("reconstruction").figures if figure.token_class]
+    if rows:
         with st.expander("By token class"):
-            st.dataframe(pd.DataFrame(groups).T.rename_axis("tokens"))
+            table = pd.DataFrame([{**asdict(row), "figure": f"{row.metric} {row.setting}".strip()} for row in rows])
+            st.dataframe(table.pivot_table(index="figure", columns="token_class", values="value", sort=False))
+
+
+def _shown(figure: Figure | None, form: str) -> tuple[str, str | None]:
+    """The value, and its interval."""
+    if figure is None or figure.value is None:
+        return "not measured" if figure is None else "too few tokens", None
+    if figure.low is None or figure.high is None:
+        return form.format(figure.value), None
+    return form.format(figure.value), f"{form.format(figure.low)} to {form.format(figure.high)}"
 
 
 def latents_row(bench: Workbench) -> int:
@@ -82,8 +102,8 @@ def latents_row(bench: Workbench) -> int:
 def made_by(bench: Workbench) -> None:
     """The runs behind this page, as their manifests have them."""
     runs = {"index": bench.run, "sae": bench.sae_run, "activations": bench.activations_run}
-    if bench.evaluation is not None:
-        runs["evaluation"] = bench.evaluation
+    if bench.evaluated is not None:
+        runs |= {f"evaluation, {part}": run for part, run in bench.evaluated.runs.items()}
     with st.expander("What made this"):
         kept: dict[str, Any] = {
             name: {key: run.manifest.get(key) for key in ("id", "config", "inputs", "results", "made_by")}

@@ -1,0 +1,54 @@
+"""What has been measured of a dictionary, read back: no model and no tensor is needed for it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from store.errors import UsageError
+from store.figures import Measured, read_measured
+from store.run import Run, find_run, list_runs
+
+NOT_APPLICABLE = "not_applicable"
+"""In the results of a part that has nothing to say of a dictionary: why."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One dictionary with what was measured of it."""
+
+    sae_run: Run
+    activations_run: Run
+    runs: dict[str, Run]
+    """By part, those that were measured or do not apply."""
+    failed: dict[str, str]
+    """By part, why it could not be measured this time."""
+
+    def measured(self, part: str) -> Measured:
+        """Its figures and curves; none where it does not apply, failed or was not asked for."""
+        run = self.runs.get(part)
+        return Measured() if run is None or NOT_APPLICABLE in run.results else read_measured(run)
+
+    def not_applicable(self, part: str) -> str | None:
+        """Why a part does not apply, if it does not."""
+        return self.runs[part].results.get(NOT_APPLICABLE) if part in self.runs else None
+
+
+def evaluations_of(root: Path, sae_run: Run) -> list[Evaluated]:
+    """Everything measured of a dictionary, one entry a harvest it was measured on, that of the newest run last."""
+    found: dict[str, Evaluated] = {}
+    for run in list_runs(root, "evaluation"):
+        if run.inputs.get("sae") != sae_run.id or "part" not in run.config:
+            continue
+        harvest = run.inputs["activations"]
+        # taken out and put back: the harvest of the newest run goes last
+        evaluated = found.pop(harvest, None) or _none_yet(root, sae_run, harvest)
+        if evaluated is not None:
+            evaluated.runs[run.config["part"]] = run
+            found[harvest] = evaluated
+    return list(found.values())
+
+
+def _none_yet(root: Path, sae_run: Run, harvest: str) -> Evaluated | None:
+    try:
+        return Evaluated(sae_run, find_run(root, harvest, "activations"), {}, {})
+    except UsageError:
+        return None  # the harvest was deleted, so there is nothing to name beside the figures

@@ -1,0 +1,47 @@
+"""Part `legacy`: what other libraries would call this dictionary's explained variance, to check published numbers."""
+
+from dataclasses import dataclass
+
+import torch
+
+from activations.progress import Progress, no_progress
+from app.evaluation.subject import Subject
+from app.evaluation.withheld import FEWEST
+from sae.legacy import LEGACY
+from sae.metrics import StreamingFVU
+from store.figures import Figure, Measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class LegacyConfig:
+    """The one batch that all formulas are taken on."""
+
+    n_rows: int = 16_384
+    """Held-out normal rows, the first ones stored."""
+
+    @classmethod
+    def quick(cls) -> "LegacyConfig":
+        """Fewer rows."""
+        return cls(n_rows=4096)
+
+
+@torch.no_grad()
+def measure_legacy(cfg: LegacyConfig, subject: Subject, progress: Progress = no_progress) -> Measured:
+    """Each formula on the same rows, and 1 − FVU on them beside it."""
+    parts: list[torch.Tensor] = []
+    for some in subject.activations.rows("heldout", ("normal",)).in_order():
+        parts.append(some[: cfg.n_rows - sum(map(len, parts))])
+        if sum(map(len, parts)) >= cfg.n_rows:
+            break
+    n = sum(map(len, parts))
+    shared = {"n": n, "n_of": "rows", "token_class": "normal", "setting": "one batch"}
+    if n < FEWEST:
+        note = f"withheld: {n} rows, fewer than {FEWEST}"
+        return Measured([Figure(metric=name, value=None, note=note, **shared) for name in LEGACY])
+    x = torch.cat(parts)
+    x_hat = subject.sae(x.to(subject.sae.W_dec)).x_hat.double().cpu()
+    fvu = StreamingFVU()
+    fvu.update(x, x_hat)
+    ours = fvu.value()
+    figures = [Figure(metric=name, value=formula(x.double(), x_hat), **shared) for name, formula in LEGACY.items()]
+    return Measured([Figure(metric="explained_variance", value=None if ours is None else 1 - ours, **shared), *figures])

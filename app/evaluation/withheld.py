@@ -1,0 +1,41 @@
+"""When a figure is shown: below a stated count it is withheld, and where documents are few it has no interval."""
+
+from sae.intervals import FEWEST_GROUPS, Interval
+from store.figures import SAE_ARM, Figure
+
+FEWEST = 100
+"""Rows, tokens or texts below which a figure over them says nothing stable."""
+
+
+def figure(
+    metric: str,
+    value: float | None,
+    interval: Interval | None,
+    *,
+    n: int,
+    n_of: str,
+    n_documents: int,
+    token_class: str = "",
+    arm: str = SAE_ARM,
+    setting: str = "",
+) -> Figure:
+    """A figure over rows of some documents, withheld where they are too few."""
+    note = f"bootstrap over {n_documents:,} documents" if interval else ""
+    if n < FEWEST:
+        value, interval, note = None, None, f"withheld: {n} {n_of}, fewer than {FEWEST}"
+    elif value is None:
+        note = "not defined on these rows"
+    elif interval is None and n_documents < FEWEST_GROUPS:
+        note = f"no interval: {n_documents} documents, fewer than {FEWEST_GROUPS}"
+    return Figure(
+        metric=metric,
+        value=value,
+        n=n,
+        n_of=n_of,
+        token_class=token_class,
+        arm=arm,
+        setting=setting,
+        low=interval.low if interval else None,
+        high=interval.high if interval else None,
+        note=note,
+    )

@@ -1,0 +1,97 @@
+"""Several dictionaries: whether their figures may be compared, which are seeds of one setting, what those say."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from app.evaluation.evaluated import Evaluated
+from sae.intervals import seeds_interval
+from store.figures import Figure
+from store.hashing import content_hash, plain
+from store.run import Run
+
+SEEDS = ("seed", "init_seed", "order_seed")
+"""Settings that differ between runs of one setting."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Dictionaries that differ in nothing but their seeds, measured alike."""
+
+    name: str
+    members: Sequence[Evaluated]
+
+    def figures(self, part: str) -> list[Figure]:
+        """Each figure's mean over the members with an interval over seeds; a single member's own, as they are."""
+        each = [{_place(f): f for f in one.measured(part).figures} for one in self.members]
+        if len(each) == 1:
+            return list(each[0].values())
+        return [_over_seeds([found[place] for found in each]) for place in each[0] if all(place in f for f in each)]
+
+
+def groups(evaluated: Sequence[Evaluated]) -> list[Group]:
+    """Dictionaries by their settings without seeds and by what they were measured on, in the order given."""
+    found: dict[str, list[Evaluated]] = {}
+    for one in evaluated:
+        key = content_hash([_seedless(one.sae_run.config), one.sae_run.inputs, one.activations_run.id])
+        found.setdefault(key, []).append(one)
+    return [Group(title(members[0].sae_run, len(members)), members) for members in found.values()]
+
+
+def title(run: Run, n_seeds: int = 1) -> str:
+    """A dictionary's few words: variant, width, what its sparsity is set by, and its id or how many seeds there are."""
+    settings = run.config.get("sae", {})
+    told = [f"{key}={settings[key]}" for key in ("k", "target_l0", "l1_coefficient", "levels") if settings.get(key)]
+    which = f"{n_seeds} seeds" if n_seeds > 1 else run.id[:8]
+    return " ".join([run.config["variant"], str(run.results["d_sae"]), *told, f"({which})"])
+
+
+def differences(evaluated: Sequence[Evaluated]) -> list[str]:
+    """What keeps figures of these dictionaries from being compared, a sentence each; none where nothing does."""
+    bases = [_basis(one) for one in evaluated]
+    names = sorted({name for basis in bases for name in basis})
+    found = []
+    for name in names:
+        values = [basis.get(name, "not measured") for basis in bases]
+        if len(set(values)) > 1:
+            told = "; ".join(f"{one.sae_run.id[:8]}: {value}" for one, value in zip(evaluated, values, strict=True))
+            found.append(f"{name} differ ({told})")
+    return found
+
+
+def _basis(one: Evaluated) -> dict[str, str]:
+    """What must agree for two dictionaries' figures to be about the same thing."""
+    harvest, same = one.activations_run, one.activations_run.same
+    settings = same.get("text_settings", {})
+    return {
+        "models": content_hash(same.get("model", {})),
+        "texts": f"{content_hash([same.get('text'), settings])}, {harvest.results.get('n_tokens', 0):,} tokens",
+        "hook points": one.sae_run.config["hook_point"],
+        "token classes trained on": "+".join(one.sae_run.config.get("classes", [])),
+    } | {f"settings of {part}": content_hash(run.config["settings"]) for part, run in one.runs.items()}
+
+
+def _seedless(value: Any) -> Any:
+    """A config without its seeds."""
+    if isinstance(value, Mapping):
+        return {key: _seedless(item) for key, item in value.items() if key not in SEEDS}
+    return plain(value)
+
+
+def _place(figure: Figure) -> tuple[str, str, str, str]:
+    return figure.metric, figure.token_class, figure.arm, figure.setting
+
+
+def _over_seeds(figures: Iterable[Figure]) -> Figure:
+    figures = list(figures)
+    values = [f.value for f in figures if f.value is not None]
+    if len(values) < len(figures):
+        note = f"withheld: {len(figures) - len(values)} of {len(figures)} seeds have no value"
+        return replace(figures[0], value=None, low=None, high=None, note=note)
+    interval = seeds_interval(np.array(values))
+    low, high = interval if interval else (None, None)
+    return replace(
+        figures[0], value=float(np.mean(values)), low=low, high=high, note=f"Student's t over {len(values)} seeds"
+    )
