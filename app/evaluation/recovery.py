@@ -5,6 +5,7 @@ anew on rows whose features are known (`studies.superposition`), beside random d
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -99,9 +100,11 @@ def _fit(sae: SAE, n_steps: int) -> Fit:
 
 def planted_config(cfg: SAEConfig) -> Any:
     """The same settings at the planted world's widths and sparsity: L0 goes with how many features are present, sizes
-    that go with d_sae shrink with it, and coefficients, which have no unit, stay."""
+    that go with d_sae shrink with it, and all else stays."""
     scale = D_SAE / cfg.d_sae
     replaced = {
+        # K coefficients that make up ‖x‖ = sqrt(d_in) cost λ sqrt(K / d_in): as much as they did, relative to the FVU
+        "l1_coefficient": getattr(cfg, "l1_coefficient", 0.0) * math.sqrt(WORLD.d_in / cfg.d_in),
         "k": K,
         "target_l0": WORLD.mean_active,
         "k_aux": None,

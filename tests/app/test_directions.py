@@ -137,6 +137,12 @@ def test_planted_settings_keep_what_has_no_size():
     assert (found.decoder_norm, found.keep, found.k_aux) == ("free", "row", None)
 
 
+def test_planted_l1_costs_the_same_share():
+    """λ sqrt(K / d_in): 576 dimensions are 18 times the planted world's 32."""
+    found = planted_config(VARIANTS["relu"].config_cls(d_in=576, d_sae=4096, l1_coefficient=18.0))
+    assert found.l1_coefficient == pytest.approx(18.0 / 18**0.5)
+
+
 @pytest.mark.parametrize("cfg", [GeometryConfig, AtomsConfig, RecoveryConfig])
 def test_quick_is_less_of_the_same(cfg):
     quick, full = dataclasses.asdict(cfg.quick()), dataclasses.asdict(cfg())
