@@ -5,9 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from activations.progress import Progress
+from app.evaluation.atoms import AtomsConfig, measure_atoms
+from app.evaluation.geometry import GeometryConfig, measure_geometry
 from app.evaluation.legacy import LegacyConfig, measure_legacy
 from app.evaluation.loss import EVERY_CLASS, LossConfig, measure_loss
 from app.evaluation.reconstruction import ReconstructionConfig, measure_reconstruction
+from app.evaluation.recovery import RecoveryConfig, measure_recovery
 from app.evaluation.subject import Subject
 from store.figures import Measured
 
@@ -53,6 +56,23 @@ PARTS: dict[str, Part] = {
         config=LegacyConfig,
         measure=measure_legacy,
         summary="other libraries' explained variances under their own names, to check published numbers",
+    ),
+    "geometry": Part(
+        config=GeometryConfig,
+        measure=measure_geometry,
+        summary="how near decoder directions lie to each other, and how many dimensions they fill",
+        headline={"nearest_cosine": {"metric": "nearest_cosine", "setting": "q=0.5"}},
+    ),
+    "atoms": Part(
+        config=AtomsConfig,
+        measure=measure_atoms,
+        summary="sparse reconstruction, coherence under three inner products, and the share with unique sparse sums",
+    ),
+    "recovery": Part(
+        config=RecoveryConfig,
+        measure=measure_recovery,
+        summary="planted features that the variant, with these settings, recovers on synthetic data",
+        headline={"planted_mcc": {"metric": "planted_mcc"}},
     ),
 }
 """Every part by the name that `--only` takes."""
