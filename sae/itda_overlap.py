@@ -63,10 +63,10 @@ def jaccard(a: ITDA, b: ITDA, without: Int[Tensor, " n"] | None = None) -> Overl
     if without is None:
         return jaccard_of_models([a], [b])
     _check_stream([a, b])
-    labels = [_left(_labels([itda]), without) for itda in (a, b)]
-    if not all(map(len, labels)):
+    of_a, of_b = (_left(_labels([itda]), without) for itda in (a, b))
+    if not len(of_a) or not len(of_b):
         raise ValueError("a dictionary has no atom but the rows that it began with: build it from more rows")
-    return _overlap(*labels, max(a.cfg.n_tokens, b.cfg.n_tokens) - len(without))
+    return _overlap(of_a, of_b, max(a.cfg.n_tokens, b.cfg.n_tokens) - len(without))
 
 
 def seed_tokens(a: ITDA, b: ITDA, n_seed: tuple[int, int]) -> Int[Tensor, " n"]:

@@ -55,18 +55,18 @@ def _no_overlap(metrics: Sequence[str], reason: str) -> Iterator[Told]:
 def _overlap(metric: str, found: Overlap, of_control: Overlap, chosen: Chosen) -> Iterator[Told]:
     interval = _interval(chosen)
     note = "too few documents for an interval" if interval is None else "95 % interval over documents"
-    low, high = interval or (None, None)
     n, chance = len(chosen.doc_id), found.chance
 
-    def told(name: str, arm: str, value: float | None, why: str = "", **bounds: float | None) -> Told:
+    def told(name: str, arm: str, value: float | None, between: Interval | None = None, why: str = "") -> Told:
+        low, high = between or (None, None)
         why = why if value is not None else "chance alone makes the sets equal"
-        return Told(metric=name, value=value, n=n, n_of="tokens", arm=arm, note=why, **bounds)
+        return Told(metric=name, value=value, n=n, n_of="tokens", arm=arm, low=low, high=high, note=why)
 
-    yield told(metric, SAE_ARM, found.jaccard, note, low=low, high=high)
+    yield told(metric, SAE_ARM, found.jaccard, interval, note)
     yield told(metric, CHANCE, chance)
     yield told(metric, RANDOM_ACTIVATIONS, of_control.jaccard)
-    adjusted = [None if bound is None or chance >= 1 else (bound - chance) / (1 - chance) for bound in (low, high)]
-    yield told(f"{metric}_adjusted", SAE_ARM, found.adjusted, note, low=adjusted[0], high=adjusted[1])
+    adjusted = None if interval is None or chance >= 1 else Interval(*((b - chance) / (1 - chance) for b in interval))
+    yield told(f"{metric}_adjusted", SAE_ARM, found.adjusted, adjusted, note)
     yield told(f"{metric}_adjusted", RANDOM_ACTIVATIONS, of_control.adjusted)
 
 
