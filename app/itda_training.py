@@ -49,6 +49,13 @@ class ItdaJob:
                 raise ValueError(f"{name}={value} is not a count: choose {name} >= 1")
 
 
+def recorded_job(run: Run) -> ItdaJob:
+    """What an ITDA was built with."""
+    settings = run.config
+    made = {"build": BuildConfig(**settings["build"]), "classes": tuple(settings["classes"])}
+    return ItdaJob(**{**settings, **made})
+
+
 def train_itda(job: ItdaJob, activations_run: Run, root: Path, progress: Progress = no_progress) -> Run:
     """Build into `root/sae/<hash>`, or return the run that is already there.
 

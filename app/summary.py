@@ -8,7 +8,7 @@ from app.log import printable
 from store.run import Run, list_runs
 
 if TYPE_CHECKING:
-    from app.evaluation.evaluated import Evaluated
+    from app.evaluation.evaluated import Parts
 
 COUNTED = ("part", "n_figures")
 """Results of an evaluation that are not among its figures."""
@@ -35,13 +35,13 @@ def print_run(run: Run, *, full: bool = False) -> None:
                     _section("  results", other.results)
 
 
-def print_evaluated(evaluated: "Evaluated") -> None:
+def print_parts(title: str, parts: "Parts") -> None:
     """Print what sums up each part of an evaluation, and why a part has nothing to say."""
-    print(f"sae {evaluated.sae_run.id} on activations {evaluated.activations_run.id}")
-    for run in evaluated.runs.values():
+    print(title)
+    for run in parts.runs.values():
         reused = ", was there already" if run.reused else f", {run.manifest['seconds']} s"
         print(f"  {headline(run)}{reused}")
-    for part, why in evaluated.failed.items():
+    for part, why in parts.failed.items():
         print(f"  {part}: not measured, {printable(why)}")
 
 
@@ -63,6 +63,7 @@ def headline(run: Run) -> str:
         ),
         "sae": lambda: f"{config['variant']} d_sae={results['d_sae']} at {config['hook_point']}",
         "evaluation": lambda: _evaluation_headline(results),
+        "comparison": lambda: _evaluation_headline(results),
         "report": lambda: f"{results['n_dictionaries']} dictionaries in {results['file']}",
         "index": lambda: (
             f"{results['n_alive']:,} of {results['n_latents']:,} latents alive, {results['n_events']:,} events"

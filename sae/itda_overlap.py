@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae.itda import ITDA, NOT_BUILT
+from sae.similarity import matched_layers
 
 
 class Overlap(NamedTuple):
@@ -39,13 +40,52 @@ class LayerMatch(NamedTuple):
     """Of every layer of every model with every other, plain; the diagonal of two models alike is 1."""
 
 
-def jaccard(a: ITDA, b: ITDA) -> Overlap:
+class Chosen(NamedTuple):
+    """The tokens that either of two dictionaries chose."""
+
+    doc_id: Int[Tensor, " n"]
+    """Document of each."""
+    by_both: Bool[Tensor, " n"]
+    """Whether both did."""
+
+
+def jaccard(a: ITDA, b: ITDA, without: Int[Tensor, " n"] | None = None) -> Overlap:
     """Overlap of two dictionaries.
 
+    Args:
+        a: one dictionary.
+        b: the other.
+        without: numbers of tokens that do not count, as `seed_tokens` gives them.
+
     Raises:
-        ValueError: they were built on different token streams, or one has no record of it.
+        ValueError: they were built on different token streams, one has no record of it, or no atom is left.
     """
-    return jaccard_of_models([a], [b])
+    if without is None:
+        return jaccard_of_models([a], [b])
+    _check_stream([a, b])
+    of_a, of_b = (_left(_labels([itda]), without) for itda in (a, b))
+    if not len(of_a) or not len(of_b):
+        raise ValueError("a dictionary has no atom but the rows that it began with: build it from more rows")
+    return _overlap(of_a, of_b, max(a.cfg.n_tokens, b.cfg.n_tokens) - len(without))
+
+
+def seed_tokens(a: ITDA, b: ITDA, n_seed: tuple[int, int]) -> Int[Tensor, " n"]:
+    """The tokens that either dictionary began with, its first `n_seed` atoms: taken unjudged, and so the same ones in
+    every dictionary of a stream. They are shared by construction, and chance does not know of it."""
+    return torch.cat([_label(itda)[:n] for itda, n in zip((a, b), n_seed, strict=True)]).unique()
+
+
+def chosen_tokens(a: ITDA, b: ITDA, without: Int[Tensor, " n"] | None = None) -> Chosen:
+    """What `jaccard` counts, token by token: for an interval over documents.
+
+    Raises:
+        ValueError: as `jaccard`.
+    """
+    _check_stream([a, b])
+    labels, docs = torch.cat([_label(a), _label(b)]), torch.cat([a.atom_doc, b.atom_doc]).cpu()
+    tokens, which, counts = labels.unique(return_inverse=True, return_counts=True)
+    counted = torch.ones_like(tokens, dtype=torch.bool) if without is None else ~torch.isin(tokens, without)
+    return Chosen(torch.empty_like(tokens).scatter_(0, which, docs)[counted], (counts == 2)[counted])
 
 
 def jaccard_of_models(a: Sequence[ITDA], b: Sequence[ITDA]) -> Overlap:
@@ -79,11 +119,7 @@ def layer_match(models: Sequence[Sequence[ITDA]], exclude_self: bool = True) -> 
     labels = [_labels([itda]) for model in models for itda in model]
     flat = torch.tensor([[_shared(a, b) / _union(a, b) for b in labels] for a in labels], dtype=torch.float64)
     similarity = flat.unflatten(0, (len(models), -1)).unflatten(2, (len(models), -1)).transpose(1, 2)
-    same = similarity.diagonal(dim1=2, dim2=3)
-    n_as_good = (similarity >= same.unsqueeze(3)).sum(dim=3)
-    judged = ~torch.eye(len(models), dtype=torch.bool) if exclude_self else torch.ones(len(models), len(models)).bool()
-    matched = (n_as_good == 1)[judged]
-    return LayerMatch(matched.double().mean().item(), matched.numel(), similarity)
+    return LayerMatch(*matched_layers(similarity, exclude_self), similarity)
 
 
 def _check_stream(dictionaries: Sequence[ITDA]) -> None:
@@ -99,7 +135,16 @@ def _check_stream(dictionaries: Sequence[ITDA]) -> None:
 
 def _labels(dictionaries: Sequence[ITDA]) -> Int[Tensor, " n"]:
     """The tokens that they chose, each once, as one number."""
-    return torch.cat([(itda.atom_seq << 32 | itda.atom_pos).cpu() for itda in dictionaries]).unique()
+    return torch.cat([_label(itda) for itda in dictionaries]).unique()
+
+
+def _label(itda: ITDA) -> Int[Tensor, " d_sae"]:
+    """The token of each atom as one number; no two atoms of a dictionary have the same."""
+    return (itda.atom_seq << 32 | itda.atom_pos).cpu()
+
+
+def _left(labels: Tensor, without: Tensor) -> Tensor:
+    return labels[~torch.isin(labels, without)]
 
 
 def _shared(a: Tensor, b: Tensor) -> int:

@@ -9,11 +9,11 @@ import tyro
 
 from app.arguments import RootArgs, parse, unchecked
 from app.evaluation.evaluated import Evaluated
-from app.evaluation.job import PartRequest, evaluate_dictionary, requests
-from app.evaluation.parts import PARTS
+from app.evaluation.job import PartRequest, check_names, compare_dictionaries, evaluate_dictionary, requests
+from app.evaluation.parts import ACROSS, TABLE
 from app.log import progress
 from app.report.job import write_report
-from app.summary import print_evaluated
+from app.summary import print_parts
 from store.errors import UsageError
 from store.run import Run, find_run
 
@@ -43,15 +43,18 @@ class Args(RootArgs):
 def main(arguments: Sequence[str]) -> None:
     """Parse, evaluate, report."""
     args: Any = parse(_args(), "evaluate", arguments, prefixed=True)
-    if unknown := sorted(set(args.skip) - set(PARTS)):
-        raise UsageError(f"no part '{unknown[0]}' in an evaluation: --skip takes {', '.join(PARTS)}")
+    check_names([*args.only, *args.skip])
     asked = [r for r in requests(args.only, quick=args.quick, given=_given(args)) if r.part not in args.skip]
+    if len(args.saes) == 1 and (alone := sorted(set(args.only) & set(ACROSS))):
+        raise UsageError(f"'{alone[0]}' compares dictionaries, but one is named: name two or more")
     evaluated = [_evaluate(asked, reference, args) for reference in args.saes]
+    compared = compare_dictionaries(asked, evaluated, args.root, progress)
     for one in evaluated:
-        print_evaluated(one)
-    report = write_report(evaluated, args.root)
-    print(f"report: {report}")
-    if failed := sorted({part for one in evaluated for part in one.failed}):
+        print_parts(f"sae {one.sae_run.id} on activations {one.activations_run.id}", one)
+    if compared.runs or compared.failed:
+        print_parts("all of them, pair by pair", compared)
+    print(f"report: {write_report(evaluated, args.root, compared)}")
+    if failed := sorted({part for one in (*evaluated, compared) for part in one.failed}):
         raise UsageError(f"not measured: {', '.join(failed)} (why is said above); all other parts are kept")
 
 
@@ -70,7 +73,7 @@ def _harvest_of(sae_run: Run) -> str:
 def _given(args: Any) -> dict[str, dict[str, Any]]:
     """Parts' settings that were given: those that differ from the defaults."""
     found = {}
-    for name, part in PARTS.items():
+    for name, part in TABLE.items():
         asked, default = getattr(args, name), part.config()
         values = {field.name: getattr(asked, field.name) for field in dataclasses.fields(default)}
         found[name] = {key: value for key, value in values.items() if value != getattr(default, key)}
@@ -79,7 +82,7 @@ def _given(args: Any) -> dict[str, dict[str, Any]]:
 
 def _args() -> type:
     """`Args` with each part's settings, as `--PART.SETTING`."""
-    twins = {name: unchecked(part.config) for name, part in PARTS.items()}
+    twins = {name: unchecked(part.config) for name, part in TABLE.items()}
     fields: list[Any] = [(name, twin, dataclasses.field(default_factory=twin)) for name, twin in twins.items()]
     namespace = {"__doc__": Args.__doc__}
     return dataclasses.make_dataclass("Args", fields, bases=(Args,), namespace=namespace, frozen=True, kw_only=True)

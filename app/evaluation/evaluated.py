@@ -1,6 +1,6 @@
 """What has been measured of a dictionary, read back: no model and no tensor is needed for it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from store.errors import UsageError
@@ -12,15 +12,13 @@ NOT_APPLICABLE = "not_applicable"
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """One dictionary with what was measured of it."""
+class Parts:
+    """What was measured, by part."""
 
-    sae_run: Run
-    activations_run: Run
-    runs: dict[str, Run]
-    """By part, those that were measured or do not apply."""
-    failed: dict[str, str]
-    """By part, why it could not be measured this time."""
+    runs: dict[str, Run] = field(default_factory=dict)
+    """Those that were measured or do not apply."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Why a part could not be measured this time."""
 
     def measured(self, part: str) -> Measured:
         """Its figures and curves; none where it does not apply, failed or was not asked for."""
@@ -30,6 +28,19 @@ class Evaluated:
     def not_applicable(self, part: str) -> str | None:
         """Why a part does not apply, if it does not."""
         return self.runs[part].results.get(NOT_APPLICABLE) if part in self.runs else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(Parts):
+    """One dictionary with what was measured of it."""
+
+    sae_run: Run
+    activations_run: Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared(Parts):
+    """What was measured of several dictionaries against each other."""
 
 
 def evaluations_of(root: Path, sae_run: Run) -> list[Evaluated]:
@@ -49,6 +60,6 @@ def evaluations_of(root: Path, sae_run: Run) -> list[Evaluated]:
 
 def _none_yet(root: Path, sae_run: Run, harvest: str) -> Evaluated | None:
     try:
-        return Evaluated(sae_run, find_run(root, harvest, "activations"), {}, {})
+        return Evaluated(sae_run=sae_run, activations_run=find_run(root, harvest, "activations"))
     except UsageError:
         return None  # the harvest was deleted, so there is nothing to name beside the figures

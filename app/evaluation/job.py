@@ -2,14 +2,14 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from activations.progress import Progress, no_progress
-from app.evaluation.evaluated import NOT_APPLICABLE, Evaluated
-from app.evaluation.parts import PARTS
+from app.evaluation.evaluated import NOT_APPLICABLE, Compared, Evaluated
+from app.evaluation.parts import ACROSS, PARTS, TABLE
 from app.evaluation.subject import NotApplicable, Subject
 from store.errors import UsageError
 from store.figures import Measured, find, write_measured
@@ -23,7 +23,7 @@ class PartRequest:
     """One part in one setting: what makes two runs of it the same, with the dictionary and the harvest."""
 
     part: str
-    """A name in `PARTS`."""
+    """A name in `parts.TABLE`."""
     settings: Any
     """The part's own config."""
 
@@ -41,14 +41,19 @@ def requests(
     Raises:
         UsageError: there is no such part, or a part does not allow a setting.
     """
-    if unknown := sorted(set(only) - set(PARTS)):
-        raise UsageError(f"no part '{unknown[0]}' in an evaluation: choose of {', '.join(PARTS)}")
-    wanted = [name for name in PARTS if not only or name in only]
+    check_names(only)
+    wanted = [name for name in TABLE if not only or name in only]
     return [PartRequest(part=name, settings=_settings(name, quick, (given or {}).get(name, {}))) for name in wanted]
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Raise a UsageError unless all are names of parts."""
+    if unknown := sorted(set(names) - set(TABLE)):
+        raise UsageError(f"no part '{unknown[0]}' in an evaluation: choose of {', '.join(TABLE)}")
+
+
 def _settings(part: str, quick: bool, given: Mapping[str, Any]) -> Any:
-    preset = PARTS[part].config.quick() if quick else PARTS[part].config()
+    preset = TABLE[part].config.quick() if quick else TABLE[part].config()
     try:
         return dataclasses.replace(preset, **given)
     except ValueError as error:
@@ -63,10 +68,31 @@ def evaluate_part(request: PartRequest, subject: Subject, root: Path, progress: 
     """
     inputs = {"sae": subject.sae_run.id, "activations": subject.activations_run.id}
     part = PARTS[request.part]
-    with start_run(root, "evaluation", request, inputs) as run:
+    return _run("evaluation", request, inputs, root, lambda: part.measure(request.settings, subject, progress))
+
+
+def compare_part(
+    request: PartRequest, subjects: Sequence[Subject], root: Path, progress: Progress = no_progress
+) -> Run:
+    """Measure dictionaries against each other into `root/comparison/<hash>`, or return what is already there.
+
+    Raises:
+        UsageError: as `evaluate_part`.
+    """
+    part = ACROSS[request.part]
+    inputs = {}
+    for number, subject in enumerate(subjects):
+        inputs |= {f"sae {number}": subject.sae_run.id, f"activations {number}": subject.activations_run.id}
+    return _run("comparison", request, inputs, root, lambda: part.measure(request.settings, subjects, progress))
+
+
+def _run(
+    kind: str, request: PartRequest, inputs: Mapping[str, str], root: Path, measure: Callable[[], Measured]
+) -> Run:
+    with start_run(root, kind, request, inputs) as run:
         if not run.finished:
             try:
-                measured = part.measure(request.settings, subject, progress)
+                measured = measure()
             except NotApplicable as reason:
                 run.finish({"part": request.part, NOT_APPLICABLE: str(reason)})
                 return run
@@ -76,7 +102,7 @@ def evaluate_part(request: PartRequest, subject: Subject, root: Path, progress: 
 
 
 def _headline(part: str, measured: Measured) -> dict[str, float | None]:
-    found = {name: find(measured.figures, **where) for name, where in PARTS[part].headline.items()}
+    found = {name: find(measured.figures, **where) for name, where in TABLE[part].headline.items()}
     return {name: figure.value for name, figure in found.items() if figure}
 
 
@@ -89,11 +115,27 @@ def evaluate_dictionary(
         UsageError: the dictionary does not fit the harvest.
     """
     subject = Subject(sae_run, activations_run)
-    evaluated = Evaluated(sae_run, activations_run, {}, {})
+    runs, failed = _each([r for r in asked if r.part in PARTS], lambda r: evaluate_part(r, subject, root, progress))
+    return Evaluated(sae_run=sae_run, activations_run=activations_run, runs=runs, failed=failed)
+
+
+def compare_dictionaries(
+    asked: Sequence[PartRequest], evaluated: Sequence[Evaluated], root: Path, progress: Progress = no_progress
+) -> Compared:
+    """All parts across dictionaries that are asked for; none of fewer than two dictionaries."""
+    across = [request for request in asked if request.part in ACROSS and len(evaluated) > 1]
+    subjects = [Subject(one.sae_run, one.activations_run) for one in evaluated] if across else []
+    runs, failed = _each(across, lambda r: compare_part(r, subjects, root, progress))
+    return Compared(runs=runs, failed=failed)
+
+
+def _each(asked: Sequence[PartRequest], measure: Callable[[PartRequest], Run]) -> tuple[dict[str, Run], dict[str, str]]:
+    """The runs by part, and of those that could not be measured, why."""
+    runs, failed = {}, {}
     for request in asked:
         try:
-            evaluated.runs[request.part] = evaluate_part(request, subject, root, progress)
+            runs[request.part] = measure(request)
         except UsageError as error:
             log.warning("%s was not measured: %s", request.part, error)
-            evaluated.failed[request.part] = str(error)
-    return evaluated
+            failed[request.part] = str(error)
+    return runs, failed

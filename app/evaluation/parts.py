@@ -1,34 +1,38 @@
 """The table of parts: what each measures, in which settings, and which of its figures sum it up."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from activations.progress import Progress
 from app.evaluation.atoms import AtomsConfig, measure_atoms
 from app.evaluation.geometry import GeometryConfig, measure_geometry
+from app.evaluation.itda import ItdaConfig, measure_itda
 from app.evaluation.legacy import LegacyConfig, measure_legacy
 from app.evaluation.loss import EVERY_CLASS, LossConfig, measure_loss
 from app.evaluation.reconstruction import ReconstructionConfig, measure_reconstruction
 from app.evaluation.recovery import RecoveryConfig, measure_recovery
+from app.evaluation.similarity import SimilarityConfig, measure_similarity
 from app.evaluation.subject import Subject
 from store.figures import Measured
 
+M = TypeVar("M")
+
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """One part of an evaluation."""
+class Part(Generic[M]):
+    """One part of an evaluation; `M` is what it measures: a dictionary, or several against each other."""
 
     config: type[Any]
     """Its settings; has a `quick` preset."""
-    measure: Callable[[Any, Subject, Progress], Measured]
+    measure: Callable[[Any, M, Progress], Measured]
     summary: str
     """What it measures, in a line."""
     headline: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """The figures that sum it up: how a run's results call them, and which they are."""
 
 
-PARTS: dict[str, Part] = {
+PARTS: dict[str, Part[Subject]] = {
     "reconstruction": Part(
         config=ReconstructionConfig,
         measure=measure_reconstruction,
@@ -74,5 +78,20 @@ PARTS: dict[str, Part] = {
         summary="planted features that the variant, with these settings, recovers on synthetic data",
         headline={"planted_mcc": {"metric": "planted_mcc"}},
     ),
+    "itda": Part(
+        config=ItdaConfig,
+        measure=measure_itda,
+        summary="what an ITDA keeps under matching pursuit and OMP, beside as many random activations",
+    ),
 }
 """Every part by the name that `--only` takes."""
+ACROSS: dict[str, Part[Sequence[Subject]]] = {
+    "similarity": Part(
+        config=SimilarityConfig,
+        measure=measure_similarity,
+        summary="how alike every two dictionaries, and the activations they read, are",
+    ),
+}
+"""Every part that takes two or more dictionaries."""
+TABLE: dict[str, Part[Any]] = PARTS | ACROSS
+"""All of them."""

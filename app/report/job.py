@@ -6,8 +6,8 @@ from pathlib import Path
 import jinja2
 import plotly.graph_objects as go
 
-from app.evaluation.evaluated import Evaluated
-from app.report.view import Page, page
+from app.evaluation.evaluated import Compared, Evaluated
+from app.report.view import NOTHING, Page, page
 from store.files import whole_file
 from store.run import start_run
 
@@ -16,18 +16,19 @@ LAYOUT = 1
 """Raised when the page changes, so that it is written again."""
 
 
-def write_report(evaluated: Sequence[Evaluated], root: Path) -> Path:
+def write_report(evaluated: Sequence[Evaluated], root: Path, compared: Compared = NOTHING) -> Path:
     """The page on these dictionaries, in `root/report/<hash>`; one that is there already is kept."""
     inputs = {}
     for number, one in enumerate(evaluated):
         inputs[f"sae {number}"] = one.sae_run.id
         inputs |= {f"{part} {number}": run.id for part, run in one.runs.items()}
-    failed = [dict(one.failed) for one in evaluated]
+    inputs |= {part: run.id for part, run in compared.runs.items()}
+    failed = [dict(one.failed) for one in (*evaluated, compared)]
     with start_run(root, "report", {"layout": LAYOUT, "failed": failed}, inputs) as run:
         path = run.folder / FILE
         if not run.finished:
             with whole_file(path) as scratch:
-                scratch.write_text(render(page(evaluated)), encoding="utf-8")
+                scratch.write_text(render(page(evaluated, compared)), encoding="utf-8")
             run.finish({"file": FILE, "n_dictionaries": len(evaluated)})
         return path
 

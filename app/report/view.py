@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 
 import plotly.graph_objects as go
 
-from app.evaluation.evaluated import Evaluated
-from app.evaluation.parts import PARTS
+from app.evaluation.evaluated import Compared, Evaluated
+from app.evaluation.parts import ACROSS, PARTS
 from app.report.compared import Group, differences, groups, title
 from app.report.glossary import metric
 from app.report.plots import curve_figures, trade_figures
 from app.summary import number
 from store.figures import SAE_ARM, Figure, find
+
+NOTHING = Compared()
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Page:
     sections: Sequence[Section]
 
 
-def page(evaluated: Sequence[Evaluated]) -> Page:
+def page(evaluated: Sequence[Evaluated], compared: Compared = NOTHING) -> Page:
     """The report on some dictionaries."""
     found = groups(evaluated)
     names = [name for name in PARTS if any(name in one.runs or name in one.failed for one in evaluated)]
@@ -81,7 +83,7 @@ def page(evaluated: Sequence[Evaluated]) -> Page:
         differences=differences(evaluated),
         headline=_headline(evaluated[0]) if one else [],
         trades=trade_figures(found),
-        sections=[_section(name, evaluated, found) for name in names],
+        sections=[_section(name, evaluated, found) for name in names] + _across(compared),
     )
 
 
@@ -119,11 +121,29 @@ def _section(name: str, evaluated: Sequence[Evaluated], found: Sequence[Group]) 
     return Section(
         name=name,
         summary=PARTS[name].summary,
-        settings=", ".join(f"{key}={value}" for key, value in settings.items()),
+        settings=_told(settings),
         remarks=remarks,
         table=of_one(next(iter(columns.values()))) if len(columns) == 1 else by_dictionary(columns),
         plots=curve_figures(curves),
     )
+
+
+def _across(compared: Compared) -> list[Section]:
+    """What was measured of the dictionaries against each other: every pair is a setting."""
+    sections = []
+    for name, part in ACROSS.items():
+        if name not in compared.runs and name not in compared.failed:
+            continue
+        why = compared.not_applicable(name) or compared.failed.get(name)
+        measured = compared.measured(name)
+        settings = compared.runs[name].config["settings"] if name in compared.runs else {}
+        table, plots = of_one(measured.figures), curve_figures({"": measured.curves})
+        sections.append(Section(name, part.summary, _told(settings), [why] if why else [], table, plots))
+    return sections
+
+
+def _told(settings: Mapping[str, object]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def of_one(figures: Sequence[Figure]) -> Table:

@@ -14,7 +14,7 @@ from app.cli import main
 from app.evaluation.evaluated import Evaluated, evaluations_of
 from app.evaluation.job import evaluate_dictionary, evaluate_part, requests
 from app.evaluation.loss import EVERY_CLASS
-from app.evaluation.parts import PARTS, Part
+from app.evaluation.parts import PARTS, TABLE, Part
 from app.evaluation.reconstruction import EVERY_CLASS as ALL_BUT_FIRST
 from app.evaluation.reconstruction import ReconstructionConfig
 from app.evaluation.subject import NotApplicable, Subject
@@ -158,7 +158,8 @@ def test_a_part_that_fails_keeps_nobody_else_from_finishing(
         raise NotApplicable("this is no dictionary of activations")
 
     for name, measure in (("failing", fails), ("refusing", refuses)):
-        monkeypatch.setitem(PARTS, name, Part(config=ReconstructionConfig, measure=measure, summary=""))
+        for table in (PARTS, TABLE):
+            monkeypatch.setitem(table, name, Part(config=ReconstructionConfig, measure=measure, summary=""))
     status = main(["evaluate", "latest", "--root", str(runs), "--only", "failing", "refusing", "legacy"])
     printed = capsys.readouterr()
     assert status == 2
