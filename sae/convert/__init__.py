@@ -6,11 +6,21 @@ for every format: which fields map, which are folded, which are refused.
 
 from pathlib import Path
 
-from sae.convert import monosem
+from sae.convert import dictionary_learning, gemma_scope, llama_scope, monosem, openai, sparsify
 from sae.convert.foreign import Foreign, Format
 from store.errors import UsageError
 
-FORMATS: dict[str, Format] = {format_.name: format_ for format_ in (monosem.FORMAT,)}
+FORMATS: dict[str, Format] = {
+    format_.name: format_
+    for format_ in (
+        monosem.FORMAT,
+        dictionary_learning.FORMAT,
+        sparsify.FORMAT,
+        openai.FORMAT,
+        gemma_scope.FORMAT,
+        llama_scope.FORMAT,
+    )
+}
 """Every format by name; `read` tries them in this order."""
 
 

@@ -114,7 +114,9 @@ def read_object(path: Path) -> Any:
             "trust it, save its state_dict() with safetensors in the library that wrote it, and convert that"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise UsageError(f"{path} is not a file that torch.save wrote ({_first_sentence(error)}): copy it again") from error
+        raise UsageError(
+            f"{path} is not a file that torch.save wrote ({_first_sentence(error)}): copy it again"
+        ) from error
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
