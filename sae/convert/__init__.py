@@ -6,11 +6,11 @@ for every format: which fields map, which are folded, which are refused.
 
 from pathlib import Path
 
-from sae.convert import monosem
+from sae.convert import monosem, saelens
 from sae.convert.foreign import Foreign, Format
 from store.errors import UsageError
 
-FORMATS: dict[str, Format] = {format_.name: format_ for format_ in (monosem.FORMAT,)}
+FORMATS: dict[str, Format] = {format_.name: format_ for format_ in (monosem.FORMAT, saelens.FORMAT)}
 """Every format by name; `read` tries them in this order."""
 
 

@@ -114,7 +114,9 @@ def read_object(path: Path) -> Any:
             "trust it, save its state_dict() with safetensors in the library that wrote it, and convert that"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise UsageError(f"{path} is not a file that torch.save wrote ({_first_sentence(error)}): copy it again") from error
+        raise UsageError(
+            f"{path} is not a file that torch.save wrote ({_first_sentence(error)}): copy it again"
+        ) from error
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
@@ -206,6 +208,11 @@ class Fields:
             raise self.refusal(name, why)
         return value
 
+    @property
+    def left(self) -> list[str]:
+        """Names of the fields that nobody took yet."""
+        return sorted(self._left)
+
     def refusal(self, name: str, why: str) -> UsageError:
         """The error for a field that cannot be represented."""
         return UsageError(f"{self.path} has {self.prefix}{name}={self.values.get(name)!r}: {why}")
@@ -216,7 +223,7 @@ class Fields:
         Raises:
             UsageError: there are such.
         """
-        for name in sorted(self._left):
+        for name in self.left:
             if self.values[name] is not None:
                 raise self.refusal(name, "this field is not known here, and may change what the dictionary computes")
 
