@@ -6,7 +6,7 @@ for every format: which fields map, which are folded, which are refused.
 
 from pathlib import Path
 
-from sae.convert import dictionary_learning, gemma_scope, llama_scope, monosem, openai, sparsify
+from sae.convert import dictionary_learning, gemma_scope, llama_scope, monosem, openai, saelens, sparsify
 from sae.convert.foreign import Foreign, Format
 from store.errors import UsageError
 
@@ -14,6 +14,7 @@ FORMATS: dict[str, Format] = {
     format_.name: format_
     for format_ in (
         monosem.FORMAT,
+        saelens.FORMAT,
         dictionary_learning.FORMAT,
         sparsify.FORMAT,
         openai.FORMAT,

@@ -18,7 +18,7 @@ from sae.batch_topk import BatchTopK
 from sae.convert.files import Fields, Tensors, json_in, read_fields, read_tensors
 from sae.convert.foreign import Foreign, Format
 from sae.convert.parts import Parts, build, log_threshold
-from sae.convert.weights import held, held_at_unit_norm, l0_within, must_be_unit, norm_setting
+from sae.convert.weights import held, held_at_unit_norm, l0_within, norm_setting
 from sae.gated import Gated
 from sae.jump import Jump
 from sae.jumprelu import JumpReLU
@@ -140,26 +140,27 @@ def _top_k(of: Checkpoint) -> SAE:
     parts = of.linear("b_dec")
     if "threshold" in of.tensors:
         of.threshold()
-    must_be_unit(parts.W_dec, "decoder.weight", of.tensors.refusal)
-    return build(of.path, "topk", {"k": of.k()}, parts, of.tensors.dtype("encoder.weight"))
+    return build(of.path, "topk", {"k": of.k(), "decoder_norm": "unit"}, parts, of.tensors.dtype("encoder.weight"))
 
 
 def _batch_top_k(of: Checkpoint) -> SAE:
     """BatchTopKSAE: at inference ReLU(W (x − b_dec) + b) where it is above the threshold."""
     parts = of.linear("b_dec")
-    must_be_unit(parts.W_dec, "decoder.weight", of.tensors.refusal)
     dtype = of.tensors.dtype("encoder.weight")
-    return build(of.path, "batch_topk", {"k": of.k()}, parts, dtype, threshold=of.threshold())
+    return build(of.path, "batch_topk", {"k": of.k(), "decoder_norm": "unit"}, parts, dtype, threshold=of.threshold())
 
 
 def _matryoshka(of: Checkpoint) -> SAE:
     """MatryoshkaBatchTopKSAE: as BatchTopKSAE at inference; a group ends where a prefix does."""
     parts = of.matrices()
-    must_be_unit(parts.W_dec, "W_dec", of.tensors.refusal)
     sizes = of.tensors.take("group_sizes", None).long().tolist()
     if min(sizes, default=0) < 1 or sum(sizes) != len(parts.b_enc):
         raise of.tensors.refusal("group_sizes", f"{sizes} are not sizes that sum to the {len(parts.b_enc)} latents")
-    settings = {"k": of.k(), "prefixes": tuple(sum(sizes[:n]) for n in range(1, len(sizes) + 1))}
+    settings = {
+        "k": of.k(),
+        "decoder_norm": "unit",
+        "prefixes": tuple(sum(sizes[:n]) for n in range(1, len(sizes) + 1)),
+    }
     return build(of.path, "matryoshka", settings, parts, of.tensors.dtype("W_enc"), threshold=of.threshold())
 
 

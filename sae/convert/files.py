@@ -208,6 +208,11 @@ class Fields:
             raise self.refusal(name, why)
         return value
 
+    @property
+    def left(self) -> list[str]:
+        """Names of the fields that nobody took yet."""
+        return sorted(self._left)
+
     def refusal(self, name: str, why: str) -> UsageError:
         """The error for a field that cannot be represented."""
         return UsageError(f"{self.path} has {self.prefix}{name}={self.values.get(name)!r}: {why}")
@@ -218,7 +223,7 @@ class Fields:
         Raises:
             UsageError: there are such.
         """
-        for name in sorted(self._left):
+        for name in self.left:
             if self.values[name] is not None:
                 raise self.refusal(name, "this field is not known here, and may change what the dictionary computes")
 

@@ -19,6 +19,8 @@ class Foreign(NamedTuple):
     """Where it reads, in the checkpoint's own words; None where it does not say."""
     model: str | None = None
     """Of which model, in the checkpoint's own words; None where it does not say."""
+    hook_point_out: str | None = None
+    """What a transcoder predicts, in the checkpoint's own words; None of others, or where it does not say."""
 
 
 @dataclass(frozen=True, kw_only=True)

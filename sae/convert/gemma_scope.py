@@ -53,7 +53,7 @@ def read(source: Path) -> Foreign:
     tensors.nothing_left()
     fields.nothing_left()
     origin = {"format": NAME, "folder": "/".join(file.parent.parts[-3:]), **told}
-    return Foreign(sae, origin, told.get("hf_hook_point_in"), told.get("model_name"))
+    return Foreign(sae, origin, told.get("hf_hook_point_in"), told.get("model_name"), told.get("hf_hook_point_out"))
 
 
 def _file(source: Path) -> Path | None:
@@ -114,9 +114,6 @@ def _autoencoder(file: Path, tensors: Tensors, parts: Parts) -> SAE:
 
 def _transcoder(file: Path, tensors: Tensors, parts: Parts) -> SAE:
     threshold = tensors.take("threshold", len(parts.b_enc))
-    if not (threshold > 0).all():
-        bad = int((threshold <= 0).sum())
-        raise tensors.refusal("threshold", f"{bad} thresholds of a transcoder are not positive, as its variant wants")
     W_skip: Tensor | None = None
     if SKIP in tensors:
         W_skip = tensors.take(SKIP, parts.W_enc.shape[0], parts.W_dec.shape[1])

@@ -21,7 +21,7 @@ from sae.base import SAE
 from sae.convert.files import SUFFIXES, Fields, Tensors, json_in, read_fields, read_object, read_tensors
 from sae.convert.foreign import Foreign, Format
 from sae.convert.parts import Parts, build, log_threshold
-from sae.convert.weights import l0_within, must_be_unit, norm_setting, transcoder
+from sae.convert.weights import l0_within, norm_setting, transcoder
 from store.errors import UsageError
 
 NAME = "llama_scope"
@@ -89,7 +89,7 @@ def read(source: Path) -> Foreign:
     origin = {"format": NAME, **fields.told(*TOLD, *TRAINING)}
     tensors.nothing_left()
     fields.nothing_left()
-    return Foreign(sae, origin, hook_in)
+    return Foreign(sae, origin, hook_in, None, None if hook_in == hook_out else hook_out)
 
 
 def _config_file(source: Path) -> Path | None:
@@ -199,8 +199,6 @@ def _autoencoder(tensors: Tensors, parts: Parts, gate: Gate) -> SAE:
     if gate.kind == "relu":
         return build(tensors.path, "relu", settings, parts, dtype)
     if gate.threshold is None:
-        if not gate.weighs:
-            must_be_unit(parts.W_dec, "the decoder", tensors.refusal)
         competes = "free" if gate.weighs else "unit"
         return build(tensors.path, "topk", {"decoder_norm": competes, "k": gate.k}, parts, dtype)
     settings["target_l0"] = float(l0_within(gate.k, len(parts.b_enc)))
@@ -213,10 +211,9 @@ def _transcoder(tensors: Tensors, parts: Parts, gate: Gate) -> SAE:
         if gate.weighs:
             parts.fold_decoder_norms()  # transcoders compete by value alone
         return transcoder(tensors.path, parts, gate.k, dtype)
-    if gate.threshold is None or not (gate.threshold > 0).all():
-        raise UsageError(f"{tensors.path} is a transcoder that keeps all that is positive: no variant of one does")
-    k = l0_within(gate.k, len(parts.b_enc))
-    return transcoder(tensors.path, parts, k, dtype, keep_above=gate.threshold)
+    d_sae = len(parts.b_enc)
+    thresholds = torch.zeros(d_sae, dtype=torch.float64) if gate.threshold is None else gate.threshold
+    return transcoder(tensors.path, parts, l0_within(gate.k, d_sae), dtype, keep_above=thresholds)
 
 
 def _dtype(tensors: Tensors) -> torch.dtype:

@@ -16,7 +16,7 @@ from sae.base import SAE
 from sae.convert.files import Fields, Tensors, json_in, read_fields, read_tensors
 from sae.convert.foreign import Foreign, Format
 from sae.convert.parts import Parts, build
-from sae.convert.weights import held, held_at_unit_norm, must_be_unit, transcoder
+from sae.convert.weights import held, held_at_unit_norm, transcoder
 from sae.topk import MULTI, TopK
 from sae.transcoder import SkipTranscoder, Transcoder
 from store.errors import UsageError
@@ -77,10 +77,9 @@ def _parts(fields: Fields, tensors: Tensors) -> Parts:
 
 
 def _autoencoder(fields: Fields, tensors: Tensors, parts: Parts, k: int) -> SAE:
-    if not fields.take("normalize_decoder", bool, True):
-        must_be_unit(parts.W_dec, "W_dec of an SAE with normalize_decoder=False", tensors.refusal)
+    fields.told("normalize_decoder")  # only acts in training; latents compete by value whatever the norms are
     many = fields.take("multi_topk", bool, False) and MULTI * k <= len(parts.b_enc)
-    settings = {"k": k, "multi_topk": MULTI_WEIGHT if many else 0.0}
+    settings = {"k": k, "decoder_norm": "unit", "multi_topk": MULTI_WEIGHT if many else 0.0}
     return build(tensors.path, "topk", settings, parts, tensors.dtype("encoder.weight"))
 
 

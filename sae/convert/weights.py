@@ -1,9 +1,9 @@
 """What several readers and writers ask of a decoder's norms, and how thresholds become a transcoder's.
 
-Where rows have any norm, latents here compete by value times norm; other libraries' mostly by the value alone.
+Where values compete, `decoder_norm="unit"` lets them compete by themselves whatever the rows' norms are, as in most
+libraries; `"free"` by value times norm.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +14,18 @@ from torch import Tensor
 from sae.base import SAE
 from sae.convert.parts import Parts, build
 from sae.encoder import DecoderNorm
+from store.errors import UsageError
 
 UNIT_TOLERANCE = 4e-3
 """How far from 1 norms may be that were made 1: rounding to 16 bits moves one by as much."""
 DEFAULT_K = 32
 """For variants that keep what is above a threshold, where a checkpoint does not say which L0 that gives."""
 
-Refusal = Callable[[str, str], Exception]
-"""Makes the error for a tensor or field: its name, and what cannot be represented."""
-
 
 def norm_setting(W_dec: Float[Tensor, "d_sae d_out"]) -> DecoderNorm:
     """Whether decoder rows have norm 1, or any."""
     norms = torch.linalg.vector_norm(W_dec, dim=1)
     return "unit" if bool(((norms - 1).abs() <= UNIT_TOLERANCE).all()) else "free"
-
-
-def must_be_unit(W_dec: Float[Tensor, "d_sae d_out"], name: str, refusal: Refusal) -> None:
-    """Refuse decoder rows of other norms than 1 where latents compete by their values alone.
-
-    Raises:
-        UsageError: what `refusal` makes.
-    """
-    if norm_setting(W_dec) != "unit":
-        norms = torch.linalg.vector_norm(W_dec, dim=1)
-        raise refusal(
-            name,
-            f"decoder vectors have norms from {norms.min():.4g} to {norms.max():.4g}, and latents compete by their "
-            "values alone: where norms are not 1, the variants here compete by value times norm",
-        )
 
 
 def held(sae: Any) -> Parts:
@@ -81,15 +64,31 @@ def transcoder(
         k: latents kept in each row; where thresholds decide, about how many these are.
         dtype: what it computes in.
         W_skip: what is added to the reconstruction of the x that the encoder reads.
-        keep_above: positive thresholds, one for each latent. Transcoders here have one for all: latents are multiplied
-            by what makes theirs the geometric mean of them, and decoder rows divided by it.
+        keep_above: thresholds, one for each latent. Transcoders here have one for all: latents are multiplied by what
+            makes theirs the geometric mean of them, and decoder rows divided by it. None may be positive, too.
         x_mean: subtracted from x.
+
+    Raises:
+        UsageError: some thresholds are positive and others are not: no scale brings these to one.
     """
     settings: dict[str, Any] = {"k": k, "decoder_norm": "free"}
     others = {name: tensor for name, tensor in (("W_skip", W_skip), ("x_mean", x_mean)) if tensor is not None}
     if keep_above is not None:
-        settings["keep"], others["threshold"] = "batch", keep_above.log().mean().exp()
-        scale = others["threshold"] / keep_above
-        parts = Parts(parts.W_enc * scale, parts.b_enc * scale, parts.W_dec / scale.unsqueeze(1), parts.b_dec)
+        parts, others["threshold"] = _at_one_threshold(path, parts, keep_above)
+        settings["keep"] = "batch"
     variant = "transcoder" if W_skip is None else "skip_transcoder"
     return build(path, variant, settings, parts, dtype, **others)
+
+
+def _at_one_threshold(path: Path, parts: Parts, thresholds: Float[Tensor, " d_sae"]) -> tuple[Parts, Tensor]:
+    if not (thresholds > 0).any():
+        return parts, thresholds.new_zeros(())
+    if not (thresholds > 0).all():
+        raise UsageError(
+            f"{path}: threshold is positive for some latents and not for others: transcoders here have one threshold, "
+            "and no scale of the latents brings these to one"
+        )
+    common = thresholds.log().mean().exp()
+    scaled = Parts(parts.W_enc * (common / thresholds), parts.b_enc * (common / thresholds), parts.W_dec, parts.b_dec)
+    scaled.fold_latent_scale(thresholds / common)
+    return scaled, common
