@@ -41,7 +41,7 @@ def held_at_unit_norm(sae: Any) -> Parts:
     return parts
 
 
-def l0_within(asked: float | None, d_sae: int) -> int:
+def l0_within(asked: float | int | None, d_sae: int) -> int:
     """A config's k or target_l0 for what keeps all above a threshold: as a checkpoint tells, within the dictionary."""
     return max(1, min(round(asked or DEFAULT_K), d_sae))
 
