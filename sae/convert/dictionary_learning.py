@@ -103,7 +103,8 @@ def read(source: Path) -> Foreign:
     tensors = read_tensors(weights)
     sae = READERS[dict_class](Checkpoint(tensors, trainer))
     tensors.nothing_left()
-    origin = {"format": NAME, "trainer": trainer.values, "buffer": buffer.values}
+    folded = {"b_dec not subtracted from x": True} if dict_class in SUBTRACT_NOTHING else {}
+    origin = {"format": NAME, "folded": folded, "trainer": trainer.values, "buffer": buffer.values}
     return Foreign(sae, origin, trainer.take("submodule_name", str, None), trainer.take("lm_name", str, None))
 
 
@@ -188,6 +189,8 @@ READERS: dict[str, Callable[[Checkpoint], SAE]] = {
     "MatryoshkaBatchTopKSAE": _matryoshka,
 }
 """What reads each `dict_class`: AutoEncoder is p-annealing's and the April update's too."""
+
+SUBTRACT_NOTHING = ("AutoEncoderNew", "JumpReluAutoEncoder")
 
 
 class Written(NamedTuple):

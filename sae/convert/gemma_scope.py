@@ -44,15 +44,19 @@ def read(source: Path) -> Foreign:
         raise UsageError(f"{source} has neither of {', '.join(FILES)}: give the folder of one SAE")
     tensors, fields = read_tensors(file), _fields(file)
     fields.must_be("architecture", "jump_relu", why="only JumpReLU is read")
+    fields.must_be("type", "sae", "transcoder", why="only SAEs and transcoders of one layer are read")
     told = fields.told(*TOLD)
     if SKIP not in tensors and told.get("affine_connection"):
         raise UsageError(f"{file} has no tensor '{SKIP}', and {fields.path} says affine_connection: it is not complete")
     parts = _parts(tensors)
     _refuse_scaling(tensors)
-    sae = _transcoder(file, tensors, parts) if _maps(file, tensors, told) else _autoencoder(file, tensors, parts)
+    asked = told.get("l0") or _l0_in_name(file)
+    make = _transcoder if _maps(file, tensors, told) else _autoencoder
+    sae = make(file, tensors, parts, asked if isinstance(asked, int | float) else None)
     tensors.nothing_left()
     fields.nothing_left()
-    origin = {"format": NAME, "folder": "/".join(file.parent.parts[-3:]), **told}
+    folded = {} if make is _transcoder else {"b_dec not subtracted from x": True}
+    origin = {"format": NAME, "folder": "/".join(file.parent.parts[-3:]), "folded": folded, **told}
     return Foreign(sae, origin, told.get("hf_hook_point_in"), told.get("model_name"), told.get("hf_hook_point_out"))
 
 
@@ -69,9 +73,11 @@ def _fields(file: Path) -> Fields:
 
 def _maps(file: Path, tensors: Tensors, told: dict[str, Any]) -> bool:
     """Whether it is a transcoder: by its config, by its tensors, or by the release's name for its folders."""
+    if SKIP in tensors or "type" in told:
+        return SKIP in tensors or told["type"] == "transcoder"
     points = told.get("hf_hook_point_in"), told.get("hf_hook_point_out")
-    if SKIP in tensors or None not in points:
-        return SKIP in tensors or points[0] != points[1]
+    if None not in points:
+        return points[0] != points[1]
     folders = {*file.parts[:-1], *file.absolute().parts[:-1]}
     return (
         any(map(_names_transcoders, folders))
@@ -104,24 +110,24 @@ def _refuse_scaling(tensors: Tensors) -> None:
         raise tensors.refusal(name, "factors other than 1; what they multiply is not documented")
 
 
-def _autoencoder(file: Path, tensors: Tensors, parts: Parts) -> SAE:
+def _autoencoder(file: Path, tensors: Tensors, parts: Parts, l0: float | int | None) -> SAE:
     dtype, d_sae = tensors.dtype("b_enc"), len(parts.b_enc)
     threshold = log_threshold(tensors.take("threshold", d_sae), dtype)
     parts.fold_input_bias()
-    settings = {"decoder_norm": norm_setting(parts.W_dec), "target_l0": float(l0_within(_l0(file), d_sae))}
+    settings = {"decoder_norm": norm_setting(parts.W_dec), "target_l0": float(l0_within(l0, d_sae))}
     return build(file, "jumprelu", settings, parts, dtype, log_threshold=threshold)
 
 
-def _transcoder(file: Path, tensors: Tensors, parts: Parts) -> SAE:
+def _transcoder(file: Path, tensors: Tensors, parts: Parts, l0: float | int | None) -> SAE:
     threshold = tensors.take("threshold", len(parts.b_enc))
     W_skip: Tensor | None = None
     if SKIP in tensors:
         W_skip = tensors.take(SKIP, parts.W_enc.shape[0], parts.W_dec.shape[1])
-    k, dtype = l0_within(_l0(file), len(threshold)), tensors.dtype("b_enc")
+    k, dtype = l0_within(l0, len(threshold)), tensors.dtype("b_enc")
     return transcoder(file, parts, k, dtype, W_skip=W_skip, keep_above=threshold)
 
 
-def _l0(file: Path) -> int | None:
+def _l0_in_name(file: Path) -> int | None:
     """The mean number of active latents that the release's folder is named after."""
     found = L0_IN_NAME.search(file.parent.name)
     return int(found[1]) if found else None

@@ -86,7 +86,12 @@ def read(source: Path) -> Foreign:
     parts, gate = _folded(fields, tensors, hook_in, hook_out)
     make = _autoencoder if hook_in == hook_out else _transcoder
     sae = make(tensors, parts, gate)
-    origin = {"format": NAME, **fields.told(*TOLD, *TRAINING)}
+    subtracts = fields.values.get("apply_decoder_bias_to_pre_encoder") is True
+    folded: dict[str, Any] = {} if subtracts or hook_in != hook_out else {"b_dec not subtracted from x": True}
+    told = fields.told(*TOLD, *TRAINING)
+    if told.get("norm_activation") == "dataset-wise":
+        folded["norm_activation"] = "dataset-wise"
+    origin = {"format": NAME, "folded": folded, **told}
     tensors.nothing_left()
     fields.nothing_left()
     return Foreign(sae, origin, hook_in, None, None if hook_in == hook_out else hook_out)

@@ -25,6 +25,8 @@ from store.files import write_hashed, write_json
 NAME = "sparsify"
 WEIGHTS_FILE = "sae.safetensors"
 CONFIG_FILE = "cfg.json"
+RUN_FILE = "config.json"
+"""In the folder above, of the run that trained it."""
 MULTI_WEIGHT = 1 / 8
 """Of the Multi-TopK term in its trainer."""
 HOOK_POINT = re.compile(r"(.*\.)?(layers|h|blocks)\.\d+(\..+)?|embed.*")
@@ -55,7 +57,10 @@ def read(source: Path) -> Foreign:
     fields.nothing_left()
     tensors.nothing_left()
     hook_point = source.name if HOOK_POINT.fullmatch(source.name) else None
-    return Foreign(sae, {"format": NAME, "config": fields.values}, hook_point)
+    folded = {"skip of x, not of x − b_dec": True} if skips and not transcode else {}
+    model = json_in(source.parent / RUN_FILE).get("model")
+    origin = {"format": NAME, "folded": folded, "config": fields.values}
+    return Foreign(sae, origin, hook_point, model if isinstance(model, str) else None)
 
 
 def _refuse_others(fields: Fields) -> None:
