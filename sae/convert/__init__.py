@@ -4,6 +4,7 @@ What a variant cannot represent exactly is refused by the field's name, never ap
 for every format: which fields map, which are folded, which are refused.
 """
 
+from itertools import islice
 from pathlib import Path
 
 from sae.convert import dictionary_learning, gemma_scope, llama_scope, monosem, openai, saelens, sparsify
@@ -23,6 +24,8 @@ FORMATS: dict[str, Format] = {
     )
 }
 """Every format by name; `read` tries them in this order."""
+MOST_LOOKED_AT = 2000
+"""Files and folders below one that is no checkpoint, among which some are looked for."""
 
 
 def read(source: Path, name: str | None = None) -> Foreign:
@@ -55,8 +58,21 @@ def format_of(source: Path, name: str | None = None) -> Format:
         return found[0]
     if found:
         raise UsageError(f"{source} may be {' or '.join(f.name for f in found)}: say which with --from")
+    if source.is_file() and any(format_.recognises(source.parent) for format_ in FORMATS.values()):
+        raise UsageError(f"{source} is one file of a checkpoint: give its folder, {source.parent}")
+    if inside := _inside(source):
+        raise UsageError(f"{source} is no checkpoint itself, but holds some: name one, such as {', '.join(inside)}")
     looked = "; ".join(f"{format_.name}: {format_.looks_for}" for format_ in FORMATS.values())
     raise UsageError(f"{source} is no checkpoint of a known format. Looked for {looked}")
+
+
+def _inside(source: Path) -> list[str]:
+    """A few folders below that are checkpoints."""
+    if not source.is_dir():
+        return []
+    folders = (path for path in islice(source.rglob("*"), MOST_LOOKED_AT) if path.is_dir())
+    known = (str(path) for path in folders if any(format_.recognises(path) for format_ in FORMATS.values()))
+    return list(islice(known, 3))
 
 
 def write(folder: Path, foreign: Foreign, name: str) -> None:

@@ -42,7 +42,10 @@ def fetch(reference: str, revision: str | None = None) -> Path:
     """
     scheme, _, name = reference.partition(":")
     if scheme != "hub":
-        return resolve(reference)
+        path = Path(reference).expanduser()
+        if not path.exists():
+            raise UsageError(f"{reference} does not exist: give a checkpoint's folder, or hub:OWNER/NAME[/SUB/FOLDER]")
+        return path
     owner, _, rest = name.strip("/").partition("/")
     repository, _, inside = rest.partition("/")
     if not owner or not repository:
@@ -50,9 +53,14 @@ def fetch(reference: str, revision: str | None = None) -> Path:
     wanted = [f"{inside}/{pattern}" if inside else pattern for pattern in WANTED]
     if inside.endswith(SUFFIXES):
         wanted = [inside]
-    folder = resolve(f"hub:{owner}/{repository}", revision, wanted) / inside
-    if not folder.exists():
-        raise UsageError(f"the hub's {owner}/{repository} has no weights in '{inside}': check the folder's name")
+    # without a folder only what lies on top: some repositories hold thousands of checkpoints in theirs
+    unwanted = () if inside else ("*/*",)
+    folder = resolve(f"hub:{owner}/{repository}", revision, wanted, unwanted) / inside
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        raise UsageError(
+            f"the hub's {owner}/{repository} has no checkpoint in '{inside or '.'}': name one of its folders, "
+            "hub:OWNER/NAME/SUB/FOLDER"
+        )
     return folder
 
 

@@ -27,9 +27,10 @@ WHITENING_FILE = "activation_whitening.safetensors"
 
 
 def recognises(source: Path) -> bool:
-    """Whether the two files are there and the config has the two widths."""
+    """Whether its weights are there, or a config that is like no other's."""
     config = json_in(source / CONFIG_FILE)
-    return {"d_in", "d_sae"} <= set(config) and (source / WEIGHTS_FILE).is_file()
+    telling = {"metadata", "hook_name", "hook_point"} & set(config)
+    return (source / WEIGHTS_FILE).is_file() or ({"d_in", "d_sae"} <= set(config) and bool(telling))
 
 
 def read(source: Path) -> Foreign:
@@ -50,7 +51,9 @@ def read(source: Path) -> Foreign:
         sae.fold_scale(factor)
     said = config.metadata
     kept = {name: value for name, value in said.items() if value is not None}
-    origin = {"format": NAME, "architecture": config.architecture, "folded": folded, "metadata": kept, **config.told}
+    origin = {"format": NAME, "architecture": config.architecture, "metadata": kept, **config.told}
+    if folded:
+        origin["folded"] = folded
     return Foreign(sae, origin, said.get("hook_name"), said.get("model_name"), said.get("hook_name_out"))
 
 
@@ -195,8 +198,9 @@ def _whole(k: Any) -> int | None:
 def _target(details: dict[str, Any], d_sae: int) -> float:
     """What training aimed at, where that is said: a setting of the training here, without which there is no config."""
     target = details.get("target_l0")
-    fits = isinstance(target, int | float) and 0 < target <= d_sae
-    return float(target) if fits else float(min(32, d_sae))
+    if isinstance(target, int | float) and 0 < target <= d_sae:
+        return float(target)
+    return float(min(32, d_sae))
 
 
 def _prefixes(details: dict[str, Any], d_sae: int) -> dict[str, Any]:
@@ -225,7 +229,7 @@ VARIANT_OF: dict[str, Callable[[Config, Parts, torch.dtype], SAE]] = {
 FORMAT = Format(
     name=NAME,
     summary="SAELens 6 and older: standard, topk, batchtopk, matryoshka, jumprelu, gated, transcoders",
-    looks_for=f"{CONFIG_FILE} with d_in and d_sae, and {WEIGHTS_FILE}",
+    looks_for=f"{CONFIG_FILE} and {WEIGHTS_FILE}",
     recognises=recognises,
     read=read,
     write=write,

@@ -5,8 +5,9 @@ that it comes back as one. What SAELens has no architecture for is refused by th
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors.torch import save as save_tensors
@@ -19,7 +20,7 @@ from sae.convert.parts import Parts
 from sae.encoder import EncoderSAE
 from sae.jump import Jump
 from sae.ksparse import KSparse
-from sae.transcoder import Mapped
+from sae.transcoder import Mapped, SkipTranscoder
 from store.errors import UsageError
 from store.files import write_hashed, write_json
 
@@ -40,16 +41,17 @@ KNOWN_METADATA = (
 """What SAELens' metadata says of where an SAE reads, besides names; taken over from the origin where that says it."""
 
 
-class Written(NamedTuple):
+@dataclass(frozen=True)
+class Written:
     """One architecture's config and tensors."""
 
     architecture: str
     parts: Parts
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = field(default_factory=dict)
     """Fields of its config besides the common ones."""
     trained_as: str | None = None
     """The architecture it was trained as, where that is another."""
-    training: dict[str, Any] = {}
+    training: dict[str, Any] = field(default_factory=dict)
     """Settings of that training which are not in `settings`."""
 
 
@@ -118,8 +120,12 @@ def _dtype(sae: SAE) -> torch.dtype:
 
 
 def _parts(sae: EncoderSAE, **others: Tensor) -> Parts:
-    tensors = (getattr(sae, name).detach().cpu().double() for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
-    return Parts(*tensors, {name: tensor.detach().cpu().double() for name, tensor in others.items()})
+    W_enc, b_enc, W_dec, b_dec = map(_double, (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec))
+    return Parts(W_enc, b_enc, W_dec, b_dec, {name: _double(tensor) for name, tensor in others.items()})
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().double()
 
 
 def _relu(sae: EncoderSAE) -> Written:
@@ -132,7 +138,7 @@ def _gated(sae: EncoderSAE) -> Written:
 
 def _jump(sae: EncoderSAE) -> Written:
     assert isinstance(sae, Jump)
-    threshold = sae.log_threshold.double().exp() * sae.unit.double()
+    threshold = _double(sae.log_threshold).exp() * _double(sae.unit)
     training = {"target_l0": sae.cfg.target_l0}
     return Written("jumprelu", _parts(sae, threshold=threshold), training=training)
 
@@ -161,18 +167,18 @@ def _transcoder(sae: EncoderSAE) -> Written:
             f"saelens cannot hold keep='row', k={sae.cfg.k}: its transcoders have ReLU or thresholds, not TopK. Train "
             "with --keep batch"
         )
-    mean, scale = sae.x_mean.double(), sae.y_scale.double()
+    mean, scale = _double(sae.x_mean), _double(sae.y_scale)
     parts = _parts(sae)
     parts.b_enc = parts.b_enc - mean @ parts.W_enc
-    skip = getattr(sae, "W_skip", None)
+    skip = _double(sae.W_skip) if isinstance(sae, SkipTranscoder) else None
     if skip is not None:
-        parts.b_dec = parts.b_dec - mean @ skip.double()
-        parts.others["W_skip"] = scale * skip.double().t()
+        parts.b_dec = parts.b_dec - mean @ skip
+        parts.others["W_skip"] = scale * skip.t()
     parts.W_dec, parts.b_dec = scale * parts.W_dec, scale * parts.b_dec
     kind = "transcoder" if skip is None else "skip_transcoder"
     if not sae.threshold > 0:
         return Written(kind, parts)
-    parts.others["threshold"] = sae.threshold.double().expand(sae.cfg.d_sae)
+    parts.others["threshold"] = _double(sae.threshold).expand(sae.cfg.d_sae)
     return Written(f"jumprelu_{kind}", parts)
 
 
