@@ -29,6 +29,7 @@ from sae.convert import Foreign, read
 from sae.convert import write as write_as
 from sae.synthetic import Superposition, SuperpositionConfig
 from sae.train import TrainConfig, train
+from sae.transcoder import TranscoderConfig
 
 REACH = "<= 1e-05"
 FIXTURES = REPO / "tests" / "sae" / "foreign"
@@ -112,12 +113,37 @@ def saelens_cases(architecture: str, settings: dict[str, Any]) -> Iterable[Case]
     yield case("whitening not folded", "checkpoint", **WHITE, **NO_B_DEC)
 
 
+DICTIONARY_LEARNING: dict[str, dict[str, Any]] = {
+    "standard": {"l1_penalty": 0.3},
+    "standard_april": {"l1_penalty": 0.3},
+    "p_anneal": {"initial_sparsity_penalty": 0.3},
+    "gated": {"l1_penalty": 0.3},
+    "gated_anneal": {"initial_sparsity_penalty": 0.3},
+    "topk": {"k": 4},
+    "batchtopk": {"k": 4},
+    "batchtopk_no_threshold": {"k": 4},
+    "matryoshka": {"k": 4},
+    "jumprelu": {"target_l0": 4.0},
+}
+SPARSIFY = ("topk", "topk_free", "topk_multi", "topk_skip", "transcoder", "transcoder_skip")
+
+
+def dictionary_learning_cases(architecture: str, settings: dict[str, Any]) -> Iterable[Case]:
+    """One trainer, with and without rows being normalised for it, which it undoes when it saves."""
+    shared = {"library": "dictionary_learning", "architecture": architecture, "settings": settings}
+    yield Case(**shared, fixture=True)
+    yield Case(**shared, what="rows normalised", finish="normalised")
+
+
 CASES: tuple[Case, ...] = (
     *(case for architecture, settings in SAELENS.items() for case in saelens_cases(architecture, settings)),
     *(
         Case(library="saelens", architecture=name, what="random", settings={"d_out": 5}, fixture=True)
         for name in ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder")
     ),
+    *(case for name, settings in DICTIONARY_LEARNING.items() for case in dictionary_learning_cases(name, settings)),
+    Case(library="dictionary_learning", architecture="standard_new", what="random", fixture=True),
+    *(Case(library="sparsify", architecture=name, settings={"k": 4}, fixture=True) for name in SPARSIFY),
 )
 
 OURS: dict[str, dict[str, Any]] = {
@@ -131,13 +157,22 @@ OURS: dict[str, dict[str, Any]] = {
     "relu": {"l1_coefficient": 3.0},
     "relu free": {"l1_coefficient": 3.0, "decoder_norm": "free"},
     "skip_transcoder": {"k": 4, "d_out": 5, "keep": "batch"},
+    "skip_transcoder row": {"k": 4, "d_out": MEASURED.d_in},
     "threshold": {"target_l0": 4.0},
     "topk": {"k": 4},
     "topk free": {"k": 4, "decoder_norm": "free"},
     "transcoder": {"k": 4, "d_out": 5, "keep": "batch"},
+    "transcoder row": {"k": 4, "d_out": MEASURED.d_in},
 }
 """Variants that a library can hold, by name and what is special about them."""
-WRITTEN: dict[str, tuple[str, ...]] = {"saelens": tuple(OURS)}
+WRITTEN: dict[str, tuple[str, ...]] = {
+    "saelens": tuple(name for name in OURS if not name.endswith("transcoder row")),
+    "dictionary_learning": (
+        *("batch_topk", "batch_topk free", "gated", "jumprelu", "matryoshka", "relu", "relu free", "threshold"),
+        *("topk", "topk free"),
+    ),
+    "sparsify": ("topk", "topk free", "transcoder row", "skip_transcoder row"),
+}
 """Which of them go to which library and back."""
 
 
@@ -258,7 +293,7 @@ def trained(name: str, rows: dict[str, str]) -> SAE:
     sae = cls(cfg)
     x = torch.from_numpy(np.load(rows["rows"]))
     batches: Iterable[Any] = x.split(size.batch)
-    if cfg.width_out != cfg.d_in:
+    if isinstance(cfg, TranscoderConfig):
         mixed = torch.relu(x @ torch.randn(cfg.d_in, cfg.width_out, generator=torch.Generator().manual_seed(1)))
         batches = zip(x.split(size.batch), mixed.split(size.batch), strict=True)
     for _ in train(sae, batches, TrainConfig(n_steps=size.n_steps, lr=3e-3, init_rows=4 * size.batch)):
