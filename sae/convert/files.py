@@ -5,6 +5,7 @@ Tensors come from safetensors, from `.pt` through torch's unpickler of weights o
 """
 
 import json
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -115,7 +116,10 @@ def read_object(path: Path) -> Any:
     """
     _must_exist(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # of what is refused in one line below, or read after all
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise UsageError(
             f"{path} is a pickle that holds more than weights, and reading it could run code: it is refused. Where you "
