@@ -30,7 +30,10 @@ def recognises(source: Path) -> bool:
     """Whether its weights are there, or a config that is like no other's."""
     config = json_in(source / CONFIG_FILE)
     telling = {"metadata", "hook_name", "hook_point"} & set(config)
-    return (source / WEIGHTS_FILE).is_file() or ({"d_in", "d_sae"} <= set(config) and bool(telling))
+    # llamascopium calls its weights the same
+    another = any("act_fn" in json_in(source / name) for name in ("config.json", "hyperparams.json"))
+    weights = (source / WEIGHTS_FILE).is_file() and not another
+    return weights or ({"d_in", "d_sae"} <= set(config) and bool(telling))
 
 
 def read(source: Path) -> Foreign:

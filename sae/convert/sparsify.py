@@ -34,9 +34,9 @@ HOOK_POINT = re.compile(r"(.*\.)?(layers|h|blocks)\.\d+(\..+)?|embed.*")
 
 
 def recognises(source: Path) -> bool:
-    """Whether cfg.json says how wide a sparse coder is, and the weights lie beside it."""
+    """Whether cfg.json says how wide a sparse coder is, in this library's words."""
     told = json_in(source / CONFIG_FILE)
-    return {"d_in", "k", "expansion_factor"} <= told.keys() and (source / WEIGHTS_FILE).is_file()
+    return {"d_in", "k", "expansion_factor"} <= told.keys() and "d_sae" not in told
 
 
 def read(source: Path) -> Foreign:
