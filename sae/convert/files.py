@@ -68,10 +68,15 @@ def fetch(reference: str, revision: str | None = None) -> Path:
 def json_in(path: Path) -> dict[str, Any]:
     """The JSON object in `path`; an empty one where there is none: for recognising a format."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = _loads(path)
     except (OSError, json.JSONDecodeError, UnicodeDecodeError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _loads(path: Path) -> Any:
+    """JSON, in which the NaN and Infinity that Python writes are null: nobody could tell."""
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
 
 
 def read_fields(path: Path) -> "Fields":
@@ -81,7 +86,7 @@ def read_fields(path: Path) -> "Fields":
         UsageError: no such file, not JSON, or JSON of something else.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = _loads(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{path} is missing: give the folder that holds the checkpoint's files") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
