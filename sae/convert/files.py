@@ -27,6 +27,8 @@ TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES, ".npz")
 WANTED = ("*.safetensors", "*.json", "*.pt", "*.pth", "*.bin", "*.npz")
 """What is fetched of a hub folder. A `.pt` is only ever read as weights: code in it is refused, not run."""
+EXAMPLES = "examples.safetensors"
+"""Not fetched: Gemma Scope 2 keeps texts beside its weights, and they are larger."""
 
 T = TypeVar("T")
 
@@ -55,7 +57,7 @@ def fetch(reference: str, revision: str | None = None) -> Path:
     if inside.endswith(SUFFIXES):
         wanted = [inside]
     # without a folder only what lies on top: some repositories hold thousands of checkpoints in theirs
-    unwanted = () if inside else ("*/*",)
+    unwanted = (f"{inside}/{EXAMPLES}",) if inside else ("*/*",)
     folder = resolve(f"hub:{owner}/{repository}", revision, wanted, unwanted) / inside
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         raise UsageError(
@@ -68,10 +70,15 @@ def fetch(reference: str, revision: str | None = None) -> Path:
 def json_in(path: Path) -> dict[str, Any]:
     """The JSON object in `path`; an empty one where there is none: for recognising a format."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = _loads(path)
     except (OSError, json.JSONDecodeError, UnicodeDecodeError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _loads(path: Path) -> Any:
+    """JSON, in which the NaN and Infinity that Python writes are null: nobody could tell."""
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
 
 
 def read_fields(path: Path) -> "Fields":
@@ -81,7 +88,7 @@ def read_fields(path: Path) -> "Fields":
         UsageError: no such file, not JSON, or JSON of something else.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = _loads(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{path} is missing: give the folder that holds the checkpoint's files") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -57,7 +57,12 @@ def read(source: Path) -> Foreign:
     origin = {"format": NAME, "architecture": config.architecture, "metadata": kept, **config.told}
     if folded:
         origin["folded"] = folded
-    return Foreign(sae, origin, said.get("hook_name"), said.get("model_name"), said.get("hook_name_out"))
+    hook_point, model, out = (_name(said.get(key)) for key in ("hook_name", "model_name", "hook_name_out"))
+    return Foreign(sae, origin, hook_point, model, out)
+
+
+def _name(said: Any) -> str | None:
+    return said if isinstance(said, str) and said else None
 
 
 def _parts(config: Config, tensors: Tensors, folded: dict[str, Any]) -> Parts:
@@ -209,7 +214,9 @@ def _target(details: dict[str, Any], d_sae: int) -> float:
 def _prefixes(details: dict[str, Any], d_sae: int) -> dict[str, Any]:
     """Matryoshka's widths, of which the whole dictionary is always the last here."""
     widths = details.get("matryoshka_widths")
-    return {"prefixes": tuple(widths)} if isinstance(widths, list) and widths else {"prefixes": (d_sae,)}
+    if isinstance(widths, list) and widths and all(isinstance(width, int) for width in widths):
+        return {"prefixes": tuple(widths)}
+    return {"prefixes": (d_sae,)}
 
 
 BATCH_VARIANTS: dict[str, Callable[[dict[str, Any], int], tuple[str, dict[str, Any]]]] = {

@@ -141,25 +141,15 @@ def _of_version_6(fields: Fields) -> Config:
 def _of_older(fields: Fields) -> Config:
     """As SAELens brings an old config up to date, but what it drops without a word is refused if it matters."""
     architecture = _architecture(fields, fields.take("architecture", str, "standard"))
-    activation = fields.told("activation_fn", "activation_fn_str")
-    kwargs = fields.inside("activation_fn_kwargs")
-    k: float | None = None
-    name = next(iter(activation.values()), "relu")
-    if name == "topk" and architecture in ("standard", "topk"):
-        architecture, k = "topk", kwargs.take("k", float)
-        kwargs.nothing_left()
-    elif name != "relu" or architecture == "topk":
-        raise UsageError(
-            f"{fields.path} has {next(iter(activation), 'activation_fn')}={name!r} with architecture={architecture!r}: "
-            "only relu, or topk in a topk or standard SAE, are known here"
-        )
+    architecture, k = _older_topk(fields, architecture)
     normalisation = fields.values.get("normalize_activations") or "none"
     fields.told("normalize_activations")
     fields.must_be("reshape_activations", "none", "hook_z", why="only heads side by side are known here")
     common = _common(fields, architecture)
     apply_b_dec = fields.take("apply_b_dec_to_input", bool, True)
     scaled = fields.take("finetuning_scaling_factor", bool, False)
-    rest = fields.told(*fields.left)
+    rescaled = fields.take("rescale_acts_by_decoder_norm", bool, False) if architecture == "topk" else False
+    rest = {**fields.take("metadata", dict, {}), **fields.told(*fields.left)}
     metadata = {"hook_name": rest.get("hook_point"), "hook_head_index": rest.get("hook_point_head_index")} | rest
     return Config(
         **common,
@@ -168,11 +158,29 @@ def _of_older(fields: Fields) -> Config:
             fields, "expected_average_only_in" if normalisation is True else normalisation
         ),
         k=k,
-        rescale_acts_by_decoder_norm=False,
+        rescale_acts_by_decoder_norm=rescaled,
         finetuning_scaling_factor=scaled,
         metadata={name: value for name, value in metadata.items() if value is not None},
         told={},
     )
+
+
+def _older_topk(fields: Fields, architecture: str) -> tuple[str, float | None]:
+    """TopK was an activation before it was an architecture; k stood with one or the other."""
+    said = fields.told("activation_fn", "activation_fn_str")
+    field, name = next(iter(said.items()), ("activation_fn", "relu"))
+    kwargs = fields.inside("activation_fn_kwargs")
+    topk = name == "topk" and architecture in ("standard", "topk")
+    if name != "relu" and not topk:
+        raise UsageError(
+            f"{fields.path} has {field}={name!r} with architecture={architecture!r}: only relu, or topk in a topk or "
+            "standard SAE, are known here"
+        )
+    if not topk and architecture != "topk":
+        return architecture, None
+    k = (kwargs if "k" in kwargs else fields).take("k", float)
+    kwargs.nothing_left()
+    return "topk", k
 
 
 def _common(fields: Fields, architecture: str) -> dict[str, Any]:

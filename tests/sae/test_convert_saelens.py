@@ -191,7 +191,7 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
         {"metadata": {}, "activation_fn": "topk", "activation_fn_kwargs": {"k": 2, "postact": "id"}},
         r"activation_fn_kwargs\.postact",
     ),
-    "old topk without k": ("topk", {"metadata": {}}, "activation_fn='relu' with architecture='topk'"),
+    "old topk without k": ("topk", {"metadata": {}, "k": None, "activation_fn": "topk"}, "has k=None|no field 'k'"),
 }
 """By what is wrong: an architecture, what its config says otherwise, and what the message names."""
 
@@ -243,3 +243,29 @@ def test_a_factor_that_cannot_be_one_is_refused(tmp_path: Path, factor: float):
     (tmp_path / "activation_scaler.json").write_text(json.dumps({"scaling_factor": factor}))
     with pytest.raises(UsageError, match="scaling_factor="):
         read(tmp_path)
+
+
+def test_what_metadata_could_not_tell_is_none(tmp_path: Path):
+    cfg, t = drawn("standard", 9)
+    cfg["metadata"] |= {"l0": float("nan"), "hook_name": 3, "model_name": "", "context_size": 64}
+    foreign = read(saved(tmp_path, cfg, t))
+    assert (foreign.hook_point, foreign.model) == (None, None)
+    assert "l0" not in foreign.origin["metadata"]
+    json.dumps(foreign.origin, allow_nan=False)
+
+
+def test_widths_that_metadata_garbles_are_not_believed(tmp_path: Path):
+    details = {"k": 3, "matryoshka_widths": ["a", None]}
+    trained = {"training_architecture": "matryoshka_batchtopk", "training_architecture_details": details}
+    cfg, t = drawn("jumprelu", 9)
+    cfg["metadata"] |= trained
+    t["threshold"] = torch.full_like(t["threshold"], 0.7)
+    assert read(saved(tmp_path, cfg, t)).sae.cfg.fixed == (D_SAE,)
+
+
+def test_a_config_of_version_6_that_names_no_version_is_read_as_saelens_reads_it(tmp_path: Path):
+    cfg, t = drawn("topk", 10, rescale_acts_by_decoder_norm=True)
+    cfg["metadata"] = {"hook_name": "blocks.1.hook_mlp_out"}
+    foreign = read(saved(tmp_path, cfg, t))
+    assert foreign.hook_point == "blocks.1.hook_mlp_out"
+    assert off(x_hat(foreign.sae, some_rows()), their_x_hat(cfg, t, some_rows())) < 1e-12
