@@ -57,7 +57,8 @@ def read(source: Path) -> Foreign:
     fields.nothing_left()
     folded = {} if make is _transcoder else {"b_dec not subtracted from x": True}
     origin = {"format": NAME, "folder": "/".join(file.parent.parts[-3:]), "folded": folded, **told}
-    return Foreign(sae, origin, told.get("hf_hook_point_in"), told.get("model_name"), told.get("hf_hook_point_out"))
+    predicts = told.get("hf_hook_point_out") if make is _transcoder else None
+    return Foreign(sae, origin, told.get("hf_hook_point_in"), told.get("model_name"), predicts)
 
 
 def _file(source: Path) -> Path | None:

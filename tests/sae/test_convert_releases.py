@@ -135,12 +135,15 @@ def test_thresholds_of_zero_keep_all_that_is_positive(tmp_path: Path):
 @pytest.mark.parametrize("skip", [False, True])
 def test_gemma_scope_2_is_its_dense_formula(skip: bool, seed: int, tmp_path: Path):
     layout = gemma_scope(seed, skip=skip)
-    points = {"hf_hook_point_in": "model.layers.3.output"}
+    points: dict[str, Any] = {"hf_hook_point_in": "model.layers.3.output", "type": "sae", "l0": 5}
+    points["hf_hook_point_out"] = points["hf_hook_point_in"]
     if skip:
-        points |= {"hf_hook_point_out": "model.layers.4.output", "affine_connection": True}
+        changes = {"hf_hook_point_out": "model.layers.4.output", "affine_connection": True, "type": "transcoder"}
+        points |= changes
     foreign = read(save_gemma_scope_2(tmp_path, layout, **points))
     agrees(foreign, layout)
     assert (foreign.hook_point, foreign.model) == ("model.layers.3.output", "gemma-v3-1b")
+    assert foreign.hook_point_out == ("model.layers.4.output" if skip else None)
     assert type(foreign.sae).__name__ == ("SkipTranscoder" if skip else "JumpReLU")
 
 
