@@ -17,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "demo": "the whole path on a real model, then the dashboard",
     "harvest": "run a model over text and keep its activations",
     "train": "train a sparse autoencoder on harvested activations",
+    "convert": "read another library's sparse autoencoder, or write one for it",
     "evaluate": "measure a sparse autoencoder on held-out documents",
     "index": "compute every statistic and context of every latent",
     "explain": "say in words what latents respond to",

@@ -129,11 +129,11 @@ def _train_into(
         "batch_entropy": sum(line["batch_entropy"] for line in log) / len(log),
         "distinct_sequences": sum(line["distinct_sequences"] for line in log) / len(log),
     }
-    heldout = _heldout(sae, activations.rows("heldout", job.classes))
-    run.finish({**_results(sae, log[-1], len(rows)), **reading, **heldout})
+    measured = heldout(sae, activations.rows("heldout", job.classes))
+    run.finish({**_results(sae, log[-1], len(rows)), **reading, **measured})
 
 
-def _heldout(sae: SAE, rows: RowSet) -> dict[str, Any]:
+def heldout(sae: SAE, rows: RowSet) -> dict[str, Any]:
     """What held-out rows of the classes trained on say: of every variant, those that read several hook points too."""
     found = evaluate(sae, (sae.parts(x) for x in rows.in_order()))
     told = ("n_rows", "fvu", "l0", "bits_per_row")

@@ -19,7 +19,7 @@ from store.errors import UsageError
 from store.files import write_json
 from store.run import provenance
 
-STAGES = ("harvest", "train", "evaluate", "index", "interpret", "steer", "dashboard", "scale", "demo")
+STAGES = ("harvest", "train", "convert", "evaluate", "index", "interpret", "steer", "dashboard", "scale", "demo")
 """First words of the benchmarks' file names."""
 MIN_REPEATS = 5
 COMPARE = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from store.hashing import sha256_file
 
 RECEIPT = "receipt.json"
 FETCH_TIMEOUT_S = 900
+SAFE = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
+"""What is fetched of a hub repository: weights as safetensors only, for other formats can run code."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +79,16 @@ def cache_dir() -> Path:
     return Path(os.environ.get("MONOSEM_CACHE") or platformdirs.user_cache_dir("monosem"))
 
 
-def resolve(reference: str, revision: str | None = None) -> Path:
+def resolve(
+    reference: str, revision: str | None = None, wanted: Sequence[str] = SAFE, unwanted: Sequence[str] = ()
+) -> Path:
     """The local file or folder that `reference` names, fetched and verified if need be.
 
     Args:
         reference: `wheel:NAME` (see `WHEELS`), `hub:ORG/NAME`, or a local path.
         revision: branch, tag or commit of a hub reference.
+        wanted: patterns of the files that are fetched of a hub reference.
+        unwanted: patterns of those among them that are not.
 
     Raises:
         UsageError: unknown name, missing path, no network and not cached, or a checksum that does not match.
@@ -90,7 +97,7 @@ def resolve(reference: str, revision: str | None = None) -> Path:
     if scheme == "wheel":
         return _resolve_wheel(name)
     if scheme == "hub":
-        return _resolve_hub(name, revision)
+        return _resolve_hub(name, revision, wanted, unwanted)
     path = Path(reference).expanduser()
     if not path.exists():
         raise UsageError(f"{reference} does not exist: give a path, wheel:NAME ({', '.join(WHEELS)}) or hub:ORG/NAME")
@@ -179,7 +186,7 @@ def _extract(file: Path, wheel: Wheel, target: Path) -> dict[str, str]:
     return {path.relative_to(target).as_posix(): sha256_file(path) for path in files}
 
 
-def _resolve_hub(name: str, revision: str | None) -> Path:
+def _resolve_hub(name: str, revision: str | None, wanted: Sequence[str], unwanted: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download  # heavy, and needed only for hub references
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -188,10 +195,10 @@ def _resolve_hub(name: str, revision: str | None) -> Path:
         RevisionNotFoundError,
     )
 
-    # Weights as safetensors only: other formats can run code.
-    wanted = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=list(wanted), ignore_patterns=list(unwanted))
+        )
     except RevisionNotFoundError as error:
         raise UsageError(f"the hub's '{name}' has no revision '{revision}': check the spelling") from error
     except RepositoryNotFoundError as error:
