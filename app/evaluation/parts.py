@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from activations.progress import Progress
+from app.evaluation.absorption import AbsorptionConfig, measure_absorption
+from app.evaluation.probing import ProbingConfig, measure_probing
 from app.evaluation.subject import Subject
+from app.evaluation.targeted import TargetedConfig, measure_targeted
 from store.figures import Measured
 
 
@@ -20,5 +23,15 @@ class Part:
     """What it measures, in a line."""
 
 
-PARTS: dict[str, Part] = {}
+PARTS: dict[str, Part] = {
+    "targeted": Part(
+        config=TargetedConfig, measure=measure_targeted, summary="what ablating a class's latents costs it and others"
+    ),
+    "probing": Part(
+        config=ProbingConfig, measure=measure_probing, summary="how well a few latents tell labelled texts apart"
+    ),
+    "absorption": Part(
+        config=AbsorptionConfig, measure=measure_absorption, summary="latents that take over part of another's words"
+    ),
+}
 """Every part by the name that `--only` takes, cheapest first."""
