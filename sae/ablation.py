@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from scipy import sparse
 
 from sae.probes import Probe, Values
-from sae.probing import PooledTexts, live_latents, mean_difference
+from sae.probing import PooledTexts, mean_difference, text_counts
 
 N_NEAREST = 20
 """Latents of about the same frequency that a random one is drawn from."""
@@ -131,8 +131,8 @@ def _matched(
     latents: sparse.csr_array, chosen: tuple[np.ndarray, ...], random: np.random.Generator
 ) -> tuple[np.ndarray, ...]:
     """For each class's latents, as many others that are active in about as many texts."""
-    counts = np.asarray((latents != 0).sum(axis=0))
-    return tuple(_partners(counts, live_latents(latents), each, random) for each in chosen)
+    counts = text_counts(latents)
+    return tuple(_partners(counts, np.flatnonzero(counts), each, random) for each in chosen)
 
 
 def _partners(counts: np.ndarray, live: np.ndarray, chosen: np.ndarray, random: np.random.Generator) -> np.ndarray:

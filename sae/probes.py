@@ -64,8 +64,9 @@ def prepare(values: Values, columns: np.ndarray | None = None) -> Prepared:
         values: `[n_texts, n_features]`.
         columns: the features that may be read; all of them if None.
     """
-    columns = np.arange(values.shape[1]) if columns is None else np.asarray(columns)
-    part: Any = values[:, columns]
+    every: Any = values
+    columns = np.arange(every.shape[1]) if columns is None else np.asarray(columns)
+    part = every[:, columns]
     dense = np.asarray(part.toarray() if sparse.issparse(part) else part, float)
     mean, sd = dense.mean(axis=0), dense.std(axis=0)
     sd = np.where(sd > SMALL * np.abs(mean), sd, 1.0)

@@ -12,7 +12,7 @@ which of latent and decoder row holds the scale.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -133,14 +133,14 @@ def score(
         balanced = np.stack([balanced_accuracies(weights, scores, wanted).mean(axis=1) for scores in draws])
         right = np.stack([accuracies(weights, scores, labels) for scores in draws])
         auroc = np.stack([aurocs(weights, scores, wanted).mean(axis=1) for scores in draws])
-        over_draws = (told(each.mean(axis=0)) for each in (right, balanced, auroc))
-        out.append(ArmScores(arm.arm, arm.k, arm.over, *over_draws, tuple(balanced[:, 0].tolist())))
+        means = [told(each.mean(axis=0)) for each in (right, balanced, auroc)]
+        out.append(ArmScores(arm.arm, arm.k, arm.over, means[0], means[1], means[2], tuple(balanced[:, 0].tolist())))
     return out
 
 
 def dense_probes(train: PooledTexts, n_classes: int, seed: int) -> tuple[Probe, ...]:
     """Probes of the activations themselves, one for two classes, else one for each."""
-    return _Maker(train, n_classes, np.ones(train.latents.shape[1]), seed).whole(train.labels, on_latents=False)
+    return _Maker(train, n_classes, np.ones(0), seed).whole(train.labels, on_latents=False)
 
 
 def mean_difference(values: Values, wanted: np.ndarray) -> Float[np.ndarray, " d"]:
@@ -148,9 +148,10 @@ def mean_difference(values: Values, wanted: np.ndarray) -> Float[np.ndarray, " d
     return _mean(values[wanted]) - _mean(values[~wanted])
 
 
-def live_latents(latents: sparse.csr_array) -> Int[np.ndarray, " n_live"]:
-    """Latents that are not 0 in at least one text."""
-    return np.flatnonzero(np.asarray((latents != 0).sum(axis=0)))
+def text_counts(latents: sparse.csr_array) -> Int[np.ndarray, " d_sae"]:
+    """In how many texts each latent is not 0."""
+    entries: Any = latents
+    return np.bincount(entries.indices[entries.data != 0], minlength=entries.shape[1])
 
 
 class _Maker:
@@ -158,7 +159,7 @@ class _Maker:
 
     def __init__(self, train: PooledTexts, n_classes: int, norms: np.ndarray, seed: int) -> None:
         self.train, self.n_classes, self.norms, self.seed = train, n_classes, norms, seed
-        self.live = live_latents(train.latents)
+        self.live = np.flatnonzero(text_counts(train.latents))
 
     def arm(
         self, name: str, k: int, draws: list[tuple[Probe, ...]], *, on_latents: bool = True, over: str = "draws"

@@ -9,7 +9,7 @@ Where SAEBench 0.6 differs: its probes keep the epoch that was best on the **tes
 it reports the one whose biased probe did worse on the **test texts**. Here L2 is chosen inside the training texts and
 both directions are reported. It trains on as many negatives as positives; here all negatives, with balanced accuracy,
 which has the same scale: a class told with accuracy A can lose A − 0.5, so TPP is also given as a share of that. SCR
-where A_clean − A_biased is under 0.05 cannot be told. Ablation is to zero, as there; a basis is ablated to its training
+where A_clean − A_biased is under 0.1 cannot be told. Ablation is to zero, as there; a basis is ablated to its training
 mean.
 """
 
@@ -24,8 +24,8 @@ from sae.probe_scores import Told, balanced_accuracies, targets, text_weights, t
 from sae.probes import Probe, fit_probe
 from sae.probing import PooledTexts, dense_probes
 
-MIN_GAP = 0.05
-"""Accuracy that the bias has to cost before SCR can be told."""
+MIN_GAP = 0.1
+"""Accuracy that the bias has to cost before SCR can be told: of less, test texts' chance makes any share."""
 MIN_CLASSES = 3
 """Of two classes, one's probe is the other's turned round: nothing can be spared."""
 
@@ -118,7 +118,7 @@ def score_tpp(
         )
         hit, spared = drops[:, own].mean(axis=1), drops[:, ~own].mean(axis=1)
         possible = clean.mean(axis=1) - 0.5
-        share = np.divide(hit - spared, possible, out=np.full_like(hit, np.nan), where=possible > MIN_GAP)
+        share = np.divide(hit - spared, possible, out=np.full_like(hit, np.nan), where=possible > 0)
         out.append(TPPScore(arm, n, told(hit - spared), told(hit), told(spared), told(share)))
     return out
 

@@ -28,7 +28,7 @@ BATCH_TOKENS = 2048
 class TextsConfig:
     """How much of a labelled data set is read."""
 
-    n_train: int = 800
+    n_train: int = 600
     """Training texts of a data set, all classes together."""
     n_test: int = 400
     """Test texts."""

@@ -28,7 +28,7 @@ class ProbingConfig(TextsConfig):
     review), `made_up` (small, no download), or a .csv, .tsv or .jsonl file with columns `text` and `label`."""
     ks: tuple[int, ...] = (1, 2, 5)
     """Latents a probe may read."""
-    n_draws: int = 3
+    n_draws: int = 5
     """Seeds of the random controls, and of refits on four fifths of the training groups."""
     seed: int = 0
     """Of folds, random choices and intervals."""
@@ -45,7 +45,7 @@ class ProbingConfig(TextsConfig):
     @classmethod
     def quick(cls) -> "ProbingConfig":
         """Two data sets, fewer and shorter texts."""
-        return cls(datasets=("topics", "kinds"), n_train=300, n_test=200, max_tokens=32)
+        return cls(datasets=("topics", "kinds"), n_train=200, n_test=150, max_tokens=32)
 
 
 def measure_probing(cfg: ProbingConfig, subject: Subject, progress: Progress = no_progress) -> Measured:
@@ -90,7 +90,8 @@ def _figures(one: ArmScores, texts: PooledSet) -> list[Figure]:
 
 def _figure(metric: str, told: Told, one: ArmScores, texts: PooledSet, setting: str) -> Figure:
     groups = len(np.unique(texts.test.groups))
-    draws = f"; mean of {len(one.by_draw)} draws" if len(one.by_draw) > 1 else ""
+    several = len(one.by_draw) > 1
+    draws = f"; mean of {len(one.by_draw)} draws, their sd {np.std(one.by_draw, ddof=1):.3f}" if several else ""
     return Figure(
         metric=f"probe_{metric}",
         value=told.value,

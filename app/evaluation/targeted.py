@@ -60,7 +60,7 @@ class TargetedConfig(TextsConfig):
     @classmethod
     def quick(cls) -> "TargetedConfig":
         """Fewer and shorter texts, fewer sizes."""
-        return cls(sizes=(2, 10, 50), n_train=300, n_test=200, max_tokens=32)
+        return cls(sizes=(2, 10, 50), n_train=200, n_test=150, max_tokens=32)
 
 
 def measure_targeted(cfg: TargetedConfig, subject: Subject, progress: Progress = no_progress) -> Measured:

@@ -101,3 +101,12 @@ def test_texts_in_lower_case_cannot_be_crossed() -> None:
     texts = tuple(LabelledText(f"plain text {i}", "ab"[i % 2], str(i), "train") for i in range(20))
     with pytest.raises(UsageError, match="lower case already"):
         crossed_with_case(LabelledSet("own", texts), 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["topics", "parties", "reviews", "kinds"])
+def test_no_group_of_a_real_data_set_is_on_both_sides(name: str) -> None:
+    found = drawn(read_labelled(name), 600, 400, seed=0)
+    sides = [{text.group for text in side} for side in (found.train, found.test)]
+    assert not sides[0] & sides[1]
+    assert not {text.text for text in found.train} & {text.text for text in found.test}
