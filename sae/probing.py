@@ -23,6 +23,8 @@ from sae.probes import Prepared, Probe, Values, fit_prepared, fit_probe, prepare
 
 ALL = 0
 """In place of k: every latent that is active in a training text, or every dimension."""
+MAX_WIDE_DRAWS = 3
+"""Of shuffled labels on all latents or dimensions, which take long to fit."""
 CONTROLS = ("random_latents", "best_neurons", "shuffled_labels", "dense", "dense_shuffled_labels", "majority")
 """Arms beside `sae`."""
 
@@ -64,7 +66,11 @@ class Fitted:
 
 @dataclass(frozen=True)
 class ArmScores:
-    """An arm's scores on the test texts: means over its draws, with intervals over groups of texts."""
+    """An arm's scores on the test texts: means over its draws, with the interval of a single draw over groups of texts.
+
+    A probe of shuffled labels says one class or the other by chance, and may be far from 0.5 either way: it is the
+    spread of the draws that a figure has to be outside of.
+    """
 
     arm: str
     k: int
@@ -102,12 +108,16 @@ def fit(
             maker.arm("best_neurons", k, [maker.selected(train, k, on_latents=False)], on_latents=False),
             maker.arm("shuffled_labels", k, [maker.selected(maker.shuffled(i), k) for i in range(n_draws)]),
         ]
+    mixed = [maker.shuffled(i).labels for i in range(min(n_draws, MAX_WIDE_DRAWS))]
     arms += [
         maker.arm("sae", ALL, [maker.whole(train.labels)]),
-        maker.arm("shuffled_labels", ALL, [maker.whole(maker.shuffled(0).labels)]),
+        maker.arm("shuffled_labels", ALL, [maker.whole(labels) for labels in mixed]),
         maker.arm("dense", ALL, [maker.whole(train.labels, on_latents=False)], on_latents=False),
         maker.arm(
-            "dense_shuffled_labels", ALL, [maker.whole(maker.shuffled(0).labels, on_latents=False)], on_latents=False
+            "dense_shuffled_labels",
+            ALL,
+            [*(maker.whole(labels, on_latents=False) for labels in mixed)],
+            on_latents=False,
         ),
         maker.arm("majority", ALL, [maker.majority()], on_latents=False),
     ]
@@ -130,10 +140,12 @@ def score(
     weights, wanted = text_weights(groups, seed), targets(labels, fitted.n_classes)
     out = []
     for arm, draws in zip(fitted.arms, predicted, strict=True):
-        balanced = np.stack([balanced_accuracies(weights, scores, wanted).mean(axis=1) for scores in draws])
-        right = np.stack([accuracies(weights, scores, labels) for scores in draws])
-        auroc = np.stack([aurocs(weights, scores, wanted).mean(axis=1) for scores in draws])
-        means = [told(each.mean(axis=0)) for each in (right, balanced, auroc)]
+        # of refits, the spread over seeds is what is asked for
+        some = weights[:1] if arm.over == "seeds" else weights
+        balanced = np.stack([balanced_accuracies(some, scores, wanted).mean(axis=1) for scores in draws])
+        right = np.stack([accuracies(some, scores, labels) for scores in draws])
+        auroc = np.stack([aurocs(some, scores, wanted).mean(axis=1) for scores in draws])
+        means = [_over_draws(each) for each in (right, balanced, auroc)]
         out.append(ArmScores(arm.arm, arm.k, arm.over, means[0], means[1], means[2], tuple(balanced[:, 0].tolist())))
     return out
 
@@ -227,6 +239,11 @@ class _Maker:
     ) -> tuple[Probe, ...]:
         wanted = targets(texts.labels, self.n_classes)
         return tuple(fit_probe(values, each, texts.groups, columns(each), self.seed) for each in wanted.T)
+
+
+def _over_draws(distributions: Float[np.ndarray, "n_draws r"]) -> Told:
+    """The mean of the draws, and the interval in which a single one's score lies, texts resampled."""
+    return told(np.concatenate([[distributions[:, 0].mean()], distributions[:, 1:].ravel()]))
 
 
 def _mean(values: Values) -> np.ndarray:

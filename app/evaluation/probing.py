@@ -28,7 +28,7 @@ class ProbingConfig(TextsConfig):
     review), `made_up` (small, no download), or a .csv, .tsv or .jsonl file with columns `text` and `label`."""
     ks: tuple[int, ...] = (1, 2, 5)
     """Latents a probe may read."""
-    n_draws: int = 5
+    n_draws: int = 10
     """Seeds of the random controls, and of refits on four fifths of the training groups."""
     seed: int = 0
     """Of folds, random choices and intervals."""
@@ -45,7 +45,7 @@ class ProbingConfig(TextsConfig):
     @classmethod
     def quick(cls) -> "ProbingConfig":
         """Two data sets, fewer and shorter texts."""
-        return cls(datasets=("topics", "kinds"), n_train=200, n_test=150, max_tokens=32)
+        return cls(datasets=("topics", "kinds"), n_train=200, n_test=150, max_tokens=32, n_draws=5)
 
 
 def measure_probing(cfg: ProbingConfig, subject: Subject, progress: Progress = no_progress) -> Measured:
@@ -91,7 +91,11 @@ def _figures(one: ArmScores, texts: PooledSet) -> list[Figure]:
 def _figure(metric: str, told: Told, one: ArmScores, texts: PooledSet, setting: str) -> Figure:
     groups = len(np.unique(texts.test.groups))
     several = len(one.by_draw) > 1
-    draws = f"; mean of {len(one.by_draw)} draws, their sd {np.std(one.by_draw, ddof=1):.3f}" if several else ""
+    draws = (
+        f"; mean of {len(one.by_draw)} draws, interval of a single one, their sd {np.std(one.by_draw, ddof=1):.3f}"
+        if several
+        else ""
+    )
     return Figure(
         metric=f"probe_{metric}",
         value=told.value,
