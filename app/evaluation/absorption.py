@@ -1,0 +1,250 @@
+"""Feature absorption on first letters: words of the tokenizer's vocabulary, read after a few spelled examples."""
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from activations.lm import LanguageModel
+from activations.progress import Progress, no_progress
+from app.evaluation.subject import NotApplicable, Subject
+from sae.absorption import (
+    MIN_F1,
+    MIN_LETTERS,
+    Absorption,
+    Decoder,
+    Letter,
+    Words,
+    f1_score,
+    fit_letters,
+    measure,
+    probe_directions,
+    qualified,
+)
+from sae.probe_scores import Told
+from store.errors import UsageError
+from store.figures import Figure, Measured
+
+LETTERS = string.ascii_lowercase
+EXAMPLES = ("river", "stone", "cloud", "apple")
+STEM = 4
+"""First letters that make two words one stem."""
+MIN_LENGTH = 3
+MIN_VOCABULARY = 500
+TEST_SHARE = 0.35
+BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbsorptionConfig:
+    """How many words."""
+
+    per_letter: int = 100
+    """Words of each letter, training and test together; all of them if there are fewer."""
+    n_spelled: int = 200
+    """Test words whose first letter the model itself is asked for."""
+    n_draws: int = 3
+    """Random directions for each letter."""
+    seed: int = 0
+    """Of words, folds, random directions and intervals."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("per_letter", "n_spelled", "n_draws"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name}={getattr(self, name)} is not positive: choose at least 1")
+
+    @classmethod
+    def quick(cls) -> "AbsorptionConfig":
+        """Fewer words: still twenty test words of most letters."""
+        return cls(per_letter=70, n_spelled=50)
+
+
+@dataclass(frozen=True)
+class Word:
+    """One token that is a word."""
+
+    token_id: int
+    text: str
+    is_test: bool
+
+
+def measure_absorption(cfg: AbsorptionConfig, subject: Subject, progress: Progress = no_progress) -> Measured:
+    """Absorption rates with controls, or the sentence why there are none.
+
+    Raises:
+        NotApplicable: the tokenizer has too few single-token words.
+    """
+    words = vocabulary_words(subject.lm, cfg)
+    whole = _read(subject, words, progress)
+    is_test = np.array([word.is_test for word in words])
+    train, test = (whole.take(np.flatnonzero(side)) for side in (~is_test, is_test))
+    sae = subject.sae
+    decoder = Decoder(*(each.detach().double().cpu().numpy() for each in (sae.W_dec, sae.b_dec)))
+    letters = fit_letters(train, decoder, cfg.seed)
+    able = qualified(letters, test)
+    figures = [_spelling(subject.lm, [word for word in words if word.is_test], cfg)]
+    figures += [_probe_figure(one, test) for one in letters]
+    if len(able) < MIN_LETTERS:
+        return Measured([_withheld(letters, able), *figures])
+    arms = [_own(able, test, decoder, cfg), *_controls(able, test, decoder, cfg)]
+    return Measured([*(figure for one in arms for figure in _figures(one)), *figures])
+
+
+def vocabulary_words(lm: LanguageModel, cfg: AbsorptionConfig) -> list[Word]:
+    """Tokens that are a space and a lower-case word, up to `per_letter` of each letter; stems are on one side only.
+
+    Raises:
+        NotApplicable: there are too few.
+    """
+    texts = lm.tokenizer.token_texts(range(lm.d_vocab))
+    found = [
+        (token_id, text[1:])
+        for token_id, text in enumerate(texts)
+        if text[:1] == " "
+        and len(text) > MIN_LENGTH
+        and text[1:].isascii()
+        and text[1:].isalpha()
+        and text[1:].islower()
+    ]
+    if len(found) < MIN_VOCABULARY:
+        raise NotApplicable(
+            f"absorption needs words that are single tokens, and {lm.name}'s tokenizer has {len(found)}: "
+            f"at least {MIN_VOCABULARY}"
+        )
+    random, out = np.random.default_rng(cfg.seed), []
+    for letter in LETTERS:
+        same = [one for one in found if one[1][0] == letter and one[1] not in EXAMPLES]
+        chosen = sorted(random.permutation(len(same))[: cfg.per_letter])
+        out += [Word(same[i][0], same[i][1], _is_test(same[i][1][:STEM])) for i in chosen]
+    return out
+
+
+def _is_test(stem: str) -> bool:
+    return int.from_bytes(sha256(stem.encode()).digest()[:8], "big") / 2**64 < TEST_SHARE
+
+
+def _prompt(lm: LanguageModel, word: Word) -> list[int]:
+    """A few words with their first letters, and then the word."""
+    before = "".join(f" {example} begins with {example[0].upper()}\n" for example in EXAMPLES)
+    return [*lm.tokenizer.with_bos(lm.tokenizer.encode(before).ids), word.token_id]
+
+
+@torch.no_grad()
+def _read(subject: Subject, words: Sequence[Word], progress: Progress) -> Words:
+    """Activations and latents at each word's token, the last of its prompt."""
+    start, sae, hook = _prompt(subject.lm, words[0])[:-1], subject.sae, subject.hook_point
+    jobs = [words[i : i + BATCH] for i in range(0, len(words), BATCH)]
+    xs, parts = [], []
+    for some in progress(jobs, len(jobs), "read words"):
+        tokens = torch.tensor([[*start, word.token_id] for word in some])
+        x = subject.lm.capture(tokens, [hook])[hook.name].flatten(2)[:, -1].float()
+        latents = sae.encode(x.to(sae.W_dec))
+        place = (latents.rows.cpu().numpy(), latents.indices.cpu().numpy())
+        parts.append(sparse.csr_array((latents.values.double().cpu().numpy(), place), shape=(len(x), sae.cfg.d_sae)))
+        xs.append(x.double().cpu().numpy())
+    stems = np.unique([word.text[:STEM] for word in words], return_inverse=True)[1]
+    letters = np.array([LETTERS.index(word.text[0]) for word in words])
+    return Words(np.concatenate(xs), sparse.csr_array(sparse.vstack(parts)), letters, stems)
+
+
+@torch.no_grad()
+def _spelling(lm: LanguageModel, words: Sequence[Word], cfg: AbsorptionConfig) -> Figure:
+    """How often the model itself names the first letter, among the 26."""
+    order = np.random.default_rng(cfg.seed).permutation(len(words))[: cfg.n_spelled]
+    chosen, after = [words[i] for i in order], lm.tokenizer.encode(" begins with").ids
+    ids = [lm.tokenizer.encode(f" {letter.upper()}").ids[0] for letter in LETTERS]
+    right = 0
+    for i in range(0, len(chosen), BATCH):
+        some = chosen[i : i + BATCH]
+        tokens = torch.tensor([[*_prompt(lm, word), *after] for word in some])
+        said = lm.logits(tokens)[:, -1, ids].argmax(dim=1).cpu().tolist()
+        right += sum(LETTERS[letter] == word.text[0] for letter, word in zip(said, some, strict=True))
+    return Figure(
+        metric="spelling_accuracy",
+        value=right / len(chosen) if chosen else None,
+        n=len(chosen),
+        n_of="words",
+        arm="model",
+        note="the letter that the model itself finds most likely of 26, after the same examples",
+    )
+
+
+def _own(able: tuple[Letter, ...], test: Words, decoder: Decoder, cfg: AbsorptionConfig) -> Absorption:
+    return measure(able, test, decoder, probe_directions(able), "sae", cfg.seed)
+
+
+def _controls(able: tuple[Letter, ...], test: Words, decoder: Decoder, cfg: AbsorptionConfig) -> list[Absorption]:
+    """The same words and main latents with another letter's probe, and with random directions."""
+    own, random = probe_directions(able), np.random.default_rng(cfg.seed)
+    draws = [
+        measure(able, test, decoder, random.standard_normal(own.shape), "random_direction", cfg.seed)
+        for _ in range(cfg.n_draws)
+    ]
+    other = measure(able, test, decoder, np.roll(own, 1, axis=0), "other_letter", cfg.seed)
+    return [other, _mean(draws)]
+
+
+def _mean(draws: Sequence[Absorption]) -> Absorption:
+    """The mean of several draws; the interval is that of their spread."""
+    first = draws[0]
+
+    def over(name: str) -> Told:
+        values = [getattr(one, name).value for one in draws]
+        known = [value for value in values if value is not None]
+        return Told(float(np.mean(known)), min(known), max(known)) if known else Told(None)
+
+    return Absorption(first.arm, first.n_letters, first.n_words, over("full"), over("fraction"), over("main_silent"))
+
+
+def _figures(one: Absorption) -> list[Figure]:
+    interval = "lowest and highest draw" if one.arm == "random_direction" else "bootstrap over words' stems"
+    rows = (
+        ("absorption_full", one.full, "share of words that one latent absorbs, mean over letters"),
+        ("absorption_fraction", one.fraction, "mean absorption fraction, mean over letters"),
+        ("absorption_main_silent", one.main_silent, "share of words on which all main latents are silent"),
+    )
+    return [
+        Figure(
+            metric=metric,
+            value=told.value,
+            n=one.n_words,
+            n_of="words",
+            arm=one.arm,
+            setting=f"{one.n_letters} letters",
+            low=told.low,
+            high=told.high,
+            note=f"{note}; {interval}",
+        )
+        for metric, told, note in rows
+    ]
+
+
+def _probe_figure(one: Letter, test: Words) -> Figure:
+    wanted = test.letters == one.letter
+    return Figure(
+        metric="letter_probe_f1",
+        value=f1_score(one.probe.scores(test.x) > 0, wanted) if wanted.any() else None,
+        n=int(wanted.sum()),
+        n_of="words",
+        arm="dense",
+        setting=LETTERS[one.letter],
+        note=f"on test words; {one.f1:.2f} across folds of the training words, which decides; "
+        f"{len(one.main)} main latents",
+    )
+
+
+def _withheld(letters: Sequence[Letter], able: Sequence[Letter]) -> Figure:
+    known = ", ".join(f"{LETTERS[one.letter]} {one.f1:.2f}" for one in letters)
+    return Figure(
+        metric="absorption_full",
+        value=None,
+        n=len(able),
+        n_of="letters",
+        note=f"withheld: the model is not able enough, since only {len(able)} letters have a probe with F1 above "
+        f"{MIN_F1} and enough words, at least {MIN_LETTERS} are needed. F1 of each: {known}",
+    )

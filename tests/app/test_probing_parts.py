@@ -1,0 +1,103 @@
+"""Probing, targeted and absorption on the tiny model: whole tables, shared passes, untouched test labels."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.evaluation import pooled, probing, targeted
+from app.evaluation.absorption import AbsorptionConfig, measure_absorption
+from app.evaluation.pooled import TextsConfig, pooled_set
+from app.evaluation.probing import ProbingConfig, measure_probing
+from app.evaluation.subject import NotApplicable, Subject
+from app.evaluation.targeted import TargetedConfig, measure_targeted
+from sae.ablation import ABLATION_CONTROLS
+from sae.probing import CONTROLS
+from store.figures import find
+from store.run import find_run
+
+TEXTS = {"n_train": 60, "n_test": 30, "max_tokens": 24}
+PROBING = ProbingConfig(datasets=("made_up",), ks=(1, 2), n_draws=1, **TEXTS)
+TARGETED = TargetedConfig(datasets=("made_up",), scr_datasets=("made_up",), sizes=(2, 5), n_draws=1, **TEXTS)
+
+
+@pytest.fixture(scope="module")
+def subject(tiny_root: Path) -> Subject:
+    sae_run = find_run(tiny_root, "latest", "sae")
+    return Subject(sae_run, find_run(tiny_root, sae_run.inputs["activations"], "activations"))
+
+
+def test_probing_gives_every_arm_for_every_k(subject: Subject) -> None:
+    figures = measure_probing(PROBING, subject).figures
+    assert {figure.arm for figure in figures} == {"sae", *CONTROLS}
+    for k in PROBING.ks:
+        for arm in ("sae", "random_latents", "best_neurons", "shuffled_labels"):
+            found = find(figures, "probe_balanced_accuracy", arm=arm, setting=f"made_up k={k}")
+            assert found is not None
+            assert found.value is not None
+            assert found.low is not None
+
+
+def test_targeted_gives_every_arm_for_every_size(subject: Subject) -> None:
+    figures = measure_targeted(TARGETED, subject).figures
+    for metric in ("tpp", "scr_ablated_accuracy"):
+        arms = {figure.arm for figure in figures if figure.metric == metric}
+        assert arms == {"sae", *ABLATION_CONTROLS}
+
+
+def test_two_classes_give_no_tpp_and_say_why(subject: Subject, tmp_path: Path) -> None:
+    lines = [f'"{"Seven ships left." if i % 2 else "A bell rang."} {i}",{i % 2}' for i in range(200)]
+    (tmp_path / "two.csv").write_text("\n".join(["text,label", *lines]))
+    cfg = replace(TARGETED, datasets=(str(tmp_path / "two.csv"),), scr_datasets=())
+    (figure,) = measure_targeted(cfg, subject).figures
+    assert figure.value is None
+    assert "turned round" in figure.note
+
+
+def test_both_parts_share_one_pass(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = pooled_set(subject, "made_up", PROBING)
+    monkeypatch.setattr(pooled, "_run", None)
+    assert pooled_set(subject, "made_up", TARGETED) is first
+
+
+def test_pooled_latents_are_the_mean_over_tokens(subject: Subject) -> None:
+    texts = pooled_set(subject, "made_up", TextsConfig(**TEXTS))
+    x_hat = texts.train.latents @ subject.sae.W_dec.detach().double().numpy()
+    assert texts.train.latents.shape[0] == len(texts.train.x) == len(texts.train.labels)
+    assert np.isfinite(x_hat).all()
+
+
+def test_shuffled_test_labels_change_scores_alone(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, list[object]] = {"before": [], "scores": []}
+    honest = pooled_set(subject, "made_up", PROBING)
+    labels = np.random.default_rng(0).permutation(honest.test.labels)
+    shuffled = replace(honest, test=honest.test._replace(labels=labels))
+    predict = probing.predictions
+
+    def watched(fitted: object, test: object) -> object:
+        predicted = predict(fitted, test)  # type: ignore[arg-type]
+        seen["before"].append((fitted, predicted))
+        return predicted
+
+    monkeypatch.setattr(probing, "predictions", watched)
+    for texts in (honest, shuffled):
+        monkeypatch.setattr(probing, "pooled_set", lambda *_, texts=texts, **__: texts)
+        seen["scores"].append(measure_probing(PROBING, subject).figures)
+    (fitted, predicted), (fitted_again, predicted_again) = seen["before"]  # type: ignore[misc]
+    for one, two in zip(fitted.arms, fitted_again.arms, strict=True):
+        for probe, other in zip(one.draws[0], two.draws[0], strict=True):
+            assert np.array_equal(probe.columns, other.columns)
+            assert np.array_equal(probe.weight, other.weight)
+    assert all(np.array_equal(one, two) for one, two in zip(predicted, predicted_again, strict=True))
+    assert seen["scores"][0] != seen["scores"][1]
+
+
+def test_a_tokenizer_of_bytes_has_no_words_to_absorb(subject: Subject) -> None:
+    with pytest.raises(NotApplicable, match="single tokens"):
+        measure_absorption(AbsorptionConfig(), subject)
+
+
+def test_targeted_predictions_do_not_need_labels() -> None:
+    assert "labels" not in targeted.tpp_predictions.__code__.co_names
+    assert "labels" not in probing.predictions.__code__.co_names
