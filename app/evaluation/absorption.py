@@ -43,7 +43,7 @@ BATCH = 64
 class AbsorptionConfig:
     """How many words."""
 
-    per_letter: int = 100
+    per_letter: int = 250
     """Words of each letter, training and test together; all of them if there are fewer."""
     n_spelled: int = 200
     """Test words whose first letter the model itself is asked for."""
@@ -90,7 +90,7 @@ def measure_absorption(cfg: AbsorptionConfig, subject: Subject, progress: Progre
     figures = [_spelling(subject.lm, [word for word in words if word.is_test], cfg)]
     figures += [_probe_figure(one, test) for one in letters]
     if len(able) < MIN_LETTERS:
-        return Measured([_withheld(letters, able), *figures])
+        return Measured([_withheld(letters, able, len(train.letters)), *figures])
     arms = [_own(able, test, decoder, cfg), *_controls(able, test, decoder, cfg)]
     return Measured([*(figure for one in arms for figure in _figures(one)), *figures])
 
@@ -238,13 +238,13 @@ def _probe_figure(one: Letter, test: Words) -> Figure:
     )
 
 
-def _withheld(letters: Sequence[Letter], able: Sequence[Letter]) -> Figure:
+def _withheld(letters: Sequence[Letter], able: Sequence[Letter], n_train: int) -> Figure:
     known = ", ".join(f"{LETTERS[one.letter]} {one.f1:.2f}" for one in letters)
     return Figure(
         metric="absorption_full",
         value=None,
         n=len(able),
         n_of="letters",
-        note=f"withheld: the model is not able enough, since only {len(able)} letters have a probe with F1 above "
-        f"{MIN_F1} and enough words, at least {MIN_LETTERS} are needed. F1 of each: {known}",
+        note=f"withheld: the model is not able enough. {len(able)} letters have a probe with F1 above {MIN_F1} and "
+        f"enough words, at least {MIN_LETTERS} are needed. F1 of each, from {n_train} training words: {known}",
     )
