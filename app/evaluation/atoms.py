@@ -220,8 +220,8 @@ def _coherence(arm: Arm, name: str, product: InnerProduct, said: str, seed: int)
         figure("rip_bound", rip_bound(unique.l0_median, found.maximum), note=f"K = L0 median {unique.l0_median:g}"),
         figure("uniqueness", unique.q_star, note=f"{said}; {drawn}" if drawn else said),
     ]
-    curves = [Curve(plot="coherence", series=f"{arm.name}, {name}", x=CURVE_QUANTILES, y=unique.mu)]
+    curves = [Curve(plot="coherence", series=f"{name}: {arm.name}", x=CURVE_QUANTILES, y=unique.mu)]
     if arm.name in OWN_L0 and product is euclidean:  # the bound is the same under every inner product
         bound = tuple(min(1.0, value) for value in unique.bound)
-        curves.append(Curve(plot="coherence", series=f"bound at L0 of {arm.name}", x=CURVE_QUANTILES, y=bound))
+        curves.append(Curve(plot="coherence", series=f"bound at its L0: {arm.name}", x=CURVE_QUANTILES, y=bound))
     return Measured(figures, curves)

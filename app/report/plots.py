@@ -12,6 +12,9 @@ from store.figures import Curve, Figure, find
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#888888")
 """Okabe and Ito's palette: told apart by every common kind of colour vision."""
+HEIGHT, LEGEND_LINE = 300, 22
+"""Pixels: of a plot, and of each further line of its legend."""
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 NORMAL = {"token_class": "normal"}
 RECOVERED = {"token_class": EVERY_CLASS, "setting": "against mean ablation"}
 # What is on either axis: part, metric, and which of its figures.
@@ -33,15 +36,26 @@ def _curve_figure(name: str, curves: Mapping[str, Sequence[Curve]]) -> go.Figure
     shown = plot(name)
     figure = go.Figure(layout=_layout(shown))
     found = [(owner, curve) for owner, some in curves.items() for curve in some if curve.plot == name]
-    for number, (owner, curve) in enumerate(found):
-        label = escape(f"{owner}: {curve.series}" if len(curves) > 1 else curve.series)
-        colour = COLOURS[number % len(COLOURS)]
+    labels = [f"{owner}: {curve.series}" if len(curves) > 1 else curve.series for owner, curve in found]
+    # what stands before the colon tells lines by their dash, what stands behind it by their colour
+    dashes, colours = (list(dict.fromkeys(part)) for part in zip(*(_parts(label) for label in labels), strict=True))
+    for label, (_, curve) in zip(labels, found, strict=True):
+        dash, colour = _parts(label)
+        look = COLOURS[colours.index(colour) % len(COLOURS)]
+        name = escape(label.replace("_", " "))
         if shown.bars:
-            figure.add_bar(x=curve.x, y=curve.y, name=label, marker_color=colour, opacity=0.75)
+            figure.add_bar(x=curve.x, y=curve.y, name=name, marker_color=look, opacity=0.75)
         else:
-            figure.add_scatter(x=curve.x, y=curve.y, name=label, mode="lines", line_color=colour)
+            line = {"color": look, "dash": DASHES[dashes.index(dash) % len(DASHES)]}
+            figure.add_scatter(x=curve.x, y=curve.y, name=name, mode="lines", line=line)
     figure.update_layout(showlegend=len(found) > 1, barmode="overlay", bargap=0.05)
+    figure.update_layout(height=HEIGHT + LEGEND_LINE * (len(found) // 3))
     return figure
+
+
+def _parts(label: str) -> tuple[str, str]:
+    before, _, behind = label.rpartition(": ")
+    return before, behind
 
 
 def trade_figures(groups: Sequence[Group]) -> list[go.Figure]:
@@ -87,10 +101,10 @@ def _bar(figure: Figure, colour: str) -> dict[str, object] | None:
 def _layout(shown: Plot) -> go.Layout:
     return go.Layout(
         title={"text": shown.title, "font": {"size": 15}},
-        height=300,
+        height=HEIGHT,
         margin={"l": 60, "r": 16, "t": 44, "b": 48},
         xaxis={"title": {"text": shown.x}, "type": "log" if shown.log_x else "linear"},
         yaxis={"title": {"text": shown.y}, "type": "log" if shown.log_y else "linear"},
-        legend={"orientation": "h", "y": -0.28},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
         template="plotly_white",
     )

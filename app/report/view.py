@@ -14,6 +14,8 @@ from app.summary import number
 from store.figures import SAE_ARM, Figure, find
 
 NOTHING = Compared()
+MANY_ROWS = 30
+"""Longer tables are folded."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,21 @@ class Table:
 
     columns: Sequence[str]
     rows: Sequence[Row]
+
+    @property
+    def has_settings(self) -> bool:
+        """Whether any row has one."""
+        return any(row.setting for row in self.rows)
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether any row is of a token class."""
+        return any(row.token_class for row in self.rows)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is shown only when asked for; its plots are shown at once."""
+        return len(self.rows) > MANY_ROWS
 
 
 @dataclass(frozen=True)
@@ -153,11 +170,12 @@ def of_one(figures: Sequence[Figure]) -> Table:
 
 def by_class(figures: Sequence[Figure]) -> Table:
     """One dictionary without controls: token classes in columns."""
-    classes = list(dict.fromkeys(f.token_class for f in figures))
+    classes = sorted(dict.fromkeys(f.token_class for f in figures), key=lambda name: name == "")
     rows: dict[tuple[str, str], dict[str, Figure]] = {}
     for f in figures:
         rows.setdefault((f.metric, f.setting), {})[f.token_class] = f
-    return Table(classes, [_row((*place, ""), [found.get(c) for c in classes]) for place, found in rows.items()])
+    names = [_spaced(name) or "the dictionary" for name in classes]
+    return Table(names, [_row((*place, ""), [found.get(c) for c in classes]) for place, found in rows.items()])
 
 
 def by_arm(figures: Sequence[Figure]) -> Table:
@@ -166,7 +184,8 @@ def by_arm(figures: Sequence[Figure]) -> Table:
     rows: dict[tuple[str, str, str], dict[str, Figure]] = {}
     for f in figures:
         rows.setdefault((f.metric, f.setting, f.token_class), {})[f.arm] = f
-    return Table(arms, [_row(place, [found.get(arm) for arm in arms]) for place, found in rows.items()])
+    named = [_spaced(arm) for arm in arms]
+    return Table(named, [_row(place, [found.get(arm) for arm in arms]) for place, found in rows.items()])
 
 
 def by_dictionary(columns: Mapping[str, Sequence[Figure]]) -> Table:
@@ -183,8 +202,12 @@ def by_dictionary(columns: Mapping[str, Sequence[Figure]]) -> Table:
 
 def _row(place: tuple[str, str, str], figures: Sequence[Figure | None], arm: str = SAE_ARM) -> Row:
     shown = metric(place[0])
-    label = shown.label if arm == SAE_ARM else f"{shown.label}, {arm}"
-    return Row(label, shown.help, place[1], place[2], [cell(f) for f in figures])
+    label = shown.label if arm == SAE_ARM else f"{shown.label}, {_spaced(arm)}"
+    return Row(label, shown.help, place[1], _spaced(place[2]), [cell(f) for f in figures])
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def cell(figure: Figure | None) -> Cell:

@@ -76,7 +76,7 @@ def test_atoms_figures_stand_beside_all_controls_and_curves_beside_their_bound(a
     for metric in ("sparse_reconstruction", "coherence", "angle_mean", "angle_sd", "rip_bound", "uniqueness"):
         assert arms_of(atoms, metric) == ARMS
     series = {curve.series for curve in atoms.curves if curve.plot == "coherence"}
-    assert {"bound at L0 of sae", "bound at L0 of neurons", "random, atomic", "sae, euclidean"} <= series
+    assert {"bound at its L0: sae", "bound at its L0: neurons", "atomic: random", "euclidean: sae"} <= series
 
 
 def test_the_encoders_r2_is_one_minus_its_fvu(subject, atoms):
@@ -94,7 +94,7 @@ def test_coordinates_have_an_l0_of_their_own_and_the_other_controls_the_dictiona
     assert full > own
     rip = {arm: find(atoms.figures, "rip_bound", arm=arm, setting="euclidean").note for arm in ARMS}
     assert rip["random"] == rip["permuted"] == rip["sae"] != rip["neurons"]
-    bound = next(curve for curve in atoms.curves if curve.series == "bound at L0 of sae")
+    bound = next(curve for curve in atoms.curves if curve.series == "bound at its L0: sae")
     assert bound.y[-1] <= uniqueness_bound(own)
 
 
