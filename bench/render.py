@@ -1,6 +1,7 @@
 """Figures in documents: every marked block in README.md and docs/*.md is generated from its result file.
 
-    <!-- figures: bench/results/NAME.json -->
+    <!-- figures: bench/results/NAME.json -->            a table of figures and values
+    <!-- figures: bench/results/NAME.json PART -->       one part of an evaluation, controls in columns
     <!-- end of figures -->
 
 Run from anywhere: `python bench/render.py` brings all documents up to date, `--check` only says which are not.
@@ -17,7 +18,9 @@ from store.files import read_json
 REPO = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 BLOCK = re.compile(
-    r"(?P<begin><!-- figures: bench/results/(?P<name>[\w-]+)\.json -->\n).*?(?P<end><!-- end of figures -->)", re.DOTALL
+    r"(?P<begin><!-- figures: bench/results/(?P<name>[\w-]+)\.json(?: (?P<part>\w+))? -->\n)"
+    r".*?(?P<end><!-- end of figures -->)",
+    re.DOTALL,
 )
 DETAIL = "seconds: "
 """Figures named so are kept in the file and left out of documents."""
@@ -58,7 +61,30 @@ def rendered(text: str) -> str:
     Raises:
         UsageError: a block names a result file that does not exist.
     """
-    return BLOCK.sub(lambda m: m["begin"] + block(read_json(RESULTS / f"{m['name']}.json")) + m["end"], text)
+    return BLOCK.sub(lambda m: m["begin"] + _block(m["name"], m["part"]) + m["end"], text)
+
+
+def _block(name: str, part: str | None) -> str:
+    document = read_json(RESULTS / f"{name}.json")
+    return block(document) if part is None else part_block(document, part)
+
+
+def part_block(document: dict[str, Any], part: str) -> str:
+    """One part of an evaluation: a row for each figure, a column for each control or token class."""
+    from app.report.view import of_one
+    from store.figures import Figure
+
+    if part in document["remarks"]:
+        return f"Does not apply: {document['remarks'][part]}.\n"
+    table = of_one([Figure(**row) for row in document["parts"][part]])
+    asked = [("setting", table.has_settings), ("tokens", table.has_classes)]
+    head = ["figure", *(name for name, shown in asked if shown), *table.columns]
+    lines = [head, ["---"] * len(head)]
+    for row in table.rows:
+        places = {"setting": row.setting, "tokens": row.token_class}
+        cells = [f"{cell.text} {cell.interval}".strip() for cell in row.cells]
+        lines.append([row.label, *(places[name] for name, shown in asked if shown), *cells])
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines) + "\n"
 
 
 def block(document: dict[str, Any]) -> str:
