@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from scipy import sparse
 
 from sae.probe_scores import Told, text_weights, told
-from sae.probes import Prepared, Probe, fit_prepared, out_of_fold, prepare
+from sae.probes import Prepared, Probe, fit_prepared, one_thread, out_of_fold, prepare
 from sae.probing import mean_difference
 
 MIN_F1 = 0.6
@@ -94,6 +94,7 @@ class Absorption:
     """Mean over letters of the share of words on which all main latents are silent."""
 
 
+@one_thread
 def fit_letters(train: Words, decoder: Decoder, seed: int) -> tuple[Letter, ...]:
     """Probes and main latents of every letter with enough training words; no test word is seen."""
     features, norms = prepare(train.x), np.linalg.norm(decoder.W_dec, axis=1)

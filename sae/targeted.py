@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from sae.ablation import Ranking, ablated_scores, rankings
 from sae.probe_scores import Told, balanced_accuracies, targets, text_weights, told
-from sae.probes import Probe, fit_probe
+from sae.probes import Probe, fit_probe, one_thread
 from sae.probing import PooledTexts, dense_probes
 
 MIN_GAP = 0.1
@@ -54,6 +54,7 @@ class TPPScore:
     """TPP as a share of A − 0.5, all that can be lost."""
 
 
+@one_thread
 def fit_tpp(
     train: PooledTexts,
     n_classes: int,
@@ -156,6 +157,7 @@ def attributes(labels: np.ndarray) -> np.ndarray:
     return np.stack([labels // 2 == 1, labels % 2 == 1], axis=1)
 
 
+@one_thread
 def fit_scr(
     train: PooledTexts,
     W_dec: Float[np.ndarray, "d_sae d_in"],

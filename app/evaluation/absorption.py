@@ -61,7 +61,7 @@ class AbsorptionConfig:
     @classmethod
     def quick(cls) -> "AbsorptionConfig":
         """Fewer words: still twenty test words of most letters."""
-        return cls(per_letter=70, n_spelled=50)
+        return cls(per_letter=120, n_spelled=50)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def measure_absorption(cfg: AbsorptionConfig, subject: Subject, progress: Progre
     if len(able) < MIN_LETTERS:
         return Measured([_withheld(letters, able, len(train.letters)), *figures])
     arms = [_own(able, test, decoder, cfg), *_controls(able, test, decoder, cfg)]
-    return Measured([*(figure for one in arms for figure in _figures(one)), *figures])
+    return Measured([*(figure for one in arms for figure in _figures(one, _verdict(one, arms))), *figures])
 
 
 def vocabulary_words(lm: LanguageModel, cfg: AbsorptionConfig) -> list[Word]:
@@ -201,10 +201,19 @@ def _mean(draws: Sequence[Absorption]) -> Absorption:
     return Absorption(first.arm, first.n_letters, first.n_words, over("full"), over("fraction"), over("main_silent"))
 
 
-def _figures(one: Absorption) -> list[Figure]:
+def _verdict(one: Absorption, arms: Sequence[Absorption]) -> str:
+    """What the dictionary's full rate is beside the controls': small projections make large shares of any direction."""
+    own, *controls = (arm.full.value for arm in arms)
+    highest = max((value for value in controls if value is not None), default=None)
+    if one is not arms[0] or own is None or highest is None:
+        return ""
+    return "" if own > highest else f"; no more than a control's {highest:.3f}, so no sign of absorption"
+
+
+def _figures(one: Absorption, verdict: str) -> list[Figure]:
     interval = "lowest and highest draw" if one.arm == "random_direction" else "bootstrap over words' stems"
     rows = (
-        ("absorption_full", one.full, "share of words that one latent absorbs, mean over letters"),
+        ("absorption_full", one.full, f"share of words that one latent absorbs, mean over letters{verdict}"),
         ("absorption_fraction", one.fraction, "mean absorption fraction, mean over letters"),
         ("absorption_main_silent", one.main_silent, "share of words on which all main latents are silent"),
     )
@@ -245,6 +254,7 @@ def _withheld(letters: Sequence[Letter], able: Sequence[Letter], n_train: int) -
         value=None,
         n=len(able),
         n_of="letters",
-        note=f"withheld: the model is not able enough. {len(able)} letters have a probe with F1 above {MIN_F1} and "
-        f"enough words, at least {MIN_LETTERS} are needed. F1 of each, from {n_train} training words: {known}",
+        note=f"withheld: the model is not able enough, or there are too few words for its probes. {len(able)} letters "
+        f"have a probe with F1 above {MIN_F1} and enough words, at least {MIN_LETTERS} are needed. "
+        f"F1 of each, from {n_train} training words: {known}",
     )
