@@ -20,8 +20,9 @@ from jaxtyping import Float, Int
 from scipy import sparse
 
 from sae.probe_scores import Told, text_weights, told
-from sae.probes import Prepared, Probe, fit_prepared, one_thread, out_of_fold, prepare
+from sae.probes import Prepared, Probe, fit_prepared, out_of_fold, prepare
 from sae.probing import mean_difference
+from sae.threads import one_blas_thread
 
 MIN_F1 = 0.6
 """Of a letter's probe, across folds of the training words: below it the model does not say which letter it is."""
@@ -94,7 +95,7 @@ class Absorption:
     """Mean over letters of the share of words on which all main latents are silent."""
 
 
-@one_thread
+@one_blas_thread
 def fit_letters(train: Words, decoder: Decoder, seed: int) -> tuple[Letter, ...]:
     """Probes and main latents of every letter with enough training words; no test word is seen."""
     features, norms = prepare(train.x), np.linalg.norm(decoder.W_dec, axis=1)

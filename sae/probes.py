@@ -5,16 +5,13 @@ are whole groups of texts. Nothing here is ever given a test text.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
-P = ParamSpec("P")
-R = TypeVar("R")
 Values = np.ndarray | sparse.csr_array
 """`[n_texts, n_features]`, dense or sparse."""
 
@@ -55,20 +52,6 @@ class Prepared(NamedTuple):
     columns: np.ndarray
     mean: np.ndarray
     sd: np.ndarray
-
-
-def one_thread(function: Callable[P, R]) -> Callable[P, R]:
-    """Keeps BLAS and OpenMP to one thread while `function` runs: shared out, a probe's small products take ten times
-    as long on a machine that does anything else."""
-
-    @wraps(function)
-    def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-        from threadpoolctl import threadpool_limits
-
-        with threadpool_limits(limits=1):
-            return function(*args, **kwargs)
-
-    return limited
 
 
 def prepare(values: Values, columns: np.ndarray | None = None) -> Prepared:

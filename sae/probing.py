@@ -19,7 +19,8 @@ from jaxtyping import Float, Int
 from scipy import sparse
 
 from sae.probe_scores import Told, accuracies, aurocs, balanced_accuracies, targets, text_weights, told
-from sae.probes import Prepared, Probe, Values, fit_prepared, fit_probe, one_thread, prepare
+from sae.probes import Prepared, Probe, Values, fit_prepared, fit_probe, prepare
+from sae.threads import one_blas_thread
 
 ALL = 0
 """In place of k: every latent that is active in a training text, or every dimension."""
@@ -85,7 +86,7 @@ class ArmScores:
     """Balanced accuracy of each draw."""
 
 
-@one_thread
+@one_blas_thread
 def fit(
     train: PooledTexts, n_classes: int, norms: Float[np.ndarray, " d_sae"], ks: Sequence[int], seed: int, n_draws: int
 ) -> Fitted:

@@ -21,8 +21,9 @@ from jaxtyping import Float
 
 from sae.ablation import Ranking, ablated_scores, rankings
 from sae.probe_scores import Told, balanced_accuracies, targets, text_weights, told
-from sae.probes import Probe, fit_probe, one_thread
+from sae.probes import Probe, fit_probe
 from sae.probing import PooledTexts, dense_probes
+from sae.threads import one_blas_thread
 
 MIN_GAP = 0.1
 """Accuracy that the bias has to cost before SCR can be told: of less, test texts' chance makes any share."""
@@ -54,7 +55,7 @@ class TPPScore:
     """TPP as a share of A − 0.5, all that can be lost."""
 
 
-@one_thread
+@one_blas_thread
 def fit_tpp(
     train: PooledTexts,
     n_classes: int,
@@ -157,7 +158,7 @@ def attributes(labels: np.ndarray) -> np.ndarray:
     return np.stack([labels // 2 == 1, labels % 2 == 1], axis=1)
 
 
-@one_thread
+@one_blas_thread
 def fit_scr(
     train: PooledTexts,
     W_dec: Float[np.ndarray, "d_sae d_in"],
