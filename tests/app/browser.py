@@ -89,6 +89,26 @@ def drive_dashboard(base_url: str, artifacts: Path, latent: int) -> None:
         assert not elsewhere, f"the dashboard fetched from elsewhere: {elsewhere[:3]}"
 
 
+def draw_report(report: Path, artifacts: Path) -> int:
+    """Open a report file; how many plots were drawn. It fetches nothing, and fits its window, wide or narrow."""
+    artifacts.mkdir(parents=True, exist_ok=True)
+    with _page() as page:
+        elsewhere: list[str] = []
+        page.on("request", lambda request: elsewhere.append(request.url) if request.url.startswith("http") else None)
+        page.goto(report.resolve().as_uri())
+        plots = page.locator(".plots > div")
+        expect(plots.first.locator(".main-svg").first).to_be_visible()
+        n_drawn = sum(plot.locator(".main-svg").count() > 0 for plot in plots.all())
+        assert n_drawn == plots.count()
+        assert page.evaluate("window.pwned") is None, "a script from a name ran in the page"
+        for width in (1400, NARROW["width"]):
+            page.set_viewport_size({"width": width, "height": 1000})
+            assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+            page.screenshot(path=artifacts / f"report-{width}.png", full_page=True)
+        assert not elsewhere, f"the report fetched from elsewhere: {elsewhere[:3]}"
+        return n_drawn
+
+
 def _leaves(url: str, base_url: str) -> bool:
     return url.startswith("http") and urlsplit(url).netloc != urlsplit(base_url).netloc
 

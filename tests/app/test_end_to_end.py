@@ -15,6 +15,7 @@ from activations.models import DEFAULT_MODEL, find_model
 from activations.tokenizer import HFTokenizer
 from app.evaluation.evaluated import evaluations_of
 from app.evaluation.loss import ABLATIONS
+from app.evaluation.parts import PARTS
 from app.workbench import Workbench
 from autointerp.embedders import EMBEDDERS
 from store.figures import Figure, find
@@ -134,3 +135,21 @@ def test_the_real_embedder_knows_what_is_alike():
     cat, kitten, tax = embed(["The cat sleeps.", "A kitten is napping.", "Income tax is due in April."])
     assert np.linalg.norm(cat) == pytest.approx(1, abs=1e-5)
     assert cat @ kitten > 0.5 > cat @ tax
+
+
+def test_a_quick_evaluation_of_every_part_makes_a_report_that_draws_itself(root: Path, browser):
+    """Every part on the real model; the report in a real browser, with no request to anywhere."""
+    command = [MONOSEM, "evaluate", "latest", "--quick", "--root", str(root)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    report = Path(done.stdout.rsplit("report: ", 1)[1].strip())
+    evaluated = evaluations_of(root, find_run(root, "latest", "sae"))[-1]
+    assert set(evaluated.runs) == set(PARTS)
+    probing = evaluated.measured("probing").figures
+    best, random = (
+        value(probing, "probe_balanced_accuracy", setting="mean k=5", arm=a) for a in ("sae", "random_latents")
+    )
+    assert best > random + 0.1
+    assert value(evaluated.measured("recovery").figures, "planted_mcc") > 0.9
+    browser.require_chromium()
+    assert browser.draw_report(report, ARTIFACTS) >= 8
