@@ -38,9 +38,11 @@ def _curve_figure(name: str, curves: Mapping[str, Sequence[Curve]]) -> go.Figure
     found = [(owner, curve) for owner, some in curves.items() for curve in some if curve.plot == name]
     labels = [f"{owner}: {curve.series}" if len(curves) > 1 else curve.series for owner, curve in found]
     # what stands before the colon tells lines by their dash, what stands behind it by their colour
-    dashes, colours = (list(dict.fromkeys(part)) for part in zip(*(_parts(label) for label in labels), strict=True))
-    for label, (_, curve) in zip(labels, found, strict=True):
-        dash, colour = _parts(label)
+    kinds = [_parts(label) for label in labels]
+    if len({behind for _, behind in kinds}) == 1:  # nothing else tells them apart
+        kinds = [(behind, before) for before, behind in kinds]
+    dashes, colours = (list(dict.fromkeys(part)) for part in zip(*kinds, strict=True))
+    for label, (dash, colour), (_, curve) in zip(labels, kinds, found, strict=True):
         look = COLOURS[colours.index(colour) % len(COLOURS)]
         name = escape(label.replace("_", " "))
         if shown.bars:
