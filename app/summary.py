@@ -1,10 +1,12 @@
 """Runs as text: what it is, what made it, what it scored."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.log import printable
+from store.figures import FIGURES_FILE
 from store.run import Run, list_runs
 
 if TYPE_CHECKING:
@@ -12,6 +14,10 @@ if TYPE_CHECKING:
 
 COUNTED = ("part", "n_figures")
 """Results of an evaluation that are not among its figures."""
+SHOWN = 4
+"""Figures in one line; a part is summed up by fewer."""
+MEASURED = ("evaluation", "comparison")
+"""Kinds of runs that have figures."""
 LONG = 8
 """Lists longer than this are counted, not printed."""
 
@@ -27,12 +33,13 @@ def print_run(run: Run, *, full: bool = False) -> None:
         _section("made by", {**run.manifest["made_by"], "at": run.manifest["finished_at"]})
     print(f"  took {run.manifest['seconds']} s")
     _section("results", run.results)
+    if run.kind in MEASURED and FIGURES_FILE in run.manifest["files"]:
+        query = f"from compared where run = '{run.id}'"
+        print(f'  all figures: monosem sql "{query}" --over catalogue --root {shlex.quote(str(run.root))}')
     if full:
         for other in list_runs(run.root):
             if run.id in other.inputs.values():
-                print(f"  used by: {other.kind} {other.id}")
-                if other.kind in ("evaluation", "scores"):
-                    _section("  results", other.results)
+                print(f"  used by: {other.kind} {other.id}  {headline(other)}".rstrip())
 
 
 def print_parts(title: str, parts: "Parts") -> None:
@@ -64,7 +71,7 @@ def headline(run: Run) -> str:
         "sae": lambda: f"{config['variant']} d_sae={results['d_sae']} at {config['hook_point']}",
         "evaluation": lambda: _evaluation_headline(results),
         "comparison": lambda: _evaluation_headline(results),
-        "report": lambda: f"{results['n_dictionaries']} dictionaries in {results['file']}",
+        "report": lambda: f"{_counted(results['n_dictionaries'], 'dictionary', 'dictionaries')} in {results['file']}",
         "index": lambda: (
             f"{results['n_alive']:,} of {results['n_latents']:,} latents alive, {results['n_events']:,} events"
         ),
@@ -79,10 +86,20 @@ def headline(run: Run) -> str:
 
 def _evaluation_headline(results: Mapping[str, Any]) -> str:
     """A part's name and what sums it up."""
+    part = results.get("part", "of an earlier version")
     if "not_applicable" in results:
-        return f"{results['part']} does not apply: {results['not_applicable']}"
-    told = [f"{key.replace('_', ' ')} {number(value)}" for key, value in results.items() if key not in COUNTED]
-    return f"{results['part']}: {', '.join(told) or str(results['n_figures']) + ' figures'}"
+        return printable(f"{part} does not apply: {results['not_applicable']}")
+    figures = {key: value for key, value in results.items() if key not in COUNTED and _is_figure(value)}
+    told = [f"{key.replace('_', ' ')} {number(value)}" for key, value in figures.items()]
+    return f"{part}: {', '.join(told[:SHOWN]) or _counted(results.get('n_figures', 0), 'figure', 'figures')}"
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or isinstance(value, int | float)
+
+
+def _counted(n: int, one: str, many: str) -> str:
+    return f"{n:,} {one if n == 1 else many}"
 
 
 def _few(names: Sequence[str]) -> str:
@@ -107,10 +124,14 @@ def _section(title: str, values: Mapping[str, Any]) -> None:
 
 
 def _entry(key: str, value: Any, indent: str) -> None:
+    if isinstance(value, list) and any(isinstance(item, Mapping | list) for item in value):
+        value = {number: item for number, item in enumerate(value) if item}
     if isinstance(value, Mapping):
-        print(f"{indent}{key}:")
+        print(f"{indent}{key}:" + ("" if value else " none"))
         for inner, item in value.items():
-            _entry(inner, item, indent + "  ")
+            _entry(str(inner), item, indent + "  ")
+    elif isinstance(value, list) and not value:
+        print(f"{indent}{key}: none")
     elif isinstance(value, list):
         shown = ", ".join(map(number, value)) if len(value) <= LONG else f"{len(value)} values"
         print(f"{indent}{key}: {shown}")

@@ -45,7 +45,11 @@ def save(folder: Path, sae: SAE, extra: dict[str, Any] | None = None) -> None:
 
 
 def load(folder: Path) -> SAE:
-    """The SAE in `folder`, on CPU, in the dtype it was saved in."""
+    """The SAE in `folder`, on CPU, in the dtype it was saved in.
+
+    Raises:
+        UsageError: files are missing, damaged or of another version, or a tensor holds NaN or infinities.
+    """
     folder = Path(folder)
     description = describe(folder)
     sae = _build(folder, description)
@@ -115,6 +119,24 @@ def _check_tensors(folder: Path, sae: SAE, tensors: dict[str, torch.Tensor]) -> 
     found = {name: (*p.shape, p.dtype) for name, p in tensors.items()}
     if expected != found:
         raise UsageError(f"{folder / TENSORS_FILE} holds {found}, its config asks for {expected}: they do not belong")
+    for name, tensor in tensors.items():
+        check_finite(folder / TENSORS_FILE, name, tensor)
+
+
+def check_finite(path: Path, name: str, tensor: torch.Tensor) -> None:
+    """Refuse NaN and infinities.
+
+    Raises:
+        UsageError: some numbers are not finite; says of which tensor and how many.
+    """
+    if not tensor.is_floating_point():
+        return
+    bad = int((~tensor.isfinite()).sum())
+    if bad:
+        raise UsageError(
+            f"{path} holds {bad} of {tensor.numel()} numbers in {name} that are NaN or infinite: the checkpoint is "
+            "damaged, or of a training that diverged; use an earlier one"
+        )
 
 
 def _read(path: Path) -> bytes:

@@ -1,16 +1,14 @@
-"""The catalogue: every run, shard, document, token and stored vector under a root, as DuckDB views over the files.
+"""The catalogue: every run, shard, document, token, stored vector and measured figure under a root, as DuckDB views.
 
 It is built from manifests and receipts whenever it is opened: it cannot go stale, and opening it reads one shard's
-schema, however many there are. A vector is joined to its text by `run, doc_id` or `run, seq, pos`.
+schema, however many there are. A vector is joined to its text by `run, doc_id` or `run, seq, pos`. `figures` has what
+evaluations measured, a row each; `compared` has the same with every control beside the dictionary.
 """
 
-import json
-import logging
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -19,79 +17,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from store import layout
+from store.catalog_views import ShardEntry, damaged, define, quoted, refusal
 from store.errors import UsageError
-from store.files import read_json, whole_file
-from store.run import Run, list_runs
-from store.shards import ROW_COLUMNS, Shard, float_rows
-from store.tables import HARVEST_SCHEMAS
+from store.files import whole_file
+from store.run import Run
+from store.shards import Shard, float_rows
 
 if TYPE_CHECKING:
     import torch
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
-HARVEST = "activations"
-"""The kind of run that has shards."""
 FILE = "catalog.duckdb"
-RUNS = pa.schema(
-    {
-        "id": pa.string(),
-        "kind": pa.string(),
-        "folder": pa.string(),
-        "finished_at": pa.string(),  # ISO 8601, UTC
-        "config": pa.string(),  # JSON, as are the next two
-        "inputs": pa.string(),
-        "results": pa.string(),
-    }
-)
-SHARDS = pa.schema(
-    {
-        "run": pa.string(),
-        "hook_point": pa.string(),
-        "shard": pa.string(),  # HOOK_POINT/FILE
-        "path": pa.string(),  # absolute
-        "window": pa.int32(),
-        "n_rows": pa.int64(),
-        "d_in": pa.int32(),
-        "dtype": pa.string(),
-        "n_bytes": pa.int64(),
-        "sha256": pa.string(),
-    }
-)
-# Told from a file's path rather than by a join: DuckDB then opens only the files that a condition on it leaves.
-RUN_OF = {"documents": -3, "sequences": -3, "statistics": -2}
-"""Which part of the path, split at `/`, names the run."""
-ROWS_VIEW = """
-CREATE VIEW rows AS
-SELECT split_part(filename, '/', -3) AS run, split_part(filename, '/', -2) AS hook_point,
-       split_part(filename, '/', -2) || '/' || split_part(filename, '/', -1) AS shard,
-       filename AS path, file_row_number AS row, {columns}
-FROM read_parquet({files}, filename = true, file_row_number = true)
-"""
-TOKENS_VIEW = """
-CREATE VIEW tokens AS
-SELECT run, seq, unnest(range(len(token_ids)))::INTEGER AS pos, unnest(token_ids) AS token_id,
-       unnest(doc_ids) AS doc_id, unnest(text_class) AS text_class,
-       unnest(char_start) AS char_start, unnest(char_end) AS char_end
-FROM sequences
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardEntry:
-    """What a receipt says of one shard: a row of `shards`."""
-
-    run: str
-    hook_point: str
-    shard: str
-    path: str
-    window: int
-    n_rows: int
-    d_in: int
-    dtype: str
-    n_bytes: int
-    sha256: str
 
 
 class Vectors(NamedTuple):
@@ -106,14 +42,15 @@ class Vectors(NamedTuple):
 class Catalog:
     """SQL over all finished runs under a root; safe to share between threads.
 
-    Tables `runs shards`; views `documents sequences tokens rows statistics`, each with the `run` it is of.
+    Tables `runs shards`; views `documents sequences tokens rows statistics figures curves compared`, each with the
+    `run` it is of.
     """
 
     def __init__(self, root: Path) -> None:
         """Read the manifests and receipts under `root`.
 
         Raises:
-            UsageError: there is no such folder, or a file that a harvest needs is damaged or missing.
+            UsageError: there is no such folder, or a file of a run is damaged or missing.
         """
         if not root.is_dir():
             raise UsageError(f"{root} is no folder of runs: make a run first, or name its folder with --root")
@@ -121,7 +58,7 @@ class Catalog:
         self._lock = threading.Lock()
         self._spill = tempfile.TemporaryDirectory(prefix="monosem-")
         self._connection = duckdb.connect()
-        self._shards, self._owner = _define(self._connection, self.root)
+        self._shards, self._owner = define(self._connection, self.root)
         _confine(self._connection, self.root, Path(self._spill.name))
 
     def sql(self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> pd.DataFrame:
@@ -158,7 +95,7 @@ class Catalog:
         bounds = np.searchsorted(path_of[order], np.arange(len(paths) + 1))
         for shard, start, stop in zip(shards, bounds[:-1], bounds[1:], strict=True):
             here = order[start:stop]
-            x[torch.from_numpy(here)] = _gather(shard, row_of[here])
+            x[torch.from_numpy(here)] = _gather(shard, self._owner[shard.path], row_of[here])
         return Vectors(x, table)
 
     def _run(self, query: str, parameters: Any, fetch: Callable[[duckdb.DuckDBPyRelation], T]) -> T:
@@ -170,7 +107,7 @@ class Catalog:
             cursor.execute("BEGIN TRANSACTION READ ONLY")
             return fetch(cursor.sql(statement, params=parameters))
         except duckdb.Error as error:
-            raise _refusal(error, self._owner) from error
+            raise refusal(error, self._owner) from error
         finally:
             cursor.close()
 
@@ -190,122 +127,22 @@ def write_catalog(root: Path, file: Path | None = None) -> Path:
         file: by default `catalog.duckdb` in `root`; whatever is there is replaced.
 
     Raises:
-        UsageError: a file that a harvest needs is damaged or missing, or `file` cannot be written.
+        UsageError: a file of a run is damaged or missing, or `file` cannot be written.
     """
     target = file or root / FILE
     with whole_file(target) as scratch, tempfile.TemporaryDirectory(prefix="monosem-") as folder:
         # DuckDB cannot write a database under a path with a question mark, so it writes where there is none.
         with duckdb.connect(f"{folder}/{FILE}") as connection:
-            _define(connection, root.resolve())
+            define(connection, root.resolve())
         shutil.copyfile(f"{folder}/{FILE}", scratch)
     return target
-
-
-def _define(connection: duckdb.DuckDBPyConnection, root: Path) -> tuple[dict[str, ShardEntry], dict[str, str]]:
-    """Make the tables and views; returns the shards by path, and the run of every file that a view reads."""
-    runs = [run for run in list_runs(root) if _in_place(run)]
-    harvests = [run for run in runs if run.kind == HARVEST]
-    shards = {shard.path: shard for run in harvests for shard in _shards_of(run)}
-    files: dict[str, list[Path]] = {
-        "documents": [path for run in harvests for path in layout.document_parts(run.folder)],
-        "sequences": [path for run in harvests for path in layout.token_parts(run.folder)],
-        "statistics": [path for run in harvests if (path := run.folder / layout.STATISTICS).exists()],
-    }
-    owner = {path.as_posix(): path.relative_to(root).parts[1] for paths in files.values() for path in paths}
-    owner |= {path: shard.run for path, shard in shards.items()}
-    _table(connection, "runs", pa.Table.from_pylist([_run_row(run) for run in runs], schema=RUNS))
-    for column in ("config", "inputs", "results"):
-        connection.execute(f"ALTER TABLE runs ALTER {column} TYPE JSON")
-    _table(connection, "shards", pa.Table.from_pylist([asdict(shard) for shard in shards.values()], schema=SHARDS))
-    try:
-        for name, paths in files.items():
-            _harvest_view(connection, name, paths)
-        _rows_view(connection, list(shards))
-        connection.execute(TOKENS_VIEW)
-    except duckdb.Error as error:
-        raise _refusal(error, owner) from error
-    return shards, owner
-
-
-def _in_place(run: Run) -> bool:
-    """Whether the run's folder bears its id, as views tell runs by their folders; with a warning where it does not."""
-    if run.folder.name != run.id:
-        log.warning("left out of the catalogue: %s is a copy of run %s under another name", run.folder, run.id)
-    return run.folder.name == run.id
-
-
-def _run_row(run: Run) -> dict[str, Any]:
-    return {
-        "id": run.id,
-        "kind": run.kind,
-        "folder": run.folder.as_posix(),
-        "finished_at": run.manifest["finished_at"],
-        **{name: json.dumps(getattr(run, name)) for name in ("config", "inputs", "results")},
-    }
-
-
-def _shards_of(run: Run) -> Iterable[ShardEntry]:
-    for number, path in enumerate(layout.receipts(run.folder)):
-        try:
-            receipt = read_json(path)
-        except UsageError as error:
-            raise _damaged(path.as_posix(), run.id) from error
-        for name, entry in receipt["files"].items():
-            if "d_in" in entry:
-                yield ShardEntry(
-                    run=run.id,
-                    shard=name,
-                    path=(run.folder / name).as_posix(),
-                    window=receipt.get("window", number),
-                    **{key: entry[key] for key in ("hook_point", "n_rows", "d_in", "dtype", "n_bytes", "sha256")},
-                )
-
-
-def _table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
-    connection.register("given", table)
-    connection.execute(f"CREATE TABLE {name} AS SELECT * FROM given")
-    connection.unregister("given")
-
-
-def _harvest_view(connection: duckdb.DuckDBPyConnection, name: str, files: Sequence[Path]) -> None:
-    schema = HARVEST_SCHEMAS[name]
-    if not files:
-        _empty(connection, name, pa.schema([pa.field("run", pa.string()), *schema]))
-        return
-    connection.execute(
-        f"CREATE VIEW {name} AS SELECT split_part(filename, '/', {RUN_OF[name]}) AS run, {', '.join(schema.names)} "
-        f"FROM read_parquet({_listed(path.as_posix() for path in files)}, filename = true)"
-    )
-
-
-def _rows_view(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> None:
-    if files:
-        connection.execute(ROWS_VIEW.format(columns=", ".join(ROW_COLUMNS), files=_listed(files)))
-        return
-    names = [pa.field(name, pa.string()) for name in ("run", "hook_point", "shard", "path")]
-    columns = [pa.field(name, kind) for name, kind in ROW_COLUMNS.items()]
-    _empty(connection, "rows", pa.schema([*names, pa.field("row", pa.int64()), *columns]))
-
-
-def _empty(connection: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema) -> None:
-    _table(connection, f"no_{name}", schema.empty_table())
-    connection.execute(f"CREATE VIEW {name} AS SELECT * FROM no_{name}")
-
-
-def _listed(paths: Iterable[str]) -> str:
-    """A SQL list. A path that exists is taken as it is, whatever pattern characters it holds."""
-    return f"[{', '.join(map(_quoted, paths))}]"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _confine(connection: duckdb.DuckDBPyConnection, root: Path, spill: Path) -> None:
     """No file outside `root`, no network, and no way back: the last two settings rule out changing the others."""
     for setting in (
-        f"temp_directory = {_quoted(spill.as_posix())}",
-        f"allowed_directories = [{_quoted(root.as_posix())}]",
+        f"temp_directory = {quoted(spill.as_posix())}",
+        f"allowed_directories = [{quoted(root.as_posix())}]",
         "autoinstall_known_extensions = false",
         "autoload_known_extensions = false",
         "enable_external_access = false",
@@ -325,23 +162,6 @@ def _one_select(cursor: duckdb.DuckDBPyConnection, query: str) -> duckdb.Stateme
         found = ", ".join(statement.type.name for statement in statements) or "nothing"
         raise UsageError(f"the query cannot be answered: the catalogue takes one SELECT, DESCRIBE or SHOW, not {found}")
     return statements[0]
-
-
-def _refusal(error: duckdb.Error, owner: Mapping[str, str]) -> UsageError:
-    """DuckDB's own words, or the file that is to blame where it names one of ours."""
-    # DuckDB says the cause first and then draws where: a path in the drawing is only what was asked for.
-    cause = str(error).splitlines()[0]
-    named = [path for path in owner if path in cause]
-    if named and isinstance(error, duckdb.IOException | duckdb.InvalidInputException):
-        path = max(named, key=len)
-        return _damaged(path, owner[path])
-    # A page that makes no sense is an error of no kind, and names no file.
-    hint = ". Some file may be damaged: `monosem verify RUN` names it" if type(error) is duckdb.Error else ""
-    return UsageError(f"the query cannot be answered: {cause.rstrip('.')}{hint}")
-
-
-def _damaged(path: str, run: str) -> UsageError:
-    return UsageError(f"{path} is damaged or missing: mend its harvest with `monosem harvest --repair {run}`")
 
 
 def _places(table: pa.Table) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -382,7 +202,7 @@ def _width(shards: Sequence[ShardEntry]) -> int:
     return shards[0].d_in
 
 
-def _gather(entry: ShardEntry, rows: np.ndarray) -> "torch.Tensor":
+def _gather(entry: ShardEntry, run: Run, rows: np.ndarray) -> "torch.Tensor":
     """`[n, d_in]` float32 at ascending `rows` of one shard."""
     outside = rows[(rows < 0) | (rows >= entry.n_rows)]
     if len(outside):
@@ -390,7 +210,7 @@ def _gather(entry: ShardEntry, rows: np.ndarray) -> "torch.Tensor":
     try:
         shard = Shard(Path(entry.path))
     except UsageError as error:
-        raise _damaged(entry.path, entry.run) from error
+        raise damaged(entry.path, run) from error
     if (shard.n_rows, shard.d_in, shard.dtype) != (entry.n_rows, entry.d_in, entry.dtype):
-        raise _damaged(entry.path, entry.run)
+        raise damaged(entry.path, run)
     return float_rows(shard.vectors, entry.dtype, rows)

@@ -8,5 +8,9 @@ class UsageError(Exception):
     """
 
 
+class Busy(UsageError):
+    """Another process is making the run that was asked for: whoever waits for it need not make it."""
+
+
 class DiskFull(UsageError):
     """There is no room left: what was finished stays, and the command goes on from there once there is room."""

@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from store.errors import UsageError
 from store.files import whole_file
 from store.run import Run
 from store.tables import CURVES, FIGURES
@@ -70,12 +72,15 @@ def write_measured(folder: Path, measured: Measured) -> None:
 
 
 def read_measured(run: Run) -> Measured:
-    """What a finished part wrote."""
-    figures = pq.read_table(run.folder / FIGURES_FILE, schema=FIGURES).to_pylist()
-    curves = pq.read_table(run.folder / CURVES_FILE, schema=CURVES).to_pylist()
+    """What a finished part wrote.
+
+    Raises:
+        UsageError: one of its files is damaged or missing.
+    """
+    figures, curves = (_read(run, name, schema) for name, schema in ((FIGURES_FILE, FIGURES), (CURVES_FILE, CURVES)))
     return Measured(
         [Figure(**row) for row in figures],
-        [Curve(**row | {axis: tuple(row[axis]) for axis in ("x", "y")}) for row in curves],
+        [Curve(**{**row, "x": tuple(row["x"]), "y": tuple(row["y"])}) for row in curves],
     )
 
 
@@ -83,6 +88,14 @@ def find(figures: Iterable[Figure], metric: str, **where: str) -> Figure | None:
     """The first figure of this metric whose fields are as said; by default the dictionary's own."""
     wanted = {"arm": SAE_ARM, "metric": metric} | where
     return next((f for f in figures if all(getattr(f, key) == value for key, value in wanted.items())), None)
+
+
+def _read(run: Run, name: str, schema: pa.Schema) -> list[dict[str, Any]]:
+    path = run.folder / name
+    try:
+        return pq.read_table(path, schema=schema).to_pylist()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UsageError(f"{path} is damaged or missing: {run.way_out}") from error
 
 
 def _write(path: Path, rows: list[dict[str, object]], schema: pa.Schema) -> None:

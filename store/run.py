@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import logging
+import os
 import platform
 import re
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from store.errors import UsageError
+from store.errors import Busy, UsageError
 from store.files import disk_errors, file_entry, is_as_written, read_json, remove_partials, write_json
 from store.hashing import content_hash, plain
 
@@ -75,6 +76,13 @@ class Run:
         """The folder of all runs that this one lies in."""
         return self.folder.parent.parent
 
+    @property
+    def way_out(self) -> str:
+        """What to do where one of its files is damaged or missing."""
+        if self.kind == "activations":
+            return f"mend it with `monosem harvest --repair {self.id}`"
+        return f"delete {self.folder} and make it again"
+
     def finish(self, results: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         """Record checksums of all files and the results, and mark the run finished: the last thing written.
 
@@ -84,6 +92,7 @@ class Run:
         """
         started = datetime.fromisoformat(self.manifest["started_at"])
         now = datetime.now(UTC)
+        self.manifest.pop("process", None)
         self.manifest |= {
             "status": "finished",
             "finished_at": now.isoformat(timespec="seconds"),
@@ -130,7 +139,8 @@ def start_run(
             contents in place of the paths they were found at.
 
     Raises:
-        UsageError: another process is making the same run, or the folder holds a run of another config.
+        Busy: another process is making the same run.
+        UsageError: the folder holds a run of another config.
     """
     request = {"kind": kind, "config": plain(config), "inputs": dict(inputs), "format_version": FORMAT_VERSION}
     if same is not None:
@@ -152,20 +162,29 @@ def locked(folder: Path) -> Iterator[None]:
     """Nobody else makes or mends the run in `folder` while the context lasts; the lock dies with its owner.
 
     Raises:
-        UsageError: somebody does.
+        Busy: somebody does.
     """
     lock = FileLock(folder.parent / f".{folder.name}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise UsageError(
-            f"another process is making {folder.parent.name} {folder.name} in {folder.parent.parent}: wait for it, or "
-            "choose another --root"
+        raise Busy(
+            f"another process is making {folder.parent.name} {folder.name} in {folder.parent.parent}{_owner(folder)}: "
+            "wait for it, or choose another --root"
         ) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _owner(folder: Path) -> str:
+    """Which process began the run in `folder`, where its manifest says so."""
+    try:
+        process = read_json(folder / MANIFEST).get("process")
+    except UsageError:
+        return ""  # it has only just begun
+    return f" (process {process})" if process else ""
 
 
 def _identity(request: Mapping[str, Any]) -> str:
@@ -186,6 +205,7 @@ def _open_or_begin(folder: Path, request: dict[str, Any]) -> Run:
         **request,
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "made_by": provenance(),
+        "process": f"{os.getpid()} on {platform.node()}",  # gone from the manifest when it is finished
     }
     write_json(folder / MANIFEST, manifest)
     return Run(folder, manifest)

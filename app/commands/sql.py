@@ -22,11 +22,14 @@ class Args(RootArgs):
     touch one outside the runs, or the network.
 
     Tables of an index: latents, events, contexts, logits, sequences, documents, explanations, scores, runs, features.
-    Tables of the catalogue: runs, shards, documents, sequences, tokens, rows (a stored vector each), statistics.
+    Tables of the catalogue: runs, shards, documents, sequences, tokens, rows (a stored vector each), statistics;
+    and of what was evaluated: figures (a measured number each), curves, compared (controls beside the dictionary).
 
     Example: monosem sql "select latent, density, explanation, score from features order by score desc limit 5"
 
     Example: monosem sql "select run, hook_point, count(*) from rows group by all" --over catalogue
+
+    Example: monosem sql "select sae, metric, value, controls['random'] as random from compared" --over catalogue
     """
 
     query: tyro.conf.Positional[str]
@@ -48,9 +51,10 @@ def main(arguments: Sequence[str]) -> None:
     elif args.format == "json":
         print(frame.to_json(orient="records", lines=True, force_ascii=False), end="")
     else:
-        # Texts may hold commands for the terminal.
+        # Texts may hold commands for the terminal, those inside lists too.
         shown = frame.map(lambda value: printable(value) if isinstance(value, str) else value)
-        print(shown.to_string(index=False, max_colwidth=80))
+        lines = shown.to_string(index=False, max_colwidth=80).split("\n")
+        print("\n".join(map(printable, lines)))
 
 
 def _answer(args: Args) -> pd.DataFrame:

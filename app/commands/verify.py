@@ -43,12 +43,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _complaint(run: Run, broken: Sequence[str]) -> str:
     named = ", ".join(broken[:NAMED]) + (f" and {len(broken) - NAMED:,} more" if len(broken) > NAMED else "")
-    way_out = (
-        f"mend it with `monosem harvest --repair {run.id}`"
-        if run.kind == "activations"
-        else f"delete {run.folder} and make it again"
-    )
     return (
         f"{len(broken):,} of {len(run.manifest['files']):,} files of {run.kind} {run.id} are damaged or missing: "
-        f"{named}; {way_out}"
+        f"{named}; {run.way_out}"
     )

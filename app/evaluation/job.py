@@ -11,7 +11,7 @@ from activations.progress import Progress, no_progress
 from app.evaluation.evaluated import NOT_APPLICABLE, Compared, Evaluated
 from app.evaluation.parts import ACROSS, PARTS, TABLE
 from app.evaluation.subject import NotApplicable, Subject
-from store.errors import UsageError
+from store.errors import Busy, DiskFull, UsageError
 from store.figures import Measured, find, write_measured
 from store.run import Run, start_run
 
@@ -112,7 +112,8 @@ def evaluate_dictionary(
     """All parts that are asked for; one that cannot be measured does not keep the others from it.
 
     Raises:
-        UsageError: the dictionary does not fit the harvest.
+        Busy: another process is measuring one of them.
+        UsageError: the dictionary does not fit the harvest, or the disk is full.
     """
     subject = Subject(sae_run, activations_run)
     runs, failed = _each([r for r in asked if r.part in PARTS], lambda r: evaluate_part(r, subject, root, progress))
@@ -135,6 +136,8 @@ def _each(asked: Sequence[PartRequest], measure: Callable[[PartRequest], Run]) -
     for request in asked:
         try:
             runs[request.part] = measure(request)
+        except (Busy, DiskFull):
+            raise  # no other part would fare better, and whoever holds this one is about to ask for the next
         except UsageError as error:
             log.warning("%s was not measured: %s", request.part, error)
             failed[request.part] = str(error)

@@ -20,6 +20,7 @@ from torch import Tensor
 # raised by torch.load for what it will not run; the module it comes from may not be imported
 from torch._weights_only_unpickler import UnpicklingError  # pyright: ignore[reportPrivateImportUsage]
 
+from sae.checkpoint import check_finite
 from store.assets import resolve
 from store.errors import UsageError
 
@@ -323,19 +324,3 @@ class Tensors:
                 f"{self.path} has no tensor '{name}', it holds {', '.join(sorted(self.tensors)) or 'none'}"
             )
         return self.tensors[name]
-
-
-def check_finite(path: Path, name: str, tensor: Tensor) -> None:
-    """Refuse NaN and infinities.
-
-    Raises:
-        UsageError: some numbers are not finite; says of which tensor and how many.
-    """
-    if not tensor.is_floating_point():
-        return
-    bad = int((~tensor.isfinite()).sum())
-    if bad:
-        raise UsageError(
-            f"{path} holds {bad} of {tensor.numel()} numbers in {name} that are NaN or infinite: the checkpoint is "
-            "damaged, or of a training that diverged; use an earlier one"
-        )

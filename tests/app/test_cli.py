@@ -162,8 +162,9 @@ def test_texts_are_no_commands_for_the_terminal(tmp_path: Path, capsys: pytest.C
     )
     assert main([*asked, *plain]) == 0
     capsys.readouterr()
-    assert main(["sql", "select title from documents", "--over", "catalogue", "--root", str(tmp_path)]) == 0
-    assert "\x1b" not in capsys.readouterr().out
+    for asked in ("title", "[title]", "map {title: title}"):
+        assert main(["sql", f"select {asked} from documents", "--over", "catalogue", "--root", str(tmp_path)]) == 0
+        assert "\x1b" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,8 @@ def test_a_converted_run_is_shown_evaluated_indexed_and_made_once(
     assert torch.equal(checkpoint.load(run.folder).W_enc, read(theirs).sae.W_enc)
     for command in (["show"], ["show", run.id], ["verify", run.id], ["index", "--sae", run.id]):
         assert main([*command, "--root", str(root)]) == 0, command
-    assert main(["evaluate", "--sae", run.id, "--root", str(root), "--n-sequences", "2"]) == 0
+    evaluate = ["evaluate", run.id, "--only", "reconstruction", "loss", "--loss.n-sequences", "2"]
+    assert main([*evaluate, "--root", str(root)]) == 0
     elsewhere = shutil.copytree(theirs, tmp_path / "elsewhere")
     assert convert(root, elsewhere, "--from", "saelens") == 0
     assert len(list_runs(root, "sae")) == 1

@@ -91,6 +91,20 @@ def test_tensors_with_another_dtype_are_a_usage_error(folder):
         checkpoint.load(folder)
 
 
+@pytest.mark.parametrize(("bad", "n"), [(float("nan"), 1), (float("inf"), 3), (-float("inf"), 2)])
+def test_numbers_that_are_not_finite_are_one_line_naming_the_tensor(tmp_path, bad, n):
+    sae = TopK(TopKConfig(d_in=4, d_sae=8, k=2))
+    with torch.no_grad():
+        sae.W_dec[0, :n] = bad
+    checkpoint.save(tmp_path, sae)
+    with pytest.raises(UsageError) as refusal:
+        checkpoint.load(tmp_path)
+    assert str(refusal.value) == (
+        f"{tmp_path / checkpoint.TENSORS_FILE} holds {n} of 32 numbers in W_dec that are NaN or infinite: the "
+        "checkpoint is damaged, or of a training that diverged; use an earlier one"
+    )
+
+
 def test_a_write_that_fails_leaves_the_old_checkpoint(folder, monkeypatch):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 

@@ -17,6 +17,8 @@ from store.hashing import sha256_file
 from store.run import start_run
 from store.shards import STORED_AS
 
+TABLES = ("runs", "shards", "documents", "sequences", "tokens", "rows", "statistics", "figures", "curves", "compared")
+
 
 def first(opened: Catalog, query: str) -> dict:
     return opened.arrow(query).to_pylist()[0]
@@ -218,7 +220,7 @@ def test_without_shards_there_are_still_documents_and_tokens(tmp_path: Path):
 
 def test_without_runs_every_table_is_there_and_empty(tmp_path: Path):
     opened = Catalog(tmp_path)
-    for table in ("runs", "shards", "documents", "sequences", "tokens", "rows", "statistics"):
+    for table in TABLES:
         assert opened.sql(f"SELECT * FROM {table}").empty
     with pytest.raises(UsageError, match="is no folder of runs"):
         Catalog(tmp_path / "nowhere")
@@ -266,7 +268,7 @@ def test_the_written_file_has_the_same_tables_for_any_client(
     assert first_bytes
     monkeypatch.chdir("/")
     with duckdb.connect(str(file), read_only=True) as connection:
-        for table in ("runs", "shards", "documents", "sequences", "tokens", "rows", "statistics"):
+        for table in TABLES:
             names = opened.sql(f"DESCRIBE {table}")[["column_name", "column_type"]]
             described = connection.sql(f"DESCRIBE {table}").df()[["column_name", "column_type"]]
             assert names.equals(described)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from store.errors import UsageError
+from store.errors import Busy, UsageError
 from store.files import PARTIAL, whole_file
 from store.run import MANIFEST, find_run, list_runs, read_run, start_run
 
@@ -60,7 +60,8 @@ def test_two_processes_never_make_the_same_run_and_the_lock_dies_with_its_owner(
     owner = context.Process(target=_hold, args=(str(tmp_path), ready, done))
     owner.start()
     assert ready.wait(60)
-    with pytest.raises(UsageError, match="another process"), start_run(tmp_path, "sae", {"k": 1}, {}):
+    message = rf"another process is making sae .* \(process {owner.pid} on .*\): wait for it"
+    with pytest.raises(Busy, match=message), start_run(tmp_path, "sae", {"k": 1}, {}):
         pass
     owner.kill()
     owner.join()
