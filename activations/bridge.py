@@ -152,7 +152,9 @@ class BridgeLM(LanguageModel):
         return self._resumed(x.to(self._bridge.cfg.device), first, as_tuple)
 
     def _resumed(self, x: Tensor, first: int, as_tuple: bool) -> Tensor:
-        with without_blocks(self._bridge, first, as_tuple=as_tuple):
+        # nobody looks inside any component, and the model's own modules are the faster ones
+        native = native_forward(self._bridge, native_components(self._bridge, ()))
+        with native, without_blocks(self._bridge, first, as_tuple=as_tuple):
             return self._bridge(x, return_type="logits", start_at_layer=first)
 
     def _checked_resumption(self, hook_point: HookPoint, first: int) -> bool | None:

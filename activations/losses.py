@@ -25,8 +25,8 @@ from store.shards import TOKEN_CLASSES
 
 ReplaceAll = Callable[[Tensor], Tensor]
 """Vectors `[n, d_in]` to what replaces them."""
-CHUNK_LOGITS = 1 << 19
-"""Logits looked at together: few enough to stay in a core's cache between the passes over them."""
+CHUNK_LOGITS = 1 << 21
+"""Logits looked at together: few enough to stay in a cache between the passes over them, and enough for two threads."""
 
 
 @dataclass(frozen=True)
@@ -102,18 +102,28 @@ def _of_batch(
     columns = _columns(batch, x, sink_norm)
     where = batch.mask.numpy() & np.isin(columns["token_class"], edited_classes) & (columns["pos"] > 0)
     predicts = batch.mask.numpy()[:, 1:] & (columns["doc_id"][:, 1:] == columns["doc_id"][:, :-1])
-    at, following = torch.from_numpy(predicts).to(x.device), batch.tokens[:, 1:].to(x.device)
-    target = following[at]
-    clean = distribution(lm.logits_from(batch.tokens, hook_point, x)[:, :-1][at])
+    # figures are taken at all positions and picked from afterwards: picking logits would copy them
+    target = batch.tokens.roll(-1, dims=1).flatten().to(x.device)
+    clean = distribution(lm.logits_from(batch.tokens, hook_point, x).flatten(0, 1))
     losses, divergences = {}, {}
     for name, edit in edits.items():
         changed = _edited(x, torch.from_numpy(where).to(x.device), edit)
-        found = distribution(lm.logits_from(batch.tokens, hook_point, changed)[:, :-1][at])
-        losses[name] = found.cross_entropy(target).cpu().numpy()
-        divergences[name] = clean.kl_to(found).cpu().numpy()
-    first = clean.cross_entropy(target).cpu().numpy()
+        found = distribution(lm.logits_from(batch.tokens, hook_point, changed).flatten(0, 1), keep_weights=False)
+        losses[name] = found.cross_entropy(target)
+        divergences[name] = clean.kl_to(found)
+
+    def picked(column: Tensor) -> np.ndarray:
+        return column.cpu().numpy().reshape(batch.mask.shape)[:, :-1][predicts]
+
     kept = {name: column[:, :-1][predicts] for name, column in columns.items()}
-    return TokenLosses(first, losses, divergences, kept["doc_id"], kept["token_class"], where[:, :-1][predicts])
+    return TokenLosses(
+        clean=picked(clean.cross_entropy(target)),
+        edited={name: picked(column) for name, column in losses.items()},
+        kl={name: picked(column) for name, column in divergences.items()},
+        doc_id=kept["doc_id"],
+        token_class=kept["token_class"],
+        is_edited=where[:, :-1][predicts],
+    )
 
 
 def _columns(batch: Batch, x: Tensor, sink_norm: float) -> dict[str, np.ndarray]:
@@ -139,8 +149,8 @@ class Distribution(NamedTuple):
     """Next-token distributions, one a row."""
 
     logits: Float[Tensor, "n d_vocab"]
-    weights: Float[Tensor, "n d_vocab"]
-    """exp(logit − the row's largest): probabilities but for the factor `total`."""
+    weights: Float[Tensor, "n d_vocab"] | None
+    """exp(logit − the row's largest): probabilities but for the factor `total`; None where they were not kept."""
     largest: Float[Tensor, "n 1"]
     total: Float[Tensor, " n"]
     """Σ weights, in float64."""
@@ -155,7 +165,8 @@ class Distribution(NamedTuple):
         return self.log_total - self.logits.gather(1, target[:, None]).squeeze(1).double()
 
     def kl_to(self, other: "Distribution") -> Float[Tensor, " n"]:
-        """Σ p (log p − log q) with q the other one, in nats and float64."""
+        """Σ p (log p − log q) with q the other one, in nats and float64; needs the weights of p."""
+        assert self.weights is not None
         columns = (self.weights, self.logits, self.largest, other.logits, other.largest)
         parts = zip(*(_cut(x, self.logits) for x in columns), strict=True)
         # logit by logit, from the rows' largest: near numbers have an exact difference, two sums over them have none
@@ -164,15 +175,16 @@ class Distribution(NamedTuple):
 
 
 @torch.inference_mode()
-def distribution(logits: Float[Tensor, "n d_vocab"]) -> Distribution:
-    """The softmax of each row."""
+def distribution(logits: Float[Tensor, "n d_vocab"], *, keep_weights: bool = True) -> Distribution:
+    """The softmax of each row; a divergence from it needs its weights, one to it does not."""
     logits = logits.float()
     largest = logits.amax(dim=1, keepdim=True)
-    weights, totals = torch.empty_like(logits), []
-    for some, top, out in zip(*(_cut(x, logits) for x in (logits, largest, weights)), strict=True):
-        torch.sub(some, top, out=out).exp_()
-        totals.append(out.sum(dim=1, dtype=torch.float64))
-    return Distribution(logits, weights, largest, torch.cat(totals))
+    weights, totals = [], []
+    for some, top in zip(_cut(logits, logits), _cut(largest, logits), strict=True):
+        of_some = (some - top).exp_()
+        totals.append(of_some.sum(dim=1, dtype=torch.float64))
+        weights += [of_some] * keep_weights
+    return Distribution(logits, torch.cat(weights) if keep_weights else None, largest, torch.cat(totals))
 
 
 def _cut(x: Tensor, logits: Tensor) -> tuple[Tensor, ...]:

@@ -63,6 +63,7 @@ PARTS: dict[str, Part[Subject]] = {
         config=LegacyConfig,
         measure=measure_legacy,
         summary="other libraries' explained variances under their own names, to check published numbers",
+        headline={"explained_variance": {"metric": "explained_variance"}},
     ),
     "geometry": Part(
         config=GeometryConfig,
@@ -74,11 +75,24 @@ PARTS: dict[str, Part[Subject]] = {
         config=AtomsConfig,
         measure=measure_atoms,
         summary="sparse reconstruction, coherence under three inner products, and the share with unique sparse sums",
+        headline={
+            "uniqueness": {"metric": "uniqueness", "setting": "atomic"},
+            "uniqueness_random": {"metric": "uniqueness", "setting": "atomic", "arm": "random"},
+        },
     ),
     "probing": Part(
         config=ProbingConfig,
         measure=measure_probing,
         summary="how well a few latents tell labelled texts apart, against probes on the activations themselves",
+        headline={
+            "probe_k5": {"metric": "probe_balanced_accuracy", "setting": "mean k=5"},
+            "probe_k5_random_latents": {
+                "metric": "probe_balanced_accuracy",
+                "setting": "mean k=5",
+                "arm": "random_latents",
+            },
+            "probe_dense": {"metric": "probe_balanced_accuracy", "setting": "mean all", "arm": "dense"},
+        },
     ),
     "targeted": Part(
         config=TargetedConfig,
@@ -89,6 +103,10 @@ PARTS: dict[str, Part[Subject]] = {
         config=AbsorptionConfig,
         measure=measure_absorption,
         summary="latents that take over part of another's words, where the model can spell",
+        headline={
+            "absorption_full": {"metric": "absorption_full"},
+            "absorption_full_random": {"metric": "absorption_full", "arm": "random_direction"},
+        },
     ),
     "recovery": Part(
         config=RecoveryConfig,
@@ -100,6 +118,10 @@ PARTS: dict[str, Part[Subject]] = {
         config=ItdaConfig,
         measure=measure_itda,
         summary="what an ITDA keeps under matching pursuit and OMP, beside as many random activations",
+        headline={
+            "fvu": {"metric": "fvu", "token_class": "normal"},
+            "fvu_random_activations": {"metric": "fvu", "token_class": "normal", "arm": "random activations"},
+        },
     ),
 }
 """Every part by the name that `--only` takes."""

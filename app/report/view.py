@@ -122,6 +122,7 @@ def _headline(one: Evaluated) -> list[tuple[str, Cell]]:
         (metric(where["metric"]).label, find(one.measured(name).figures, **where))
         for name, part in PARTS.items()
         for where in part.headline.values()
+        if where.get("arm", SAE_ARM) == SAE_ARM
     ]
     return [(label, cell(figure)) for label, figure in found if figure]
 
