@@ -137,6 +137,20 @@ class BridgeLM(LanguageModel):
         return self._bridge(tokens.to(self._bridge.cfg.device), return_type="logits")
 
     @torch.inference_mode()
+    def capture_with_logits(
+        self, tokens: Int[Tensor, "batch pos"], hook_point: HookPoint
+    ) -> tuple[Float[Tensor, "batch pos ..."], Float[Tensor, "batch pos d_vocab"]]:
+        """One whole pass, by the model's own modules where they were seen to compute the same."""
+        tokens, kept = tokens.to(self._bridge.cfg.device), []
+        with self._fastest([hook_point]):
+            logits = self._bridge.run_with_hooks(
+                tokens, fwd_hooks=[(hook_point.name, lambda x, hook: kept.append(x))], return_type="logits"
+            )
+        if len(kept) != 1:
+            return super().capture_with_logits(tokens, hook_point)
+        return kept[0], logits
+
+    @torch.inference_mode()
     def logits_from(
         self, tokens: Int[Tensor, "batch pos"], hook_point: HookPoint, x: Float[Tensor, "batch pos ..."]
     ) -> Float[Tensor, "batch pos d_vocab"]:

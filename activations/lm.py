@@ -57,6 +57,13 @@ class LanguageModel(ABC):
     def logits(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
         """Next-token logits, with every edit that is in place."""
 
+    def capture_with_logits(
+        self, tokens: Int[Tensor, "batch pos"], hook_point: HookPoint
+    ) -> tuple[Float[Tensor, "batch pos ..."], Float[Tensor, "batch pos d_vocab"]]:
+        """Activations at a hook point and next-token logits, in one pass where that can be had."""
+        x = self.capture(tokens, [hook_point])[hook_point.name]
+        return x, self.logits_from(tokens, hook_point, x)
+
     def logits_from(
         self, tokens: Int[Tensor, "batch pos"], hook_point: HookPoint, x: Float[Tensor, "batch pos ..."]
     ) -> Float[Tensor, "batch pos d_vocab"]:

@@ -98,13 +98,13 @@ def _of_batch(
     sink_norm: float,
     edited_classes: Sequence[int],
 ) -> TokenLosses:
-    x = lm.capture(batch.tokens, [hook_point])[hook_point.name]
+    x, clean_logits = lm.capture_with_logits(batch.tokens, hook_point)
     columns = _columns(batch, x, sink_norm)
     where = batch.mask.numpy() & np.isin(columns["token_class"], edited_classes) & (columns["pos"] > 0)
     predicts = batch.mask.numpy()[:, 1:] & (columns["doc_id"][:, 1:] == columns["doc_id"][:, :-1])
     # figures are taken at all positions and picked from afterwards: picking logits would copy them
     target = batch.tokens.roll(-1, dims=1).flatten().to(x.device)
-    clean = distribution(lm.logits_from(batch.tokens, hook_point, x).flatten(0, 1))
+    clean = distribution(clean_logits.flatten(0, 1))
     losses, divergences = {}, {}
     for name, edit in edits.items():
         changed = _edited(x, torch.from_numpy(where).to(x.device), edit)

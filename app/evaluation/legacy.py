@@ -19,6 +19,10 @@ class LegacyConfig:
     n_rows: int = 16_384
     """Held-out normal rows, the first ones stored."""
 
+    def __post_init__(self) -> None:
+        if self.n_rows < 1:
+            raise ValueError(f"n_rows={self.n_rows} is no row: choose n_rows >= 1")
+
     @classmethod
     def quick(cls) -> "LegacyConfig":
         """Fewer rows."""

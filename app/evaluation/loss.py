@@ -9,7 +9,7 @@ from torch import Tensor
 from activations.losses import ReplaceAll, TokenLosses, token_losses_under
 from activations.prepare import heldout_sequences
 from activations.progress import Progress, no_progress
-from app.evaluation.subject import Subject
+from app.evaluation.subject import NotApplicable, Subject
 from app.evaluation.withheld import figure
 from sae.intervals import GroupSums
 from sae.metrics import loss_recovered
@@ -32,6 +32,11 @@ class LossConfig:
     seed: int = 0
     """Which sequences; and of the bootstrap over documents."""
 
+    def __post_init__(self) -> None:
+        for name in ("n_sequences", "batch_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} is no text at all: choose {name} >= 1")
+
     @classmethod
     def quick(cls) -> "LossConfig":
         """A tenth of that."""
@@ -42,12 +47,16 @@ def measure_loss(cfg: LossConfig, subject: Subject, progress: Progress = no_prog
     """Cross-entropy and KL divergence under every edit, and the share of the ablations' cost that is recovered."""
     activations = subject.activations
     sequences = heldout_sequences(activations.run.folder, cfg.n_sequences, cfg.seed)
-    classes = [name for name in subject.run_classes if name != "sink"]
+    classes = tuple(name for name in subject.run_classes if name != "sink")
+    if not classes:
+        raise NotApplicable(
+            f"{subject.name} was trained on sinks alone, and an edit there breaks the model whatever stands for them"
+        )
     found = token_losses_under(
         subject.lm,
         sequences,
         subject.hook_point,
-        _edits(subject),
+        _edits(subject, classes),
         activations.sink_norm,
         classes=classes,
         batch_tokens=cfg.batch_tokens,
@@ -59,10 +68,10 @@ def measure_loss(cfg: LossConfig, subject: Subject, progress: Progress = no_prog
     return Measured([f for name, where in groups.items() for f in _figures(found, where, name, setting, cfg.seed)])
 
 
-def _edits(subject: Subject) -> dict[str, ReplaceAll]:
+def _edits(subject: Subject, classes: tuple[str, ...]) -> dict[str, ReplaceAll]:
     sae = subject.sae
-    # train rows of the class that is edited: what the mean of the held-out text is would be knowing too much
-    mean = torch.tensor(subject.activations.moments("train", ("normal",)).mean, dtype=torch.float32)
+    # train rows of the classes that are edited: what the mean of the held-out text is would be knowing too much
+    mean = torch.tensor(subject.activations.moments("train", classes).mean, dtype=torch.float32)
 
     @torch.no_grad()
     def reconstruct(x: Tensor) -> Tensor:

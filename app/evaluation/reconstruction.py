@@ -1,6 +1,7 @@
 """Part `reconstruction`: what a dictionary keeps of held-out rows, for each token class; which latents never fire."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,10 +30,14 @@ PER_DECADE = 4
 class ReconstructionConfig:
     """What the figures over rows are taken on."""
 
-    dead_over: str = "all"
+    dead_over: Literal["all", "heldout"] = "all"
     """Rows on which a latent must fire once not to be dead: `all` that were harvested, or only those `heldout`."""
     seed: int = 0
     """Of the bootstrap over documents."""
+
+    def __post_init__(self) -> None:
+        if self.dead_over not in ("all", "heldout"):
+            raise ValueError(f"dead_over={self.dead_over!r} is not known: choose all or heldout")
 
     @classmethod
     def quick(cls) -> "ReconstructionConfig":

@@ -214,6 +214,14 @@ def test_logits_from_a_place_are_those_with_the_activations_there_replaced(
     torch.testing.assert_close(lm.logits_from(tokens, hook, lm.capture(tokens, [hook])[name]), clean)
 
 
+def test_activations_and_logits_of_one_pass_are_those_of_two(lm: LanguageModel, tokens: torch.Tensor):
+    for name in ("blocks.0.hook_resid_post", "blocks.1.attn.hook_z"):
+        hook = lm.hook_point(name)
+        x, logits = lm.capture_with_logits(tokens, hook)
+        torch.testing.assert_close(x, lm.capture(tokens, [hook])[name])
+        torch.testing.assert_close(logits, lm.logits(tokens), rtol=1e-4, atol=1e-4)
+
+
 def test_blocks_before_the_place_are_not_computed(lm: LanguageModel, tokens: torch.Tensor):
     if isinstance(lm, TinyLM):
         pytest.skip("runs every pass whole")

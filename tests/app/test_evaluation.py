@@ -183,6 +183,9 @@ def test_settings_given_for_a_part_count_over_the_quick_preset():
         (["--only", "losses"], "no part 'losses'"),
         (["--skip", "losses"], "no part 'losses'"),
         (["nobody"], "no finished sae run 'nobody'"),
+        (["latest", "--only", "loss", "--loss.n-sequences", "0"], "n_sequences=0 is no text"),
+        (["latest", "--only", "legacy", "--legacy.n-rows", "0"], "n_rows=0 is no row"),
+        (["latest", "--only", "similarity"], "'similarity' compares dictionaries, but one is named"),
     ],
 )
 def test_what_a_person_can_mistype_is_one_line(runs: Path, capsys: pytest.CaptureFixture, arguments, complaint):
