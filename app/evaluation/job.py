@@ -13,6 +13,7 @@ from app.evaluation.parts import ACROSS, PARTS, TABLE
 from app.evaluation.subject import NotApplicable, Subject
 from store.errors import Busy, DiskFull, UsageError
 from store.figures import Measured, find, write_measured
+from store.hashing import sha256_file
 from store.run import Run, start_run
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ def compare_part(
 def _run(
     kind: str, request: PartRequest, inputs: Mapping[str, str], root: Path, measure: Callable[[], Measured]
 ) -> Run:
-    with start_run(root, kind, request, inputs) as run:
+    with start_run(root, kind, request, {**inputs, **_files(request.settings)}) as run:
         if not run.finished:
             try:
                 measured = measure()
@@ -99,6 +100,14 @@ def _run(
             write_measured(run.folder, measured)
             run.finish({"part": request.part, "n_figures": len(measured.figures), **_headline(request.part, measured)})
         return run
+
+
+def _files(settings: Any) -> dict[str, str]:
+    """Hashes of the files that settings name: a part is made again when one of them changes."""
+    values = (getattr(settings, field.name) for field in dataclasses.fields(settings))
+    names = [name for value in values for name in (value if isinstance(value, tuple) else (value,))]
+    paths = {name: Path(name).expanduser() for name in names if isinstance(name, str)}
+    return {f"file {name}": sha256_file(path)[:16] for name, path in paths.items() if path.is_file()}
 
 
 def _headline(part: str, measured: Measured) -> dict[str, float | None]:

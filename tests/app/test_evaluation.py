@@ -210,6 +210,18 @@ def test_a_dictionary_of_another_model_is_refused_by_name(runs: Path, tmp_path: 
         Subject(sae, other)
 
 
+def test_a_part_is_measured_again_when_a_file_it_reads_has_changed(runs: Path, inputs: tuple[Run, Run], tmp_path: Path):
+    """The file's name is in the settings, but what is probed is what it says."""
+    path, subject = tmp_path / "labelled.csv", Subject(*inputs)
+    lines = [f"the {'ship' if n % 2 else 'mill'} number {n},{n % 2}" for n in range(160)]
+    given = {"probing": {"datasets": (str(path),), "ks": (1,), "n_draws": 1}}
+    made = []
+    for end in ("", "\nanother ship,1"):
+        path.write_text("\n".join(["text,label", *lines]) + end, encoding="utf-8")
+        made.append(evaluate_part(requests(["probing"], quick=True, given=given)[0], subject, runs).id)
+    assert made[0] != made[1]
+
+
 def test_measured_figures_come_back_as_they_were(tmp_path: Path):
     measured = Measured(
         [
