@@ -20,6 +20,8 @@ from store.errors import UsageError
 log = logging.getLogger(__name__)
 CHECK_TOKENS = 16
 """Positions of the passes that compare the model's own modules with the bridge's."""
+RESUMED_TOKENS = 128
+"""The same of passes that begin in the middle: long enough for what looks back over a window."""
 CHECK_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Largest difference between the two, as a share of the largest activation: they round in another order."""
 
@@ -173,7 +175,7 @@ class BridgeLM(LanguageModel):
 
     def _checked_resumption(self, hook_point: HookPoint, first: int) -> bool | None:
         """How blocks return, seen on tokens of our own; None where a pass begun here differs from a whole one."""
-        tokens = check_tokens(self.d_vocab, min(CHECK_TOKENS, self.n_ctx)).to(self._bridge.cfg.device)
+        tokens = check_tokens(self.d_vocab, min(RESUMED_TOKENS, self.n_ctx)).to(self._bridge.cfg.device)
         x = self.capture(tokens, [hook_point])[hook_point.name]
         expected = super().logits_from(tokens, hook_point, x)
         tolerance = CHECK_TOLERANCE.get(expected.dtype, 1e-3) * float(expected.abs().max())

@@ -8,7 +8,6 @@ from typing import Any
 import tyro
 
 from app.arguments import RootArgs, parse, unchecked
-from app.evaluation.evaluated import Evaluated
 from app.evaluation.job import PartRequest, check_names, compare_dictionaries, evaluate_dictionary, requests
 from app.evaluation.parts import ACROSS, TABLE
 from app.log import progress
@@ -42,12 +41,18 @@ class Args(RootArgs):
 
 def main(arguments: Sequence[str]) -> None:
     """Parse, evaluate, report."""
-    args: Any = parse(_args(), "evaluate", arguments, prefixed=True)
+    quick = "--quick" in arguments and "--no-quick" not in arguments
+    args: Any = parse(_args(quick), "evaluate", arguments, prefixed=True)
     check_names([*args.only, *args.skip])
-    asked = [r for r in requests(args.only, quick=args.quick, given=_given(args)) if r.part not in args.skip]
-    if len(args.saes) == 1 and (alone := sorted(set(args.only) & set(ACROSS))):
-        raise UsageError(f"'{alone[0]}' compares dictionaries, but one is named: name two or more")
-    evaluated = [_evaluate(asked, reference, args) for reference in args.saes]
+    asked = [r for r in requests(args.only, quick=quick, given=_given(args)) if r.part not in args.skip]
+    # all that can be misspelt is looked up before anything is measured; the same dictionary named twice counts once
+    named = list({run.id: run for run in (find_run(args.root, saes, "sae") for saes in args.saes)}.values())
+    harvests = [find_run(args.root, args.activations or _harvest_of(run), "activations") for run in named]
+    _check_asked(asked, args.only, len(named))
+    evaluated = [
+        evaluate_dictionary(asked, run, harvest, args.root, progress)
+        for run, harvest in zip(named, harvests, strict=True)
+    ]
     compared = compare_dictionaries(asked, evaluated, args.root, progress)
     for one in evaluated:
         print_parts(f"sae {one.sae_run.id} on activations {one.activations_run.id}", one)
@@ -58,10 +63,11 @@ def main(arguments: Sequence[str]) -> None:
         raise UsageError(f"not measured: {', '.join(failed)} (why is said above); all other parts are kept")
 
 
-def _evaluate(asked: Sequence[PartRequest], reference: str, args: Any) -> Evaluated:
-    sae_run = find_run(args.root, reference, "sae")
-    activations_run = find_run(args.root, args.activations or _harvest_of(sae_run), "activations")
-    return evaluate_dictionary(asked, sae_run, activations_run, args.root, progress)
+def _check_asked(asked: Sequence[PartRequest], only: Sequence[str], n_dictionaries: int) -> None:
+    if not asked:
+        raise UsageError("nothing is left to measure: name parts with --only that --skip does not take away again")
+    if n_dictionaries == 1 and (alone := sorted(set(only) & set(ACROSS))):
+        raise UsageError(f"'{alone[0]}' compares dictionaries, but one is named: name two or more")
 
 
 def _harvest_of(sae_run: Run) -> str:
@@ -71,18 +77,20 @@ def _harvest_of(sae_run: Run) -> str:
 
 
 def _given(args: Any) -> dict[str, dict[str, Any]]:
-    """Parts' settings that were given: those that differ from the defaults."""
-    found = {}
+    """Each part's settings as they were asked for, presets where nothing was said."""
+    return {
+        name: {field.name: getattr(getattr(args, name), field.name) for field in dataclasses.fields(part.config)}
+        for name, part in TABLE.items()
+    }
+
+
+def _args(quick: bool) -> type:
+    """`Args` with each part's settings, as `--PART.SETTING`, by default those of the preset."""
+    fields: list[Any] = []
     for name, part in TABLE.items():
-        asked, default = getattr(args, name), part.config()
-        values = {field.name: getattr(asked, field.name) for field in dataclasses.fields(default)}
-        found[name] = {key: value for key, value in values.items() if value != getattr(default, key)}
-    return found
-
-
-def _args() -> type:
-    """`Args` with each part's settings, as `--PART.SETTING`."""
-    twins = {name: unchecked(part.config) for name, part in TABLE.items()}
-    fields: list[Any] = [(name, twin, dataclasses.field(default_factory=twin)) for name, twin in twins.items()]
+        preset = part.config.quick() if quick else part.config()
+        values = {field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)}
+        twin = unchecked(part.config, **values)
+        fields.append((name, twin, dataclasses.field(default_factory=twin)))
     namespace = {"__doc__": Args.__doc__}
     return dataclasses.make_dataclass("Args", fields, bases=(Args,), namespace=namespace, frozen=True, kw_only=True)

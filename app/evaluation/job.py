@@ -27,6 +27,8 @@ class PartRequest:
     """A name in `parts.TABLE`."""
     settings: Any
     """The part's own config."""
+    version: int = 1
+    """Of the part's definitions."""
 
 
 def requests(
@@ -44,7 +46,12 @@ def requests(
     """
     check_names(only)
     wanted = [name for name in TABLE if not only or name in only]
-    return [PartRequest(part=name, settings=_settings(name, quick, (given or {}).get(name, {}))) for name in wanted]
+    return [
+        PartRequest(
+            part=name, settings=_settings(name, quick, (given or {}).get(name, {})), version=TABLE[name].version
+        )
+        for name in wanted
+    ]
 
 
 def check_names(names: Iterable[str]) -> None:

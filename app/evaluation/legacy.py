@@ -1,5 +1,6 @@
 """Part `legacy`: what other libraries would call this dictionary's explained variance, to check published numbers."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -41,11 +42,19 @@ def measure_legacy(cfg: LegacyConfig, subject: Subject, progress: Progress = no_
     shared = {"n": n, "n_of": "rows", "token_class": "normal", "setting": "one batch"}
     if n < FEWEST:
         note = f"withheld: {n} rows, fewer than {FEWEST}"
-        return Measured([Figure(metric=name, value=None, note=note, **shared) for name in LEGACY])
+        names = ("explained_variance", *LEGACY)
+        return Measured([Figure(metric=name, value=None, note=note, **shared) for name in names])
     x = torch.cat(parts)
     x_hat = subject.sae(x.to(subject.sae.W_dec)).x_hat.double().cpu()
     fvu = StreamingFVU()
     fvu.update(x, x_hat)
     ours = fvu.value()
-    figures = [Figure(metric=name, value=formula(x.double(), x_hat), **shared) for name, formula in LEGACY.items()]
-    return Measured([Figure(metric="explained_variance", value=None if ours is None else 1 - ours, **shared), *figures])
+    values = {"explained_variance": None if ours is None else 1 - ours}
+    values |= {name: formula(x.double(), x_hat) for name, formula in LEGACY.items()}
+    return Measured([_figure(name, value, shared) for name, value in values.items()])
+
+
+def _figure(name: str, value: float | None, shared: dict) -> Figure:
+    if value is None or not math.isfinite(value):
+        return Figure(metric=name, value=None, note="not defined on these rows: it divides by zero", **shared)
+    return Figure(metric=name, value=value, note="no interval: it is for checking published numbers", **shared)

@@ -4,21 +4,28 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from activations.losses import ReplaceAll, TokenLosses, token_losses_under
 from activations.prepare import heldout_sequences
 from activations.progress import Progress, no_progress
+from activations.reader import Activations
 from app.evaluation.subject import NotApplicable, Subject
 from app.evaluation.withheld import figure
 from sae.intervals import GroupSums
 from sae.metrics import loss_recovered
+from store.errors import UsageError
 from store.figures import SAE_ARM, Figure, Measured
 from store.shards import TOKEN_CLASSES
 
 ABLATIONS = ("zero ablation", "mean ablation")
 CLEAN = "clean model"
 EVERY_CLASS = "all predictions"
+CALLED = {"sink": "sink, first position"}
+"""First positions predict too, and have the class of sinks."""
+MEAN_ROWS = 16_384
+"""Rows that the mean is of, at least, where no vector is stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +70,14 @@ def measure_loss(cfg: LossConfig, subject: Subject, progress: Progress = no_prog
         progress=progress,
     )
     groups = {EVERY_CLASS: np.ones(len(found), bool)}
-    groups |= {name: found.token_class == number for name, number in TOKEN_CLASSES.items()}
+    groups |= {CALLED.get(name, name): found.token_class == number for name, number in TOKEN_CLASSES.items()}
     setting = f"edited: {'+'.join(classes)}"
     return Measured([f for name, where in groups.items() for f in _figures(found, where, name, setting, cfg.seed)])
 
 
 def _edits(subject: Subject, classes: tuple[str, ...]) -> dict[str, ReplaceAll]:
     sae = subject.sae
-    # train rows of the classes that are edited: what the mean of the held-out text is would be knowing too much
-    mean = torch.tensor(subject.activations.moments("train", classes).mean, dtype=torch.float32)
+    mean = _train_mean(subject.activations, classes)
 
     @torch.no_grad()
     def reconstruct(x: Tensor) -> Tensor:
@@ -82,6 +88,21 @@ def _edits(subject: Subject, classes: tuple[str, ...]) -> dict[str, ReplaceAll]:
         "zero ablation": torch.zeros_like,
         "mean ablation": lambda x: mean.to(x).expand(x.shape),
     }
+
+
+def _train_mean(activations: Activations, classes: tuple[str, ...]) -> Float[Tensor, " d_in"]:
+    """Of training rows of the classes that are edited: the held-out text's own mean would be knowing too much."""
+    if activations.is_stored:
+        return torch.tensor(activations.moments("train", classes).mean, dtype=torch.float32)
+    # statistics are of one window there, and to compute every window again would take as long as the harvest
+    n, total = 0, torch.zeros(activations.d_in, dtype=torch.float64)
+    for x in activations.rows("train", classes).in_order():
+        n, total = n + len(x), total + x.double().sum(dim=0)
+        if n >= MEAN_ROWS:
+            break
+    if n == 0:
+        raise UsageError(f"no training rows of {'+'.join(classes)}, whose mean ablation needs: harvest more text")
+    return (total / n).float()
 
 
 def _figures(found: TokenLosses, where: np.ndarray, name: str, setting: str, seed: int) -> list[Figure]:

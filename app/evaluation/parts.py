@@ -31,6 +31,8 @@ class Part(Generic[M]):
     measure: Callable[[Any, M, Progress], Measured]
     summary: str
     """What it measures, in a line."""
+    version: int = 1
+    """Raised when what it measures changes, so that earlier runs are not taken for it."""
     headline: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """The figures that sum it up: how a run's results call them, and which they are."""
 
@@ -39,6 +41,7 @@ PARTS: dict[str, Part[Subject]] = {
     "reconstruction": Part(
         config=ReconstructionConfig,
         measure=measure_reconstruction,
+        version=2,
         summary="FVU, cosine, norms, L0, density and dead latents, for each token class",
         headline={
             "fvu": {"metric": "fvu", "token_class": "normal"},
@@ -49,6 +52,7 @@ PARTS: dict[str, Part[Subject]] = {
     "loss": Part(
         config=LossConfig,
         measure=measure_loss,
+        version=2,
         summary="cross-entropy and KL divergence of the model with reconstructions spliced in, against two ablations",
         headline={
             "loss_recovered": {

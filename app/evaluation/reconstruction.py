@@ -1,6 +1,6 @@
 """Part `reconstruction`: what a dictionary keeps of held-out rows, for each token class; which latents never fire."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 from activations.progress import Progress, no_progress
 from activations.reader import Activations, Labelled
 from app.evaluation.subject import Subject
-from app.evaluation.withheld import figure
+from app.evaluation.withheld import FEWEST, NO_INTERVAL, figure
 from sae.base import SAEOutput
 from sae.intervals import GroupSums
 from sae.metrics import StreamingEvaluation, StreamingFiring, row_cosine, row_l0, row_l2_ratio
@@ -100,7 +100,8 @@ def measure_reconstruction(cfg: ReconstructionConfig, subject: Subject, progress
     trained = StreamingFiring(subject.sae.cfg.d_sae)
     for name in subject.run_classes:
         trained.merge(found[name].stream.firing)
-    return Measured(figures + _of_latents(firing, trained, subject), _curves(firing, trained))
+    curves = _curves(firing, trained, "+".join(subject.run_classes))
+    return Measured(figures + _of_latents(firing, trained, subject), curves)
 
 
 def _nothing_yet(subject: Subject, mean: Float[Tensor, " d_in"]) -> ClassFound:
@@ -109,29 +110,34 @@ def _nothing_yet(subject: Subject, mean: Float[Tensor, " d_in"]) -> ClassFound:
 
 
 def _heldout_means(activations: Activations) -> dict[str, Float[Tensor, " d_in"]]:
-    """Of held-out rows by class, and of all of them. The harvest's own statistics count first positions among sinks,
-    which dwarf all others, so sinks are looked at anew."""
-    sums = {name: (0, np.zeros(activations.d_in)) for name in TOKEN_CLASSES}
-    for name in set(TOKEN_CLASSES) - {"sink"}:
-        moments = activations.moments("heldout", (name,))
-        sums[name] = (moments.n, moments.n * moments.mean)
-    for x in activations.rows("heldout", ("sink",)).in_order():
-        n, total = sums["sink"]
-        sums["sink"] = (n + len(x), total + x.double().sum(dim=0).numpy())
-    everything = np.sum([total for _, total in sums.values()], axis=0)
-    sums[EVERY_CLASS] = (sum(n for n, _ in sums.values()), everything)
-    return {name: torch.from_numpy(np.asarray(total / max(n, 1))) for name, (n, total) in sums.items()}
+    """Of held-out rows by class, and of all of them, in a pass of its own: the harvest's statistics count first
+    positions among sinks, which dwarf all others, and know one window alone where no vector is stored."""
+    counts, sums = dict.fromkeys(TOKEN_CLASSES, 0), {name: np.zeros(activations.d_in) for name in TOKEN_CLASSES}
+    for rows in activations.rows("heldout", tuple(TOKEN_CLASSES)).by_class():
+        counts[rows.token_class] += len(rows.x)
+        sums[rows.token_class] += rows.x.double().sum(dim=0).numpy()
+    n_rows, total = sum(counts.values()), np.sum(list(sums.values()), axis=0)
+    means = {name: sums[name] / max(counts[name], 1) for name in TOKEN_CLASSES} | {EVERY_CLASS: total / max(n_rows, 1)}
+    return {name: torch.from_numpy(np.asarray(mean)) for name, mean in means.items()}
 
 
 def _of_class(name: str, found: ClassFound, seed: int) -> list[Figure]:
     value = found.stream.value()
-    shared = {"n": value.n_rows, "n_of": "rows", "token_class": name, "n_documents": len(found.documents)}
-    ratios = ("fvu", "cosine", "l2_ratio", "relative_bias", "l0")
-    figures = [figure(m, getattr(value, m), found.sums.interval(m, seed), **shared) for m in ratios]
+    shared = {"n_of": "rows", "token_class": name, "n_documents": len(found.documents)}
+    # rows of which one has no direction are left out of these two, and counted
+    over = {"cosine": found.stream.cosine, "l2_ratio": found.stream.l2_ratio}
+    figures = []
+    for metric in ("fvu", "cosine", "l2_ratio", "relative_bias", "l0"):
+        n, left_out = (over[metric].n, over[metric].n_undefined) if metric in over else (value.n_rows, 0)
+        one = figure(metric, getattr(value, metric), found.sums.interval(metric, seed), n=n, **shared)
+        figures.append(
+            replace(one, note=f"{one.note}; {left_out:,} rows without a direction left out") if left_out else one
+        )
+    whole = {"n": value.n_rows, **shared}
     for share in (0.05, 0.5, 0.95):
-        figures.append(figure("l0_quantile", _quantile(value.rows_by_l0, share), None, setting=f"q={share}", **shared))
+        figures.append(figure("l0_quantile", _quantile(value.rows_by_l0, share), None, setting=f"q={share}", **whole))
     if value.bits_per_row is not None:
-        figures.append(figure("bits_per_token", value.bits_per_row, None, **shared))
+        figures.append(figure("bits_per_token", value.bits_per_row, None, **whole))
     return figures
 
 
@@ -144,32 +150,40 @@ def _quantile(counts: Tensor, share: float) -> float | None:
 
 
 def _of_latents(firing: StreamingFiring, trained: StreamingFiring, subject: Subject) -> list[Figure]:
-    d_sae = subject.sae.cfg.d_sae
+    """Over all rows that were looked at, and over held-out rows of the classes trained on."""
+    d_sae, classes = subject.sae.cfg.d_sae, "+".join(subject.run_classes)
     dead = int((firing.counts == 0).sum())
-    shared = {"n_of": "latents", "n": d_sae}
-    note = f"over {firing.n_rows:,} rows of all classes"
     dense = float((trained.counts > DENSE * trained.n_rows).double().mean()) if trained.n_rows else None
-    setting = "+".join(subject.run_classes)
+    everything = {"n": firing.n_rows, "token_class": EVERY_CLASS}
     return [
-        Figure(metric="n_dead", value=dead, note=note, **shared),
-        Figure(metric="dead_fraction", value=dead / d_sae, note=note, **shared),
-        Figure(metric="dense_fraction", value=dense, setting=f"density > {DENSE}", token_class=setting, **shared),
+        _of_counts("n_dead", float(dead), **everything),
+        _of_counts("dead_fraction", dead / d_sae, **everything),
+        _of_counts("dense_fraction", dense, setting=f"density > {DENSE}", n=trained.n_rows, token_class=classes),
     ]
 
 
-def _curves(firing: StreamingFiring, trained: StreamingFiring) -> list[Curve]:
+def _of_counts(metric: str, value: float | None, *, n: int, token_class: str, setting: str = "") -> Figure:
+    note = "no interval: more rows make fewer dead" if "dead" in metric else NO_INTERVAL
+    if n < FEWEST:
+        value, note = None, f"withheld: {n} rows, fewer than {FEWEST}"
+    return Figure(metric=metric, value=value, n=n, n_of="rows", token_class=token_class, setting=setting, note=note)
+
+
+def _curves(firing: StreamingFiring, trained: StreamingFiring, classes: str) -> list[Curve]:
     curves = []
     if firing.n_rows and (firing.counts > 0).any():
         density = np.log10(firing.counts[firing.counts > 0].double().numpy() / firing.n_rows)
         edges = np.arange(np.floor(density.min() * PER_DECADE), 1) / PER_DECADE
         counts, _ = np.histogram(density, edges)
-        curves.append(_bars("density", "latents", (edges[:-1] + edges[1:]) / 2, counts))
+        curves.append(_bars("density", f"latents, over {EVERY_CLASS}", (edges[:-1] + edges[1:]) / 2, counts))
     rows = trained.rows_by_l0.numpy()
     if rows.any():
         last = int(rows.nonzero()[0][-1]) + 1
         width = max(1, -(-last // 64))
         counts = np.add.reduceat(rows[:last], np.arange(0, last, width))
-        curves.append(_bars("l0", "tokens", np.arange(len(counts)) * width + (width - 1) / 2, counts))
+        curves.append(
+            _bars("l0", f"held-out tokens, {classes}", np.arange(len(counts)) * width + (width - 1) / 2, counts)
+        )
     return curves
 
 

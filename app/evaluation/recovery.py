@@ -54,6 +54,10 @@ def measure_recovery(cfg: RecoveryConfig, subject: Subject, progress: Progress =
     Raises:
         NotApplicable: the variant maps one place to another, or several together.
     """
+    if "origin" in subject.sae_run.config:
+        raise NotApplicable(
+            f"{subject.name} was trained by another library, and how is not known: planted features are for settings"
+        )
     fit, is_signed = _fit(subject.sae, cfg.n_steps), isinstance(subject.sae, ITDA)
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
     labelled = progress(seeds, len(seeds), "train on planted features")

@@ -1,6 +1,9 @@
 """A dictionary and the activations it is measured on."""
 
+import logging
 from functools import cached_property
+
+import pyarrow.parquet as pq
 
 from activations.hook_point import HookPoint
 from activations.lm import LanguageModel
@@ -9,8 +12,12 @@ from activations.reader import Activations
 from autointerp.index import check_width, only_hook_point
 from sae import checkpoint
 from sae.base import SAE
+from store import layout
 from store.errors import UsageError
+from store.hashing import content_hash
 from store.run import Run, find_run
+
+log = logging.getLogger(__name__)
 
 
 class NotApplicable(UsageError):
@@ -31,7 +38,10 @@ class Subject:
         self.activations = Activations(activations_run, only_hook_point(sae_run, "evaluate"))
         self.sae: SAE = checkpoint.load(sae_run.folder)
         check_width(self.sae, self.activations)
-        _check_model(sae_run, activations_run)
+        own = _own_harvest(sae_run, activations_run)
+        if own is not None:
+            _check_model(sae_run, activations_run, own)
+            _check_held_out(sae_run, activations_run, own)
 
     @property
     def name(self) -> str:
@@ -54,15 +64,43 @@ class Subject:
         return self.lm.hook_point(self.activations.hook_point)
 
 
-def _check_model(sae_run: Run, activations_run: Run) -> None:
-    """Refuse a harvest of another model than the dictionary's own harvest, where that can still be looked at."""
+def _own_harvest(sae_run: Run, activations_run: Run) -> Run | None:
+    """The harvest it was trained on, where that is another one and can still be looked at."""
     trained_on = sae_run.inputs.get("activations", activations_run.id)
-    if trained_on == activations_run.id or not (sae_run.root / "activations" / trained_on).exists():
-        return
-    own = find_run(sae_run.root, trained_on, "activations")
+    if trained_on == activations_run.id:
+        return None
+    if not (sae_run.root / "activations" / trained_on).exists():
+        log.warning(
+            "harvest %s, which SAE %s was trained on, is gone: whether %s holds that out is not checked",
+            trained_on,
+            sae_run.id,
+            activations_run.id,
+        )
+        return None
+    return find_run(sae_run.root, trained_on, "activations")
+
+
+def _check_model(sae_run: Run, activations_run: Run, own: Run) -> None:
     if own.same.get("model") != activations_run.same.get("model"):
         names = [run.config["harvest"]["model"] for run in (own, activations_run)]
         raise UsageError(
             f"SAE {sae_run.id} was trained on another model ({names[0]}, harvest {own.id}) than harvest "
             f"{activations_run.id} is of ({names[1]}): evaluate it on a harvest of its own model"
         )
+
+
+def _check_held_out(sae_run: Run, activations_run: Run, own: Run) -> None:
+    """Refuse a harvest that holds out documents which the dictionary was trained on."""
+    seen, heldout = _texts(own, "train"), _texts(activations_run, "heldout")
+    if shared := len(seen & heldout):
+        raise UsageError(
+            f"{shared} of {len(heldout)} held-out documents of harvest {activations_run.id} were trained on by SAE "
+            f"{sae_run.id}: harvest with the --document-seed and --heldout of {own.id}, or other text"
+        )
+
+
+def _texts(harvest: Run, split: str) -> set[str]:
+    """Hashes of a split's documents."""
+    tables = (pq.read_table(path, columns=["split", "text"]) for path in layout.document_parts(harvest.folder))
+    rows = (row for table in tables for row in table.to_pylist())
+    return {content_hash(row["text"]) for row in rows if row["split"] == split}

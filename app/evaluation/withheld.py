@@ -5,6 +5,7 @@ from store.figures import SAE_ARM, Figure
 
 FEWEST = 100
 """Rows, tokens or texts below which a figure over them says nothing stable."""
+NO_INTERVAL = "no interval: it is not made for this figure, or resampling documents left nothing to divide by"
 
 
 def figure(
@@ -25,8 +26,9 @@ def figure(
         value, interval, note = None, None, f"withheld: {n} {n_of}, fewer than {FEWEST}"
     elif value is None:
         note = "not defined on these rows"
-    elif interval is None and n_documents < FEWEST_GROUPS:
-        note = f"no interval: {n_documents} documents, fewer than {FEWEST_GROUPS}"
+    elif interval is None:
+        few = n_documents < FEWEST_GROUPS
+        note = f"no interval: {n_documents} documents, fewer than {FEWEST_GROUPS}" if few else NO_INTERVAL
     return Figure(
         metric=metric,
         value=value,

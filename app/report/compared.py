@@ -1,5 +1,6 @@
 """Several dictionaries: whether their figures may be compared, which are seeds of one setting, what those say."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,10 @@ from store.run import Run
 
 SEEDS = ("seed", "init_seed", "order_seed")
 """Settings that differ between runs of one setting."""
+
+
+HARVEST_SETTINGS = ("n_ctx", "model_dtype", "dtype", "sink_norm_ratio")
+"""Those that change what a row is, or which class it has."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +42,39 @@ def groups(evaluated: Sequence[Evaluated]) -> list[Group]:
     for one in evaluated:
         key = content_hash([_seedless(one.sae_run.config), one.sae_run.inputs, one.activations_run.id])
         found.setdefault(key, []).append(one)
-    return [Group(title(members[0].sae_run, len(members)), members) for members in found.values()]
+    return _told_apart([Group(title(members[0].sae_run, len(members)), members) for members in found.values()])
+
+
+def _told_apart(groups: list[Group]) -> list[Group]:
+    """Groups of one name get what differs between them into it, or their first member's id."""
+    named: dict[str, list[Group]] = {}
+    for group in groups:
+        named.setdefault(group.name, []).append(group)
+    settings = {id(g): _flat(_seedless(g.members[0].sae_run.config)) for g in groups}
+    out = []
+    for group in groups:
+        alike = named[group.name]
+        own = settings[id(group)]
+        differ = [key for key in own if any(settings[id(other)].get(key) != own[key] for other in alike)]
+        told = ", ".join(f"{key}={own[key]}" for key in differ[:3]) or group.members[0].sae_run.id[:8]
+        out.append(replace(group, name=f"{group.name} {told}") if len(alike) > 1 else group)
+    return out
+
+
+def _flat(config: Any, before: str = "") -> dict[str, Any]:
+    if not isinstance(config, Mapping):
+        return {before: config}
+    return {k: v for key, value in config.items() for k, v in _flat(value, str(key)).items()}
 
 
 def title(run: Run, n_seeds: int = 1) -> str:
     """A dictionary's few words: variant, width, what its sparsity is set by, and its id or how many seeds there are."""
-    settings = run.config.get("sae", {})
+    # of what another library trained only the widths are sure: other settings may be defaults that nobody chose
+    settings = {} if "origin" in run.config else run.config.get("sae", {})
     told = [f"{key}={settings[key]}" for key in ("k", "target_l0", "l1_coefficient", "levels") if settings.get(key)]
     which = f"{n_seeds} seeds" if n_seeds > 1 else run.id[:8]
-    return " ".join([run.config["variant"], str(run.results["d_sae"]), *told, f"({which})"])
+    origin = [f"from {run.config['origin'].get('format', 'elsewhere')}"] if "origin" in run.config else []
+    return " ".join([run.config["variant"], str(run.results["d_sae"]), *told, *origin, f"({which})"])
 
 
 def differences(evaluated: Sequence[Evaluated]) -> list[str]:
@@ -69,8 +98,18 @@ def _basis(one: Evaluated) -> dict[str, str]:
         "models": content_hash(same.get("model", {})),
         "texts": f"{content_hash([same.get('text'), settings])}, {harvest.results.get('n_tokens', 0):,} tokens",
         "hook points": one.sae_run.config["hook_point"],
+        "settings of harvests": ", ".join(
+            f"{key}={same['settings'][key]}" for key in HARVEST_SETTINGS if same.get("settings")
+        ),
+        "norms that make sinks": f"{_sink_norm(one):.4g}",
         "token classes trained on": "+".join(one.sae_run.config.get("classes", [])),
     } | {f"settings of {part}": content_hash(run.config["settings"]) for part, run in one.runs.items()}
+
+
+def _sink_norm(one: Evaluated) -> float:
+    return (
+        one.activations_run.results["hook_points"].get(one.sae_run.config["hook_point"], {}).get("sink_norm", math.nan)
+    )
 
 
 def _seedless(value: Any) -> Any:

@@ -12,7 +12,7 @@ from store.files import whole_file
 from store.run import start_run
 
 FILE = "report.html"
-LAYOUT = 4
+LAYOUT = 5
 """Raised when the page changes, so that it is written again."""
 
 

@@ -111,7 +111,10 @@ def _described(one: Evaluated) -> dict[str, str]:
         "dictionary": f"{title(sae)}, run {sae.id}",
         "hook point": sae.config["hook_point"],
         "model": harvest.config["harvest"]["model"],
-        "token classes trained on": " + ".join(sae.config.get("classes", [])) or "not known",
+        "token classes measured on" if "origin" in sae.config else "token classes trained on": " + ".join(
+            sae.config.get("classes", [])
+        )
+        or "not known",
         "measured on": f"harvest {harvest.id}: {results['n_tokens']:,} tokens, {results['n_documents_heldout']:,} of "
         f"{results['n_documents']:,} documents held out",
     }

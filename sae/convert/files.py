@@ -5,8 +5,10 @@ Tensors come from safetensors, from `.pt` through torch's unpickler of weights o
 """
 
 import json
+import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -34,6 +36,15 @@ EXAMPLES = "examples.safetensors"
 T = TypeVar("T")
 
 
+DAMAGED = (EOFError, OSError, RuntimeError, ValueError, KeyError, AttributeError)
+DAMAGED += (IndexError, TypeError, OverflowError, struct.error)
+"""What reading a damaged file raises, somewhere inside."""
+NUMBERS = frozenset(
+    {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64, torch.bool, torch.uint8}
+)
+"""Types of tensors that are read: others would be rounded, or lose a part."""
+
+
 def fetch(reference: str, revision: str | None = None) -> Path:
     """The local folder or file that a reference names, fetched from the hub if need be.
 
@@ -54,6 +65,10 @@ def fetch(reference: str, revision: str | None = None) -> Path:
     repository, _, inside = rest.partition("/")
     if not owner or not repository:
         raise UsageError(f"{reference} does not name a folder of the hub: write hub:OWNER/NAME[/SUB/FOLDER]")
+    if (inside and not set(inside.split("/")).isdisjoint({"", ".", ".."})) or set(inside) & set("*?["):
+        raise UsageError(
+            f"{reference} has '{inside}', which is no folder of a repository: write hub:OWNER/NAME/SUB/FOLDER"
+        )
     wanted = [f"{inside}/{pattern}" if inside else pattern for pattern in WANTED]
     if inside.endswith(SUFFIXES):
         wanted = [inside]
@@ -133,7 +148,7 @@ def read_object(path: Path) -> Any:
             f"{path} is a pickle that holds more than weights, and reading it could run code: it is refused. Where you "
             "trust it, save its state_dict() with safetensors in the library that wrote it, and convert that"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except DAMAGED as error:
         raise UsageError(
             f"{path} is not a file that torch.save wrote ({_first_sentence(error)}): copy it again"
         ) from error
@@ -152,12 +167,14 @@ def _npz(path: Path) -> dict[str, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in arrays.files}
+    except zlib.error as error:
+        raise UsageError(f"{path} is damaged ({error}): copy it again") from error
     except (ValueError, TypeError) as error:
         raise UsageError(
             f"{path} holds objects, not only arrays of numbers ({error}): they could run code and are refused. Save "
             "the arrays alone"
         ) from error
-    except (zipfile.BadZipFile, OSError, EOFError, KeyError, AttributeError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, KeyError, AttributeError) as error:
         raise UsageError(f"{path} is not a file that numpy.savez wrote ({error}): copy it again") from error
 
 
@@ -265,7 +282,12 @@ class Tensors:
         for name, tensor in found.items():
             if not isinstance(tensor, Tensor):
                 raise UsageError(f"{path} holds '{name}', a {type(tensor).__name__}, where only tensors are expected")
-            check_finite(path, str(name), tensor)
+            if not isinstance(name, str):
+                raise UsageError(f"{path} holds a tensor under {name!r}, which is no name: save a state_dict()")
+            if tensor.dtype not in NUMBERS or tensor.layout != torch.strided or tensor.device.type != "cpu":
+                kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device.type}"
+                raise UsageError(f"{path} holds {name} as {kind}: save it as plain 16, 32 or 64 bit numbers")
+            check_finite(path, name, tensor)
         return cls(path, found)
 
     def __contains__(self, name: str) -> bool:

@@ -53,6 +53,11 @@ def read(source: Path) -> Foreign:
     if factor is not None:
         sae.fold_scale(factor)
     said = config.metadata
+    if processed := said.get("model_from_pretrained_kwargs"):
+        raise UsageError(
+            f"{config.path} has metadata.model_from_pretrained_kwargs={processed!r}: it reads activations of a model "
+            "that was changed (centred, folded), which are not those harvested here"
+        )
     kept = {name: value for name, value in said.items() if value is not None}
     origin = {"format": NAME, "architecture": config.architecture, "metadata": kept, **config.told}
     if folded:
@@ -117,6 +122,8 @@ def _finetuned(config: Config, tensors: Tensors, parts: Parts, folded: dict[str,
         factors = tensors.take(name, config.d_sae)
         if torch.allclose(factors, torch.ones_like(factors)):
             continue
+        if config.rescale_acts_by_decoder_norm:
+            raise tensors.refusal(name, "with rescale_acts_by_decoder_norm=true it is not said which counts first")
         if not config.finetuning_scaling_factor:
             raise tensors.refusal(name, "factors other than 1, but finetuning_scaling_factor is not true in its config")
         parts.fold_latent_scale(factors)

@@ -222,6 +222,39 @@ def test_a_part_is_measured_again_when_a_file_it_reads_has_changed(runs: Path, i
     assert made[0] != made[1]
 
 
+def test_documents_it_was_trained_on_are_not_held_out_by_another_harvest(runs: Path, inputs: tuple[Run, Run]):
+    harvest = "harvest --model tiny --hook-points blocks.1.hook_resid_post --corpus stories --n-tokens 8000 --n-ctx 64"
+    assert main([*harvest.split(), "--document-seed", "1", "--root", str(runs)]) == 0
+    with pytest.raises(UsageError, match=r"\d+ of \d+ held-out documents .* were trained on"):
+        Subject(inputs[0], find_run(runs, "latest", "activations"))
+
+
+def test_intervals_hold_their_figures_where_no_vector_is_stored(runs: Path, tmp_path: Path):
+    """The statistics of such a harvest are of its first window alone."""
+    harvest = "harvest --model tiny --hook-points blocks.1.hook_resid_post --corpus stories --keep-activations none"
+    root = tmp_path / "runs"
+    assert main([*harvest.split(), "--shard-rows", "64", "--root", str(root)]) == 0
+    assert (
+        main(
+            ["train", "topk", "--d-sae", "48", "--k", "4", "--n-steps", "10", "--batch-size", "64", "--root", str(root)]
+        )
+        == 0
+    )
+    assert main(["evaluate", "latest", "--only", "reconstruction", "loss", "--root", str(root)]) == 0
+    found = evaluations_of(root, find_run(root, "latest", "sae"))[-1]
+    fvu = find(found.measured("reconstruction").figures, "fvu", token_class="normal")
+    assert fvu.low < fvu.value < fvu.high
+    assert find(found.measured("loss").figures, "kl", arm="mean ablation").value > 0
+
+
+def test_quick_takes_a_given_setting_that_is_the_full_presets_own(runs: Path, capsys: pytest.CaptureFixture):
+    command = ["evaluate", "latest", "--quick", "--only", "loss", "--loss.n-sequences", "160", "--root", str(runs)]
+    assert main(command) == 0
+    newest = list_runs(runs, "evaluation")[-1]
+    assert any(run.config["settings"].get("n_sequences") == 160 for run in [newest, *list_runs(runs, "evaluation")])
+    assert "loss recovered" in capsys.readouterr().out
+
+
 def test_measured_figures_come_back_as_they_were(tmp_path: Path):
     measured = Measured(
         [

@@ -49,6 +49,36 @@ def test_seeds_of_one_setting_are_one_group_with_an_interval_over_them(evaluated
     assert "2 seeds" in found[0].name
 
 
+def test_settings_of_one_name_stay_apart_and_the_same_dictionary_twice_is_no_seed(root: Path, tmp_path: Path, capsys):
+    """Two learning rates, two seeds each: their titles are the same words."""
+    other = tmp_path / "runs"
+    shutil.copytree(root / "activations", other / "activations")
+    for settings in ("--lr 0.001 --seed 1", "--lr 0.001 --seed 2", "--lr 0.01 --seed 1", "--lr 0.01 --seed 2"):
+        command = f"train topk --k 4 {settings} --d-sae 48 --n-steps 10 --batch-size 64 --root {other}"
+        assert main(command.split()) == 0
+    harvest = find_run(other, "latest", "activations")
+    asked = requests(["reconstruction"])
+    found = [evaluate_dictionary(asked, run, harvest, other) for run in list_runs(other, "sae")]
+    names = [group.name for group in groups(found)]
+    assert len(set(names)) == 2
+    assert all("lr=" in name for name in names)
+    (section, *_) = page(found).sections
+    assert list(section.table.columns) == names
+    capsys.readouterr()
+    one = found[0].sae_run.id
+    assert main(["evaluate", one, one[:8], "--only", "reconstruction", "--root", str(other)]) == 0
+    assert capsys.readouterr().out.count("reconstruction: fvu") == 1
+
+
+def test_what_makes_classes_differ_is_said(root: Path, evaluated: list[Evaluated], tmp_path: Path):
+    other = tmp_path / "runs"
+    harvest = "harvest --model tiny --hook-points blocks.1.hook_resid_post --corpus stories --sink-norm-ratio 1.1"
+    assert main([*harvest.split(), "--root", str(other)]) == 0
+    loose = replace(evaluated[0], activations_run=find_run(other, "latest", "activations"))
+    said = differences([evaluated[0], loose])
+    assert any("norms that make sinks" in line for line in said)
+
+
 def test_a_seed_without_a_value_withholds_the_mean(evaluated: list[Evaluated]):
     (group, *_) = groups(evaluated)
     found = find(group.figures("reconstruction"), "fvu", token_class="role")

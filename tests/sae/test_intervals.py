@@ -20,6 +20,21 @@ def test_an_interval_over_documents_holds_the_truth_about_as_often_as_it_says():
     assert 0.88 <= covered / 200 <= 0.99
 
 
+@pytest.mark.parametrize("n", [6, 10, 20])
+def test_intervals_over_few_documents_of_uneven_length_are_wide_enough(n: int):
+    random, covered = np.random.default_rng(1), 0
+    for trial in range(200):
+        sizes = random.integers(5, 60, n)
+        groups = np.repeat(np.arange(n), sizes)
+        tokens = random.normal(np.repeat(random.normal(3.0, 1.0, n), sizes), 1.0)
+        sums = GroupSums(n)
+        sums.add("mean", groups, tokens)
+        found = sums.interval("mean", seed=trial)
+        assert found is not None
+        covered += found.low <= 3.0 <= found.high
+    assert covered / 200 >= 0.9
+
+
 def test_a_ratio_is_that_of_the_sums_and_not_the_mean_of_ratios():
     sums = GroupSums(3)
     sums.add("share", np.array([0, 0, 2]), np.array([1.0, 2.0, 3.0]), np.array([10.0, 10.0, 1.0]))
