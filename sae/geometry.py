@@ -79,8 +79,10 @@ def random_like(directions: Float[Tensor, "n d"], generator: torch.Generator) ->
 
 def permuted_like(directions: Float[Tensor, "n d"], generator: torch.Generator) -> Float[Tensor, "n d"]:
     """Each coordinate's entries dealt to other directions: what the coordinates' own distributions give."""
+    # at norm 1, or the longest rows' entries would make all the others alike
+    rows = unit_rows(directions)
     order = torch.rand(directions.shape, generator=generator).argsort(dim=0)
-    return unit_rows(directions.gather(0, order.to(directions.device))).to(directions)
+    return unit_rows(rows.gather(0, order.to(directions.device))).to(directions)
 
 
 def neurons_like(directions: Float[Tensor, "n d"], generator: torch.Generator) -> Float[Tensor, "d d"]:

@@ -1,15 +1,18 @@
 """How alike two dictionaries are: the tokens that two ITDAs chose, and the decoder rows of any two of one width."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from activations.progress import no_progress
+from app.evaluation.samples import firing
 from app.evaluation.subject import Subject
 from app.evaluation.told import Told, Way
 from app.itda_training import recorded_job
-from sae.base import SAE
 from sae.decoder_match import DecoderMatch, match_decoders, random_alike, random_like
 from sae.intervals import Interval, ratio_interval
 from sae.itda import ITDA
@@ -76,24 +79,46 @@ def _interval(chosen: Chosen) -> Interval | None:
     return ratio_interval(np.bincount(which, chosen.by_both.numpy()), np.bincount(which))
 
 
-def compare_decoders(a: SAE, b: SAE, partner_cos: float, max_paired: int, seed: int) -> Iterator[Told]:
-    """Cosines of decoder rows, with `b` as it is and with random directions in its place."""
-    widths = a.W_dec.shape[1], b.W_dec.shape[1]
-    if widths[0] != widths[1]:
-        reason = f"decoder rows of width {widths[0]} and {widths[1]} have no cosine"
+class Live(NamedTuple):
+    """A dictionary's live directions."""
+
+    directions: Float[Tensor, "n d_in"]
+    n_dead: int
+    """Latents left out."""
+
+
+@torch.no_grad()
+def live_directions(subject: Subject, n_rows: int) -> Live:
+    """Decoder rows of latents that fire on some of `n_rows` rows and are not zero."""
+    rows = subject.sae.W_dec.detach()
+    alive = firing(subject, n_rows, no_progress).counts > 0
+    kept = rows[alive.to(rows.device) & (torch.linalg.vector_norm(rows, dim=1) > 0)]
+    return Live(kept, len(rows) - len(kept))
+
+
+def compare_decoders(a: Live, b: Live, partner_cos: float, max_paired: int, seed: int) -> Iterator[Told]:
+    """Cosines of live decoder rows, with `b` as it is and with random directions in its place."""
+    rows_a, rows_b = a.directions, b.directions
+    reason = ""
+    if rows_a.shape[1] != rows_b.shape[1]:
+        reason = f"decoder rows of width {rows_a.shape[1]} and {rows_b.shape[1]} have no cosine"
+    elif min(len(rows_a), len(rows_b)) < 2:
+        reason = f"{len(rows_a)} and {len(rows_b)} live latents: there are no directions to compare"
+    if reason:
         for arm in (SAE_ARM, RANDOM, RANDOM_ALIKE):
             yield from _decoders(None, arm, reason)
         return
     generator = torch.Generator().manual_seed(seed)
     sides: dict[str, Tensor] = {
-        SAE_ARM: b.W_dec,
-        RANDOM: random_like(b.W_dec, generator),
-        RANDOM_ALIKE: random_alike(b.W_dec, generator),
+        SAE_ARM: rows_b,
+        RANDOM: random_like(rows_b, generator),
+        RANDOM_ALIKE: random_alike(rows_b, generator),
     }
-    is_small = max(len(a.W_dec), len(b.W_dec)) <= max_paired
+    is_small = max(len(rows_a), len(rows_b)) <= max_paired
+    note = f"partner: cosine >= {partner_cos}; {a.n_dead} and {b.n_dead} dead latents left out"
     for arm, rows in sides.items():
-        found = match_decoders(a.W_dec, rows, partner_cos, one_to_one=is_small)
-        yield from _decoders(found, arm, f"partner: cosine >= {partner_cos}", f"more than {max_paired} latents")
+        found = match_decoders(rows_a, rows, partner_cos, one_to_one=is_small)
+        yield from _decoders(found, arm, note, f"more than {max_paired} latents")
 
 
 def _decoders(found: DecoderMatch | None, arm: str, note: str, unpaired: str = "") -> Iterator[Told]:

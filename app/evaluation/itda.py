@@ -13,6 +13,7 @@ from activations.progress import Progress, no_progress
 from activations.reader import Activations
 from activations.text_order import in_text_order
 from app.evaluation.subject import NotApplicable, Subject
+from app.evaluation.withheld import FEWEST
 from app.itda_training import labelled, recorded_job
 from sae.decoder_match import repeated
 from sae.intervals import ratio_interval
@@ -76,6 +77,8 @@ class Errors(NamedTuple):
     """‖x − x_hat‖²."""
     cosine: Tensor
     """Of x and x_hat; NaN where either is zero."""
+    pursued_cosine: Tensor
+    """The same less the mean that is not pursued; what `target_cos` is about."""
     n_used: Tensor
     """Atoms."""
     n_negative: Tensor
@@ -146,7 +149,9 @@ def _errors(x: Tensor, itda: ITDA, pursue: Pursuit) -> Errors:
     code = pursue(x - itda.b_dec, itda.W_dec, itda.cfg.k)
     x_hat = code.decode(itda.W_dec) + itda.b_dec
     squared = (x.double() - x_hat.double()).square().sum(dim=1)
-    return Errors(squared, row_cosine(x, x_hat), (code.values != 0).sum(dim=1), (code.values < 0).sum(dim=1))
+    # the target is for what is pursued, which is x less the mean where there is one
+    reached = row_cosine(x - itda.b_dec, x_hat - itda.b_dec)
+    return Errors(squared, row_cosine(x, x_hat), reached, (code.values != 0).sum(dim=1), (code.values < 0).sum(dim=1))
 
 
 def _reconstruction(rows: Rows, group: str, errors: dict[str, Errors], target_cos: float) -> Iterator[Figure]:
@@ -161,7 +166,7 @@ def _reconstruction(rows: Rows, group: str, errors: dict[str, Errors], target_co
         yield ratio(found.cosine, metric="cosine")
         yield ratio(found.n_used, metric="l0")
         # a row without a reconstruction has no cosine, and misses the target
-        yield ratio(found.cosine >= target_cos, metric="target_reached", setting=f"cosine >= {target_cos}")
+        yield ratio(found.pursued_cosine >= target_cos, metric="target_reached", setting=f"cosine >= {target_cos}")
         yield ratio(found.n_negative, found.n_used, metric="negative_coefficients")
     for arm, other in {SAE_ARM: RANDOM, "omp": f"{RANDOM}, omp"}.items():
         more = of_group[arm].squared - of_group[other].squared
@@ -172,14 +177,20 @@ def _ratio(doc: np.ndarray, above: Tensor, below: Tensor | None = None, **fields
     """Σ above / Σ below over rows; without `below` the mean of the finite values."""
     finite = above.isfinite()
     numerators = above.double().masked_fill(~finite, 0).numpy()
-    denominators = finite.double().numpy() if below is None else below.double().numpy()
+    # a row that is left out is left out on both sides
+    denominators = (finite if below is None else below.masked_fill(~finite, 0)).double().numpy()
     _, which = np.unique(doc, return_inverse=True)
     interval = ratio_interval(np.bincount(which, numerators), np.bincount(which, denominators))
     low, high = interval or (None, None)
     total = denominators.sum()
     value = float(numerators.sum() / total) if total else None
     note = "nothing to divide by" if value is None else BY_DOCUMENT if interval else "too few documents for an interval"
-    return Figure(value=value, n=len(doc), n_of="rows", low=low, high=high, note=note, **fields)
+    n = int(finite.sum())
+    if n < FEWEST:
+        value, low, high, note = None, None, None, f"withheld: {n} rows, fewer than {FEWEST}"
+    elif n < len(doc):
+        note += f"; {len(doc) - n} rows that are not finite left out"
+    return Figure(value=value, n=n, n_of="rows", low=low, high=high, note=note, **fields)
 
 
 def _atoms(itda: ITDA, arm: str, same_cos: float) -> list[Figure]:

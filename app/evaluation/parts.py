@@ -72,12 +72,14 @@ PARTS: dict[str, Part[Subject]] = {
     "geometry": Part(
         config=GeometryConfig,
         measure=measure_geometry,
+        version=2,
         summary="how near decoder directions lie to each other, and how many dimensions they fill",
         headline={"nearest_cosine": {"metric": "nearest_cosine", "setting": "q=0.5"}},
     ),
     "atoms": Part(
         config=AtomsConfig,
         measure=measure_atoms,
+        version=2,
         summary="sparse reconstruction, coherence under three inner products, and the share with unique sparse sums",
         headline={
             "uniqueness": {"metric": "uniqueness", "setting": "atomic"},
@@ -121,6 +123,7 @@ PARTS: dict[str, Part[Subject]] = {
     "itda": Part(
         config=ItdaConfig,
         measure=measure_itda,
+        version=2,
         summary="what an ITDA keeps under matching pursuit and OMP, beside as many random activations",
         headline={
             "fvu": {"metric": "fvu", "token_class": "normal"},
@@ -133,6 +136,7 @@ ACROSS: dict[str, Part[Sequence[Subject]]] = {
     "similarity": Part(
         config=SimilarityConfig,
         measure=measure_similarity,
+        version=2,
         summary="how alike every two dictionaries, and the activations they read, are",
     ),
 }

@@ -9,7 +9,7 @@ import torch
 
 from activations.progress import Progress, no_progress
 from app.evaluation.activation_pairs import compare_sides, not_compared
-from app.evaluation.dictionary_pairs import compare_decoders, compare_tokens
+from app.evaluation.dictionary_pairs import compare_decoders, compare_tokens, live_directions
 from app.evaluation.itda import random_control
 from app.evaluation.layer_pairs import match_layers
 from app.evaluation.paired_rows import Side, read_sides, why_unpaired
@@ -39,13 +39,15 @@ class SimilarityConfig:
     """Cosine of decoder rows from which on two latents are partners."""
     max_paired: int = 8192
     """Larger dictionaries are not paired one to one, which takes a time that grows with the cube of their size."""
+    n_firing_rows: int = 32_768
+    """Rows on which a latent must fire once for its direction to be compared."""
     seed: int = 0
     """Of the rows, the anchors, the random dictionaries and the shuffled rows."""
 
     @classmethod
     def quick(cls) -> "SimilarityConfig":
         """A tenth of the rows; larger dictionaries are not paired."""
-        return cls(n_rows=2000, max_paired=2048)
+        return cls(n_rows=2000, max_paired=2048, n_firing_rows=8192)
 
 
 def measure_similarity(
@@ -88,13 +90,15 @@ class _Comparison:
         self.cfg, self._sides = cfg, sides
         self._control = cache(lambda subject: random_control(subject, cfg.seed))
         self._told = cache(self._compare_sides)
+        # dead latents keep the directions they began with, which two runs of one seed share
+        self._alive = cache(lambda subject: live_directions(subject, cfg.n_firing_rows))
 
     def of(self, a: Subject, b: Subject) -> Iterator[Figure]:
         """All figures of a pair."""
         control = self._control(a) if isinstance(a.sae, ITDA) and isinstance(b.sae, ITDA) else None
         told = [
             *compare_tokens(a, b, control),
-            *compare_decoders(a.sae, b.sae, self.cfg.partner_cos, self.cfg.max_paired, self.cfg.seed),
+            *compare_decoders(self._alive(a), self._alive(b), self.cfg.partner_cos, self.cfg.max_paired, self.cfg.seed),
             *self._of_activations(a, b),
         ]
         names: dict[Way, str] = {"both": label(a, b), "forth": arrow(a, b), "back": arrow(b, a)}

@@ -109,7 +109,7 @@ def small(name: str) -> SimpleNamespace:
     settings = {"d_in": 8, "d_sae": 32} | MAPPED.get(name, {})
     known = {field.name for field in dataclasses.fields(cls.config_cls)}
     settings |= {key: value for key, value in {"k": 4, "target_l0": 4.0}.items() if key in known}
-    return SimpleNamespace(sae=cls(cls.config_cls(**settings)))
+    return SimpleNamespace(sae=cls(cls.config_cls(**settings)), sae_run=SimpleNamespace(config={}))
 
 
 @pytest.mark.parametrize("name", sorted(set(VARIANTS) - set(MAPPED)))

@@ -128,10 +128,10 @@ def test_the_control_is_that_of_its_seed(subject: Subject):
 
 
 def test_fewer_rows_are_spread_over_the_text(subject: Subject):
-    few = measure_itda(ItdaConfig(n_rows=50, among=100_000), subject).figures
+    few = measure_itda(ItdaConfig(n_rows=150, among=100_000), subject).figures
     found = find(few, "fvu")
     assert found is not None
-    assert found.n == 50
+    assert found.n == 150
     assert found.low is not None, "rows of five documents and more"
 
 

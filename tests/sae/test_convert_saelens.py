@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sae import VARIANTS
 from sae.convert import read
+from sae.convert.files import fetch, read_tensors
 from sae.convert.saelens_config import ARCHITECTURES, NOT_HERE
 from store.errors import UsageError
 
@@ -269,3 +270,33 @@ def test_a_config_of_version_6_that_names_no_version_is_read_as_saelens_reads_it
     foreign = read(saved(tmp_path, cfg, t))
     assert foreign.hook_point == "blocks.1.hook_mlp_out"
     assert off(x_hat(foreign.sae, some_rows()), their_x_hat(cfg, t, some_rows())) < 1e-12
+
+
+def test_a_factor_beside_competition_by_norm_is_refused(tmp_path: Path):
+    """Whether the factor counts among the norms that latents compete by is not said, and changes which are kept."""
+    cfg, t = drawn("topk", 1, rescale_acts_by_decoder_norm=True, finetuning_scaling_factor=True)
+    t["scaling_factor"] = torch.linspace(0.5, 2.0, D_SAE).double()
+    with pytest.raises(UsageError, match="scaling_factor: with rescale_acts_by_decoder_norm=true"):
+        read(saved(tmp_path, cfg, t))
+
+
+def test_a_dictionary_of_a_processed_model_is_refused(tmp_path: Path):
+    """Its activations are centred: here they are not, and nothing else would say so."""
+    cfg, t = drawn("topk", 1)
+    cfg.setdefault("metadata", {})["model_from_pretrained_kwargs"] = {"center_writing_weights": True}
+    with pytest.raises(UsageError, match="model_from_pretrained_kwargs"):
+        read(saved(tmp_path, cfg, t))
+
+
+@pytest.mark.parametrize("reference", ["hub:org/name//etc", "hub:org/name/../../etc", "hub:org/name/layer_*"])
+def test_a_hub_reference_stays_inside_its_repository(reference: str):
+    with pytest.raises(UsageError, match="no folder of a repository"):
+        fetch(reference)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64])
+def test_numbers_that_would_be_rounded_or_lose_a_part_are_refused(tmp_path: Path, dtype: torch.dtype):
+    path = tmp_path / "weights.safetensors"
+    save_file({"W_enc": torch.ones(3, 4).to(dtype)}, path)
+    with pytest.raises(UsageError, match="W_enc as torch"):
+        read_tensors(path)
