@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,8 @@ import numpy as np
 from activations.labelled_files import Row, read_rows
 from store.assets import resolve
 from store.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 TEST_SHARE = 0.35
 """Of the groups, where no split is given."""
@@ -74,17 +77,19 @@ def read_labelled(reference: str) -> LabelledSet:
     """A data set by its name (`LABELLED`), or a .csv, .tsv or .jsonl file with the columns `text` and `label`.
 
     A file may have a column `group` (texts of one group stay on one side; without it each text is its own) and a column
-    `split` with `train` or `test`.
+    `split` with `train` or `test`; a text without a split follows another of its group that has one. Texts that have
+    two labels are left out.
 
     Raises:
-        UsageError: no such data set or file, a missing column, a split that is neither, or fewer than two labels.
+        UsageError: no such data set or file, a missing column, an empty label, a split that is neither, a group on both
+            sides, or fewer than two labels.
     """
     if reference in LABELLED:
-        return checked(LabelledSet(reference, tuple(LABELLED[reference]())))
+        return checked(LabelledSet(reference, _of_one_label(reference, tuple(LABELLED[reference]()))))
     path = Path(reference).expanduser()
     if not path.exists():
         raise UsageError(f"no labelled texts '{reference}': give {', '.join(LABELLED)}, or a .csv, .tsv or .jsonl file")
-    return checked(LabelledSet(path.name, tuple(_of_row(row) for row in read_rows(path))))
+    return checked(LabelledSet(path.name, _of_one_label(path.name, _of_rows(path, tuple(read_rows(path))))))
 
 
 def checked(labelled: LabelledSet) -> LabelledSet:
@@ -155,9 +160,36 @@ def _distinct(texts: Sequence[LabelledText], label: str, side: str, seen: set[st
     return out
 
 
-def _of_row(row: Row) -> LabelledText:
-    group = row.group or row.text
-    return LabelledText(row.text, row.label, group, row.split or _side(group))
+def _of_one_label(name: str, texts: tuple[LabelledText, ...]) -> tuple[LabelledText, ...]:
+    """The texts that have the same label wherever they occur."""
+    labels: dict[str, set[str]] = {}
+    for text in texts:
+        labels.setdefault(text.text, set()).add(text.label)
+    if n := sum(len(each) > 1 for each in labels.values()):
+        log.warning("%s has %d texts with more than one label each: they are left out", name, n)
+    return tuple(text for text in texts if len(labels[text.text]) == 1)
+
+
+def _of_rows(path: Path, rows: Sequence[Row]) -> tuple[LabelledText, ...]:
+    sides = _given_sides(path, rows)
+    out = []
+    for row in rows:
+        group = row.group or row.text
+        out.append(LabelledText(row.text, row.label, group, row.split or sides.get(group) or _side(group)))
+    return tuple(out)
+
+
+def _given_sides(path: Path, rows: Sequence[Row]) -> dict[str, str]:
+    """The side of each group that the file puts on one."""
+    sides: dict[str, str] = {}
+    for row in rows:
+        # a text without a group that is on both sides is used on one: `drawn` sees to that
+        if row.split and sides.setdefault(row.group or row.text, row.split) != row.split and row.group:
+            raise UsageError(
+                f"{path} has the group '{row.group}' in train and in test: texts of a group belong on one side, so "
+                "give them one split, or leave the column out"
+            )
+    return sides
 
 
 def _side(group: str) -> str:

@@ -45,12 +45,17 @@ def _row(where: str, values: dict[str, object]) -> Row:
     missing = [name for name in NEEDED if values.get(name) is None]
     if missing:
         raise UsageError(f"{where} has no '{missing[0]}': labelled texts need the columns {' and '.join(NEEDED)}")
-    text, label, group, split = (str(values.get(name) or "") for name in (*NEEDED, "group", "split"))
-    if values["label"] == 0:
-        label = "0"
+    text, label, group, split = (_text(values.get(name)) for name in (*NEEDED, "group", "split"))
+    if not label.strip():
+        raise UsageError(f"{where} has an empty label: give it one, or leave the row out")
     if split and split not in SPLITS:
         raise UsageError(f"{where} has the split '{split}': it is {' or '.join(SPLITS)}, or leave the column out")
     return Row(text, label, group, split)
+
+
+def _text(value: object) -> str:
+    """Empty where the file does not say; 0 and false are said."""
+    return "" if value is None else str(value)
 
 
 def _table_rows(path: Path) -> Iterator[tuple[str, dict[str, object]]]:

@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from sae.intervals import FEWEST_GROUPS, LEVEL
 
 N_RESAMPLES = 1000
+MOST_DEFINED = 0.9
+"""Share of resamples that must have a value, else there is no interval; those without one lack a class."""
 
 
 class Told(NamedTuple):
@@ -38,13 +40,14 @@ def text_weights(groups: Int[np.ndarray, " n"], seed: int, n_resamples: int = N_
 
 
 def told(distribution: Float[np.ndarray, " r"]) -> Told:
-    """The figure in the first place, the interval from the rest; no interval where a resample has no value."""
+    """The figure in the first place, the interval from those of the rest that have a value, if `MOST_DEFINED` have."""
     value, rest = float(distribution[0]), distribution[1:]
     if not np.isfinite(value):
         return Told(None)
-    if len(rest) == 0 or not np.isfinite(rest).all():
+    defined = rest[np.isfinite(rest)]
+    if len(rest) == 0 or len(defined) < MOST_DEFINED * len(rest):
         return Told(value)
-    low, high = np.quantile(rest, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Told(value, float(low), float(high))
 
 

@@ -19,6 +19,8 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 """C: the larger, the freer the probe. Features are standardised and the loss is a sum over texts."""
 FEW, FEW_STRENGTH = 16, 1.0
 """A probe of so few features takes this C, as in SAEBench: with hundreds of texts it hardly matters."""
+MIDDLE_STRENGTH = 1e-2
+"""The C of a probe whose training texts leave no fold to choose one by: the smallest would cripple it unseen."""
 N_FOLDS = 3
 MAX_STEPS = 200
 SMALL = 1e-12
@@ -108,7 +110,7 @@ def fit_prepared(features: Prepared, wanted: np.ndarray, groups: np.ndarray, see
 
 
 def out_of_fold(features: Prepared, wanted: np.ndarray, groups: np.ndarray, seed: int, strength: float) -> np.ndarray:
-    """Scores `[n_texts]` of training texts by probes that were not trained on them; −inf where there are no folds."""
+    """Scores `[n_texts]` of training texts by probes that were not trained on them; −inf where no usable fold does."""
     from sklearn import config_context
 
     out = np.full(len(wanted), -np.inf)
@@ -122,8 +124,11 @@ def _chosen(z: np.ndarray, wanted: np.ndarray, groups: np.ndarray, seed: int) ->
     """The C with the best balanced accuracy over the folds, the smallest of those that do equally well."""
     if z.shape[1] <= FEW:
         return FEW_STRENGTH
+    folds = _folds(wanted, groups, seed)
+    if not folds:
+        return MIDDLE_STRENGTH
     found = np.zeros(len(STRENGTHS))
-    for inside, outside in _folds(wanted, groups, seed):
+    for inside, outside in folds:
         right = wanted[outside]
         for i, strength in enumerate(STRENGTHS):
             says = _fitted(z[inside], wanted[inside], strength).decision_function(z[outside]) > 0
@@ -132,20 +137,30 @@ def _chosen(z: np.ndarray, wanted: np.ndarray, groups: np.ndarray, seed: int) ->
 
 
 def _folds(wanted: np.ndarray, groups: np.ndarray, seed: int) -> Sequence[tuple[np.ndarray, np.ndarray]]:
-    """Rows inside and outside of each fold: groups dealt at random, those of each class in turn.
+    """Rows inside and outside of each fold that has both classes on both sides; whole groups, classes spread evenly.
 
-    None with too few groups of a class, and then the smallest C is taken. scikit-learn's StratifiedGroupKFold does the
-    same and takes longer than the probes.
+    Groups may be of one class or of both. Empty where no fold is usable.
     """
     names, which = np.unique(groups, return_inverse=True)
-    mostly = np.bincount(which, wanted) * 2 > np.bincount(which)
-    if min(mostly.sum(), (~mostly).sum()) < N_FOLDS:
-        return []
-    order = np.lexsort((np.random.default_rng(seed).permutation(len(names)), mostly))
-    fold_of = np.empty(len(names), int)
-    fold_of[order] = np.arange(len(names)) % N_FOLDS
-    fold = fold_of[which]
-    return [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(N_FOLDS)]
+    counts = np.stack([np.bincount(which, each, minlength=len(names)) for each in (~wanted, wanted)], axis=1)
+    fold = _dealt(counts, np.random.default_rng(seed))[which]
+    sides = [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(N_FOLDS)]
+    return [pair for pair in sides if all(wanted[rows].any() and not wanted[rows].all() for rows in pair)]
+
+
+def _dealt(counts: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """The fold of each group, from its counts `[n_groups, 2]` of the classes: the largest first, each to the fold that
+    has least of what it brings.
+
+    As scikit-learn's StratifiedGroupKFold, which takes longer than the probes.
+    """
+    shares = counts / np.maximum(counts.sum(axis=0), 1)
+    order = np.lexsort((random.permutation(len(shares)), -shares.max(axis=1)))
+    full, fold_of = np.zeros((N_FOLDS, 2)), np.empty(len(shares), int)
+    for group in order:
+        fold_of[group] = np.argmin(full @ shares[group])
+        full[fold_of[group]] += shares[group]
+    return fold_of
 
 
 def _fitted(z: np.ndarray, wanted: np.ndarray, strength: float) -> Any:

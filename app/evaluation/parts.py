@@ -88,6 +88,7 @@ PARTS: dict[str, Part[Subject]] = {
     ),
     "probing": Part(
         config=ProbingConfig,
+        version=2,
         measure=measure_probing,
         summary="how well a few latents tell labelled texts apart, against probes on the activations themselves",
         headline={
@@ -102,11 +103,13 @@ PARTS: dict[str, Part[Subject]] = {
     ),
     "targeted": Part(
         config=TargetedConfig,
+        version=2,
         measure=measure_targeted,
         summary="what ablating a class's latents costs it and the others (TPP), and spurious correlations undone (SCR)",
     ),
     "absorption": Part(
         config=AbsorptionConfig,
+        version=2,
         measure=measure_absorption,
         summary="latents that take over part of another's words, where the model can spell",
         headline={

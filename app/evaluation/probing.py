@@ -7,10 +7,10 @@ import numpy as np
 
 from activations.progress import Progress, no_progress
 from app.evaluation.pooled import PooledSet, TextsConfig, pooled_set
-from app.evaluation.subject import Subject
-from sae.intervals import seeds_interval
+from app.evaluation.subject import NotApplicable, Subject
+from app.evaluation.withheld import of_groups
 from sae.probe_scores import Told
-from sae.probing import ALL, ArmScores, fit, predictions, score
+from sae.probing import ALL, ArmScores, fit, predictions, score, text_counts
 from store.errors import UsageError
 from store.figures import Curve, Figure, Measured
 
@@ -53,12 +53,14 @@ def measure_probing(cfg: ProbingConfig, subject: Subject, progress: Progress = n
 
     Raises:
         UsageError: a data set that is not there or has too few texts of a label.
+        NotApplicable: no latent is active on any training text.
     """
     figures, curves = [], []
     by_set: list[list[ArmScores]] = []
     norms = subject.sae.W_dec.detach().double().norm(dim=1).cpu().numpy()
     for reference in cfg.datasets:
         texts = pooled_set(subject, reference, cfg, progress=progress)
+        _check_live(texts)
         fitted = fit(texts.train, len(texts.classes), norms, cfg.ks, cfg.seed, cfg.n_draws)
         predicted = predictions(fitted, texts.test)
         scores = score(fitted, predicted, texts.test.labels, texts.test.groups, cfg.seed)
@@ -71,31 +73,37 @@ def measure_probing(cfg: ProbingConfig, subject: Subject, progress: Progress = n
 def _figures(one: ArmScores, texts: PooledSet) -> list[Figure]:
     setting = f"{texts.name} {_features(one.k)}"
     if one.over == "seeds":
-        interval = seeds_interval(np.array(one.by_draw))
-        return [
-            Figure(
-                metric="probe_balanced_accuracy_refitted",
-                value=float(np.mean(one.by_draw)),
-                n=len(one.by_draw),
-                n_of="seeds",
-                arm=one.arm,
-                setting=setting,
-                low=interval.low if interval else None,
-                high=interval.high if interval else None,
-                note="refitted on four fifths of the training groups; interval of the mean over seeds",
-            )
-        ]
+        return [_refitted(one, setting)]
     return [_figure(metric, getattr(one, metric), one, texts, setting) for metric in METRICS]
 
 
-def _figure(metric: str, told: Told, one: ArmScores, texts: PooledSet, setting: str) -> Figure:
-    groups = len(np.unique(texts.test.groups))
-    several = len(one.by_draw) > 1
-    draws = (
-        f"; mean of {len(one.by_draw)} draws, interval of a single one, their sd {np.std(one.by_draw, ddof=1):.3f}"
-        if several
-        else ""
+def _check_live(texts: PooledSet) -> None:
+    if not text_counts(texts.train.latents).any():
+        raise NotApplicable(
+            f"no latent is active on any of the {len(texts.train.labels)} training texts of {texts.name}, so there is "
+            "nothing to probe: take a dictionary with live latents"
+        )
+
+
+def _refitted(one: ArmScores, setting: str) -> Figure:
+    """Refits share most of their texts, so their spread is a range, and no interval of the mean."""
+    n = len(one.by_draw)
+    several = f"lowest and highest of {n} refits, no interval" if n > 1 else "no interval: 1 refit"
+    return Figure(
+        metric="probe_balanced_accuracy_refitted",
+        value=float(np.mean(one.by_draw)),
+        n=n,
+        n_of="seeds",
+        arm=one.arm,
+        setting=setting,
+        low=min(one.by_draw) if n > 1 else None,
+        high=max(one.by_draw) if n > 1 else None,
+        note=f"refitted on four fifths of the training groups; {several}",
     )
+
+
+def _figure(metric: str, told: Told, one: ArmScores, texts: PooledSet, setting: str) -> Figure:
+    rests_on = of_groups(told, len(texts.test.labels), len(np.unique(texts.test.groups)))
     return Figure(
         metric=f"probe_{metric}",
         value=told.value,
@@ -106,8 +114,15 @@ def _figure(metric: str, told: Told, one: ArmScores, texts: PooledSet, setting: 
         low=told.low,
         high=told.high,
         note=f"{len(texts.classes)} classes, {len(texts.train.labels)} training texts; "
-        f"bootstrap over {groups} groups{draws}",
+        f"{rests_on}{_draws(told, one.by_draw)}",
     )
+
+
+def _draws(told: Told, by_draw: Sequence[float]) -> str:
+    if len(by_draw) < 2:
+        return ""
+    interval = "interval of a single one, " if told.low is not None else ""
+    return f"; mean of {len(by_draw)} draws, {interval}their sd {np.std(by_draw, ddof=1):.3f}"
 
 
 def _means(by_set: Sequence[Sequence[ArmScores]]) -> list[Figure]:

@@ -14,6 +14,7 @@ from activations.labelled import FORMS
 from activations.progress import Progress, no_progress
 from app.evaluation.pooled import PooledSet, TextsConfig, pooled_set
 from app.evaluation.subject import Subject
+from app.evaluation.withheld import of_groups
 from sae.probe_scores import Told
 from sae.targeted import (
     MIN_CLASSES,
@@ -147,7 +148,7 @@ def _figure(metric: str, told: Told, arm: str, texts: PooledSet, setting: str, n
         setting=setting,
         low=told.low,
         high=told.high,
-        note=f"{note}; bootstrap over {len(np.unique(texts.test.groups))} groups",
+        note=f"{note}; {of_groups(told, len(texts.test.labels), len(np.unique(texts.test.groups)))}",
     )
 
 

@@ -69,7 +69,7 @@ METRICS: dict[str, Metric] = {
     "probe_balanced_accuracy": Metric("balanced accuracy", "The mean over classes, one against the rest."),
     "probe_auroc": Metric("AUROC", "The mean over classes, one against the rest."),
     "probe_balanced_accuracy_refitted": Metric(
-        "balanced accuracy, refitted", "On parts of the training texts: over seeds."
+        "balanced accuracy, refitted", "On parts of the training texts: mean, lowest and highest; no interval."
     ),
     "tpp": Metric("TPP", "Drop of a class's own probe when its latents are ablated, less the mean drop of the others."),
     "tpp_own_drop": Metric("TPP, own drop", "Accuracy that a class's probe loses."),

@@ -110,3 +110,37 @@ def test_no_group_of_a_real_data_set_is_on_both_sides(name: str) -> None:
     sides = [{text.group for text in side} for side in (found.train, found.test)]
     assert not sides[0] & sides[1]
     assert not {text.text for text in found.train} & {text.text for text in found.test}
+
+
+def test_a_group_on_both_sides_is_named(tmp_path: Path) -> None:
+    values = [*rows(8, split="test"), {"text": "more", "label": "a", "group": "author 1", "split": "train"}]
+    with pytest.raises(UsageError, match="the group 'author 1' in train and in test"):
+        read_labelled(jsonl(tmp_path / "own.jsonl", values))
+
+
+def test_a_text_without_a_split_follows_its_group(tmp_path: Path) -> None:
+    given = [{**row, "split": "test"} if i % 4 == 3 else row for i, row in enumerate(rows(400))]
+    found = read_labelled(jsonl(tmp_path / "own.jsonl", given))
+    assert {text.split for text in found.texts} == {"test"}
+
+
+def test_a_group_may_be_zero(tmp_path: Path) -> None:
+    values = [{"text": f"text {i}", "label": i % 2, "group": 0} for i in range(4)]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, values)))
+    found = read_labelled(str(tmp_path / "own.jsonl"))
+    assert {text.group for text in found.texts} == {"0"}
+    assert found.classes == ("0", "1")
+
+
+def test_an_empty_label_names_its_row(tmp_path: Path) -> None:
+    values = [*rows(4), {"text": "one", "label": " "}]
+    with pytest.raises(UsageError, match=r"own\.jsonl:5 has an empty label"):
+        read_labelled(jsonl(tmp_path / "own.jsonl", values))
+
+
+def test_a_text_with_two_labels_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    values = [*rows(8), {**rows(1)[0], "label": "b"}]
+    found = read_labelled(jsonl(tmp_path / "own.jsonl", values))
+    assert len(found.texts) == 7
+    assert rows(1)[0]["text"] not in {text.text for text in found.texts}
+    assert "1 texts with more than one label" in caplog.text

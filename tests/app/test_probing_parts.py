@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from app.evaluation import pooled, probing, targeted
 from app.evaluation.absorption import AbsorptionConfig, measure_absorption
@@ -12,7 +13,9 @@ from app.evaluation.pooled import TextsConfig, pooled_set
 from app.evaluation.probing import ProbingConfig, measure_probing
 from app.evaluation.subject import NotApplicable, Subject
 from app.evaluation.targeted import TargetedConfig, measure_targeted
+from app.evaluation.withheld import of_groups
 from sae.ablation import ABLATION_CONTROLS
+from sae.probe_scores import Told
 from sae.probing import CONTROLS
 from store.figures import find
 from store.run import find_run
@@ -37,6 +40,41 @@ def test_probing_gives_every_arm_for_every_k(subject: Subject) -> None:
             assert found is not None
             assert found.value is not None
             assert found.low is not None
+
+
+def test_refits_are_a_range_and_few_texts_are_named(subject: Subject) -> None:
+    figures = measure_probing(replace(PROBING, n_draws=3), subject).figures
+    found = find(figures, "probe_balanced_accuracy_refitted", setting="made_up k=1")
+    assert found is not None
+    assert "lowest and highest of 3 refits, no interval" in found.note
+    assert found.low is not None
+    assert found.high is not None
+    assert found.value is not None
+    assert found.low <= found.value <= found.high
+    dense = find(figures, "probe_balanced_accuracy", arm="dense", setting="made_up all")
+    assert dense is not None
+    assert "few texts: 30, fewer than 100" in dense.note
+
+
+def test_no_live_latent_is_not_applicable(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = pooled_set(subject, "made_up", PROBING)
+    dead = replace(texts, train=texts.train._replace(latents=sparse.csr_array(0 * texts.train.latents)))
+    monkeypatch.setattr(probing, "pooled_set", lambda *_, **__: dead)
+    with pytest.raises(NotApplicable, match="no latent is active"):
+        measure_probing(PROBING, subject)
+
+
+@pytest.mark.parametrize(
+    ("told", "groups", "note"),
+    [
+        (Told(0.5, 0.4, 0.6), 9, "bootstrap over 9 groups"),
+        (Told(0.5), 4, "no interval: 4 groups, fewer than 5"),
+        (Told(0.5), 9, "no interval: too many resamples of the groups lack a class"),
+        (Told(None), 9, "not defined on these texts"),
+    ],
+)
+def test_a_note_claims_no_interval_that_is_not_there(told: Told, groups: int, note: str) -> None:
+    assert of_groups(told, 100, groups) == note
 
 
 def test_targeted_gives_every_arm_for_every_size(subject: Subject) -> None:

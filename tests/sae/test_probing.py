@@ -9,10 +9,10 @@ from scipy import sparse
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from planted import N_CLASSES, classes, directions
+from planted import N_CLASSES, cells, classes, directions
 
 from sae.probe_scores import aurocs, balanced_accuracies, targets, text_weights, told
-from sae.probes import fit_probe, prepare
+from sae.probes import MIDDLE_STRENGTH, N_FOLDS, STRENGTHS, _folds, fit_probe, prepare
 from sae.probing import ALL, CONTROLS, ArmScores, Fitted, PooledTexts, fit, predictions, score
 
 NORMS = np.linalg.norm(directions(), axis=1)
@@ -137,3 +137,50 @@ def test_few_groups_give_no_interval() -> None:
     weights = text_weights(np.array([0, 0, 1, 1]), seed=0)
     found = told(balanced_accuracies(weights, np.ones((4, 1)), targets(np.array([0, 1, 0, 1]), 2))[:, 0])
     assert (found.value, found.low) == (0.5, None)
+
+
+def test_a_resample_that_lacks_a_class_is_left_out() -> None:
+    distribution = np.linspace(0.4, 0.6, 1001)
+    distribution[500:550] = np.nan
+    found = told(distribution)
+    assert found.low == pytest.approx(0.405, abs=0.002)
+    assert found.high == pytest.approx(0.595, abs=0.002)
+    distribution[500:620] = np.nan
+    assert told(distribution).low is None
+
+
+def crossed(n_authors: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each author on every one of five topics; what tells topic 0 lies along directions of little variance."""
+    random = np.random.default_rng(seed)
+    topics, authors = np.tile(np.arange(5), n_authors), np.repeat(np.arange(n_authors), 5)
+    shared = random.standard_normal((len(topics), 3)) @ np.random.default_rng(9).standard_normal((3, 40))
+    x = 3 * shared + 0.3 * random.standard_normal((len(topics), 40))
+    x[:, :5] += np.eye(5)[topics]
+    return x, topics == 0, authors
+
+
+def test_a_crossed_design_chooses_its_strength() -> None:
+    x, wanted, authors = crossed(120, 1)
+    probe = fit_probe(x, wanted, authors)
+    assert probe.strength > STRENGTHS[0]
+    x, wanted, _ = crossed(120, 2)
+    says = probe.scores(x)[:, None]
+    assert balanced_accuracies(np.ones((1, len(x))), says, wanted[:, None])[0, 0] > 0.9
+
+
+@pytest.mark.parametrize("texts", [classes(150, 1), cells(160, 1)])
+def test_planted_texts_have_every_fold(texts: PooledTexts) -> None:
+    for wanted in targets(texts.labels, int(texts.labels.max()) + 1).T:
+        folds = _folds(wanted, texts.groups, 0)
+        assert len(folds) == N_FOLDS
+        for inside, outside in folds:
+            assert not set(texts.groups[inside]) & set(texts.groups[outside])
+            assert abs(wanted[outside].mean() - wanted.mean()) < 0.05
+
+
+def test_two_groups_of_a_class_leave_two_folds_and_one_leaves_none() -> None:
+    x = np.random.default_rng(0).standard_normal((60, 20))
+    for n_wanted, n_folds in ((2, 2), (1, 0)):
+        wanted = np.arange(60) < 10 * n_wanted
+        assert len(_folds(wanted, np.arange(60) // 10, 0)) == n_folds
+    assert fit_probe(x, wanted, np.arange(60) // 10).strength == MIDDLE_STRENGTH
