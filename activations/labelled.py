@@ -56,11 +56,13 @@ class LabelledSet:
 
     name: str
     texts: tuple[LabelledText, ...]
+    order: tuple[str, ...] = ()
+    """Of the labels, where it means something."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The labels, sorted."""
-        return tuple(sorted({text.label for text in self.texts}))
+        """The labels, sorted if they have no order of their own."""
+        return self.order or tuple(sorted({text.label for text in self.texts}))
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ def drawn(labelled: LabelledSet, n_train: int, n_test: int, seed: int) -> Drawn:
 def crossed_with_case(labelled: LabelledSet, seed: int) -> LabelledSet:
     """The first two classes, half of each in lower case without punctuation: labels `CLASS / FORM`, four of them.
 
+    They are in the order 2 · class + form, whatever the classes are called.
+
     Two attributes of one text that have nothing to do with each other, whatever the texts are.
 
     Raises:
@@ -142,7 +146,8 @@ def crossed_with_case(labelled: LabelledSet, seed: int) -> LabelledSet:
         form = int(_unit_hash(f"{seed}\0{text.text}") < 0.5)
         words = plain(text.text) if form else text.text
         out.append(replace(text, text=words, label=f"{text.label} / {FORMS[form]}"))
-    return checked(LabelledSet(f"{labelled.name} x case", tuple(out)))
+    order = tuple(f"{label} / {form}" for label in labelled.classes[:2] for form in FORMS)
+    return checked(LabelledSet(f"{labelled.name} x case", tuple(out), order))
 
 
 def plain(text: str) -> str:

@@ -28,6 +28,8 @@ class Dictionary:
     directions: Float[np.ndarray, "d d_in"]
     centre: Float[np.ndarray, " d_in"] | None
     """Of a basis: a text has (x − centre) · direction. None for the SAE, whose latents are given."""
+    signed: bool = True
+    """Whether a value below 0 carries something too: of a basis always, of latents where they have signs."""
 
     def values(self, texts: PooledTexts) -> Values:
         """`[n_texts, d]`"""
@@ -40,16 +42,22 @@ class Ranking:
 
     arm: str
     dictionary: Dictionary
-    draws: tuple[tuple[Int[np.ndarray, " n_max"], ...], ...]
+    draws: tuple[tuple[Int[np.ndarray, " _"], ...], ...]
+
+    def n_ablated(self, n: int) -> float:
+        """How many are ablated where `n` are asked for, mean over draws and classes."""
+        return float(np.mean([min(n, len(order)) for draw in self.draws for order in draw]))
 
 
-def dictionaries(train: PooledTexts, W_dec: Float[np.ndarray, "d_sae d_in"], seed: int) -> tuple[Dictionary, ...]:
+def dictionaries(
+    train: PooledTexts, W_dec: Float[np.ndarray, "d_sae d_in"], seed: int, *, signed: bool = False
+) -> tuple[Dictionary, ...]:
     """The SAE, the principal components of the training texts, and a random orthonormal basis."""
     centre = train.x.mean(axis=0, dtype=float)
     components = np.linalg.svd(train.x - centre, full_matrices=False)[2]
     noise = np.random.default_rng(seed).standard_normal((W_dec.shape[1], W_dec.shape[1]))
     return (
-        Dictionary("sae", np.asarray(W_dec, float), None),
+        Dictionary("sae", np.asarray(W_dec, float), None, signed),
         Dictionary("pca", components, centre),
         Dictionary("random_basis", np.linalg.qr(noise)[0].T, centre),
     )
@@ -65,11 +73,11 @@ def attribution(
         values: of the training texts.
         wanted: which of them are of the class.
         weight: of the class's probe.
-        either_way: whether size alone counts. If not, SAE latents count only where the class has more of them; a
-            basis vector's sign is arbitrary, so there is nothing to choose.
+        either_way: whether size alone counts. If not, latents without signs count only where the class has more of
+            them; with signs, and in a basis, less of one that speaks against the class speaks for it.
     """
     difference = mean_difference(values, wanted)
-    if not either_way and dictionary.centre is None:
+    if not either_way and not dictionary.signed:
         difference = np.maximum(difference, 0)
     effect = difference * (dictionary.directions @ weight)
     return np.abs(effect) if either_way else effect
@@ -85,6 +93,7 @@ def rankings(
     n_draws: int,
     *,
     either_way: bool = False,
+    signed: bool = False,
 ) -> tuple[Ranking, ...]:
     """The SAE's latents by attribution for each class, and the controls; from training texts only.
 
@@ -97,9 +106,10 @@ def rankings(
         seed: of the random controls.
         n_draws: of the random latents.
         either_way: as for `attribution`.
+        signed: whether the SAE's latents have signs.
     """
     out: list[Ranking] = []
-    for dictionary in dictionaries(train, W_dec, seed):
+    for dictionary in dictionaries(train, W_dec, seed, signed=signed):
         values, orders = dictionary.values(train), []
         for each, weight in zip(wanted.T, weights, strict=True):
             effect = attribution(dictionary, values, each, weight, either_way=either_way)
@@ -130,7 +140,7 @@ def ablated_scores(
 def _matched(
     latents: sparse.csr_array, chosen: tuple[np.ndarray, ...], random: np.random.Generator
 ) -> tuple[np.ndarray, ...]:
-    """For each class's latents, as many others that are active in about as many texts."""
+    """For each class's latents, as many others that are active in about as many texts, while there are any left."""
     counts = text_counts(latents)
     return tuple(_partners(counts, np.flatnonzero(counts), each, random) for each in chosen)
 

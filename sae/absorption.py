@@ -33,6 +33,8 @@ MIN_LETTERS = 5
 F1_GAIN = 0.03
 """A further main latent has to bring this much."""
 MAX_MAIN = 10
+MIN_MAIN_F1 = 0.5
+"""Of the main latents, mean over letters: below it they tell too few words for their silence to mean anything."""
 FULL_COSINE, FRACTION_COSINE = 0.025, 0.1
 MIN_SHARE = 0.4
 """Of the projection, for whatever stands in for the main latents."""
@@ -72,6 +74,8 @@ class Letter:
     f1: float
     """Of the probe, across folds of the training words."""
     main: Int[np.ndarray, " n_main"]
+    main_f1: float
+    """Of the k-sparse probe on the main latents, across the same folds."""
 
     @property
     def able(self) -> bool:
@@ -139,6 +143,11 @@ def probe_directions(letters: tuple[Letter, ...]) -> Float[np.ndarray, "n_letter
     return np.stack([one.probe.weight for one in letters])
 
 
+def mean_main_f1(letters: tuple[Letter, ...]) -> float:
+    """How well main latents tell their letters, mean over letters, at least one."""
+    return float(np.mean([one.main_f1 for one in letters]))
+
+
 def f1_score(says: np.ndarray, wanted: np.ndarray) -> float:
     """2 · hits / (said + wanted); 0 where nothing is said."""
     return 2 * float((says & wanted).sum()) / max(float(says.sum() + wanted.sum()), 1.0)
@@ -148,11 +157,11 @@ def _fit_letter(train: Words, letter: int, features: Prepared, norms: np.ndarray
     wanted = train.letters == letter
     probe = fit_prepared(features, wanted, train.stems, seed)
     f1 = f1_score(out_of_fold(features, wanted, train.stems, seed, probe.strength) > 0, wanted)
-    return Letter(letter, probe, f1, _main_latents(train, wanted, norms, seed))
+    return Letter(letter, probe, f1, *_main_latents(train, wanted, norms, seed))
 
 
-def _main_latents(train: Words, wanted: np.ndarray, norms: np.ndarray, seed: int) -> np.ndarray:
-    """Latents that are more active on the letter, taken while the k-sparse probe's F1 grows."""
+def _main_latents(train: Words, wanted: np.ndarray, norms: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
+    """Latents that are more active on the letter, taken while the k-sparse probe's F1 grows, and that F1."""
     ranked = np.argsort(-mean_difference(train.latents, wanted) * norms, kind="stable")[:MAX_MAIN]
     best, n_main = -1.0, 0
     for k in range(1, len(ranked) + 1):
@@ -161,7 +170,7 @@ def _main_latents(train: Words, wanted: np.ndarray, norms: np.ndarray, seed: int
         if f1 <= best + F1_GAIN:
             break
         best, n_main = f1, k
-    return ranked[:n_main]
+    return ranked[:n_main], best
 
 
 def _of_words(words: Words, decoder: Decoder, main: np.ndarray, unit: np.ndarray) -> tuple[np.ndarray, ...]:

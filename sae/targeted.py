@@ -8,9 +8,9 @@ to a spurious attribute comes back when the n latents that carry that attribute 
 Where SAEBench 0.6 differs: its probes keep the epoch that was best on the **test texts**, and of SCR's two directions
 it reports the one whose biased probe did worse on the **test texts**. Here L2 is chosen inside the training texts and
 both directions are reported. It trains on as many negatives as positives; here all negatives, with balanced accuracy,
-which has the same scale: a class told with accuracy A can lose A − 0.5, so TPP is also given as a share of that. SCR
-where A_clean − A_biased is under 0.1 cannot be told. Ablation is to zero, as there; a basis is ablated to its training
-mean.
+which has the same scale: a class told with accuracy A can lose A − 0.5, so TPP is also given as a share of that, if it
+is 0.05 or more. SCR where A_clean − A_biased is under 0.1 cannot be told. Ablation is to zero, as there; a basis is
+ablated to its training mean.
 """
 
 from collections.abc import Sequence
@@ -27,6 +27,8 @@ from sae.threads import one_blas_thread
 
 MIN_GAP = 0.1
 """Accuracy that the bias has to cost before SCR can be told: of less, test texts' chance makes any share."""
+MIN_POSSIBLE = 0.05
+"""Accuracy above chance that probes need before TPP is given as a share of it."""
 MIN_CLASSES = 3
 """Of two classes, one's probe is the other's turned round: nothing can be spared."""
 
@@ -52,7 +54,7 @@ class TPPScore:
     other: Told
     """Mean drop of the other classes' probes."""
     of_possible: Told
-    """TPP as a share of A − 0.5, all that can be lost."""
+    """TPP as a share of A − 0.5, all that can be lost; None where that is under `MIN_POSSIBLE`."""
 
 
 @one_blas_thread
@@ -63,8 +65,19 @@ def fit_tpp(
     sizes: Sequence[int],
     seed: int,
     n_draws: int,
+    *,
+    signed: bool = False,
 ) -> FittedTPP:
     """Class probes and what will be ablated, from training texts only.
+
+    Args:
+        train: training texts.
+        n_classes: how many labels there are.
+        W_dec: decoder rows.
+        sizes: how many directions.
+        seed: of folds and random choices.
+        n_draws: of the random latents.
+        signed: whether latents have signs.
 
     Raises:
         ValueError: fewer than three classes.
@@ -73,7 +86,8 @@ def fit_tpp(
         raise ValueError(f"n_classes={n_classes}: TPP compares a class with others, give at least {MIN_CLASSES}")
     probes = dense_probes(train, n_classes, seed)
     weights = np.stack([probe.weight for probe in probes])
-    found = rankings(train, W_dec, targets(train.labels, n_classes), weights, max(sizes), seed, n_draws)
+    wanted = targets(train.labels, n_classes)
+    found = rankings(train, W_dec, wanted, weights, max(sizes), seed, n_draws, signed=signed)
     return FittedTPP(probes, found, tuple(sizes))
 
 
@@ -121,7 +135,8 @@ def score_tpp(
         hit, spared = drops[:, own].mean(axis=1), drops[:, ~own].mean(axis=1)
         possible = clean.mean(axis=1) - 0.5
         share = np.divide(hit - spared, possible, out=np.full_like(hit, np.nan), where=possible > 0)
-        out.append(TPPScore(arm, n, told(hit - spared), told(hit), told(spared), told(share)))
+        of_possible = told(share) if possible[0] >= MIN_POSSIBLE else Told(None)
+        out.append(TPPScore(arm, n, told(hit - spared), told(hit), told(spared), of_possible))
     return out
 
 

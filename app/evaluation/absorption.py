@@ -2,7 +2,7 @@
 
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import numpy as np
@@ -15,16 +15,19 @@ from app.evaluation.subject import NotApplicable, Subject
 from sae.absorption import (
     MIN_F1,
     MIN_LETTERS,
+    MIN_MAIN_F1,
     Absorption,
     Decoder,
     Letter,
     Words,
     f1_score,
     fit_letters,
+    mean_main_f1,
     measure,
     probe_directions,
     qualified,
 )
+from sae.itda import ITDA
 from sae.probe_scores import Told
 from store.errors import UsageError
 from store.figures import Figure, Measured
@@ -35,6 +38,7 @@ STEM = 4
 """First letters that make two words one stem."""
 MIN_LENGTH = 3
 MIN_VOCABULARY = 500
+SILENT_NOTE = "share of words on which all main latents are silent; no control: it depends on no direction"
 TEST_SHARE = 0.35
 BATCH = 64
 
@@ -77,8 +81,12 @@ def measure_absorption(cfg: AbsorptionConfig, subject: Subject, progress: Progre
     """Absorption rates with controls, or the sentence why there are none.
 
     Raises:
-        NotApplicable: the tokenizer has too few single-token words.
+        NotApplicable: the tokenizer has too few single-token words, or latents have signs.
     """
+    if isinstance(subject.sae, ITDA):
+        raise NotApplicable(
+            f"absorption reads latents as more or less of a thing, and those of {subject.name} have signs"
+        )
     words = vocabulary_words(subject.lm, cfg)
     whole = _read(subject, words, progress)
     is_test = np.array([word.is_test for word in words])
@@ -91,8 +99,17 @@ def measure_absorption(cfg: AbsorptionConfig, subject: Subject, progress: Progre
     figures += [_probe_figure(one, test) for one in letters]
     if len(able) < MIN_LETTERS:
         return Measured([_withheld(letters, able, len(train.letters)), *figures])
+    return Measured([*absorption_figures(able, test, decoder, cfg), *figures])
+
+
+def absorption_figures(able: tuple[Letter, ...], test: Words, decoder: Decoder, cfg: AbsorptionConfig) -> list[Figure]:
+    """Rates of every arm, withheld where the main latents tell too few words, and how well those do."""
+    f1 = mean_main_f1(able)
     arms = [_own(able, test, decoder, cfg), *_controls(able, test, decoder, cfg)]
-    return Measured([*(figure for one in arms for figure in _figures(one, _verdict(one, arms))), *figures])
+    if f1 < MIN_MAIN_F1:
+        arms = [replace(one, full=Told(None), fraction=Told(None)) for one in arms]
+    own = [_main_f1_figure(able, f1), _figure(arms[0], "absorption_main_silent", arms[0].main_silent, SILENT_NOTE)]
+    return [*(figure for one in arms for figure in _figures(one, _verdict(one, arms, f1))), *own]
 
 
 def vocabulary_words(lm: LanguageModel, cfg: AbsorptionConfig) -> list[Word]:
@@ -201,8 +218,13 @@ def _mean(draws: Sequence[Absorption]) -> Absorption:
     return Absorption(first.arm, first.n_letters, first.n_words, over("full"), over("fraction"), over("main_silent"))
 
 
-def _verdict(one: Absorption, arms: Sequence[Absorption]) -> str:
+def _verdict(one: Absorption, arms: Sequence[Absorption], main_f1: float) -> str:
     """What the dictionary's full rate is beside the controls': small projections make large shares of any direction."""
+    if main_f1 < MIN_MAIN_F1:
+        return (
+            f"; withheld: the main latents tell their letters with a mean F1 of {main_f1:.2f}, under {MIN_MAIN_F1}: "
+            "too few words for their silence to mean anything"
+        )
     own, *controls = (arm.full.value for arm in arms)
     highest = max((value for value in controls if value is not None), default=None)
     if one is not arms[0] or own is None or highest is None:
@@ -211,26 +233,40 @@ def _verdict(one: Absorption, arms: Sequence[Absorption]) -> str:
 
 
 def _figures(one: Absorption, verdict: str) -> list[Figure]:
-    interval = "lowest and highest draw" if one.arm == "random_direction" else "bootstrap over words' stems"
-    rows = (
-        ("absorption_full", one.full, f"share of words that one latent absorbs, mean over letters{verdict}"),
-        ("absorption_fraction", one.fraction, "mean absorption fraction, mean over letters"),
-        ("absorption_main_silent", one.main_silent, "share of words on which all main latents are silent"),
-    )
+    withheld = verdict if one.fraction.value is None else ""
+    full = f"share of words that one latent absorbs, mean over letters{verdict}"
+    fraction = f"mean absorption fraction, mean over letters{withheld}"
     return [
-        Figure(
-            metric=metric,
-            value=told.value,
-            n=one.n_words,
-            n_of="words",
-            arm=one.arm,
-            setting=f"{one.n_letters} letters",
-            low=told.low,
-            high=told.high,
-            note=f"{note}; {interval}",
-        )
-        for metric, told, note in rows
+        _figure(one, "absorption_full", one.full, full),
+        _figure(one, "absorption_fraction", one.fraction, fraction),
     ]
+
+
+def _figure(one: Absorption, metric: str, told: Told, note: str) -> Figure:
+    interval = "lowest and highest draw" if one.arm == "random_direction" else "bootstrap over words' stems"
+    return Figure(
+        metric=metric,
+        value=told.value,
+        n=one.n_words,
+        n_of="words",
+        arm=one.arm,
+        setting=f"{one.n_letters} letters",
+        low=told.low,
+        high=told.high,
+        note=note if told.value is None else f"{note}; {interval}",
+    )
+
+
+def _main_f1_figure(able: tuple[Letter, ...], f1: float) -> Figure:
+    return Figure(
+        metric="absorption_main_f1",
+        value=f1,
+        n=len(able),
+        n_of="letters",
+        setting=f"{len(able)} letters",
+        note="of the k-sparse probe on a letter's main latents, across folds of the training words, which also decide "
+        f"how many those are; mean over letters, the lowest {min(one.main_f1 for one in able):.2f}",
+    )
 
 
 def _probe_figure(one: Letter, test: Words) -> Figure:

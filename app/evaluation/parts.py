@@ -103,14 +103,14 @@ PARTS: dict[str, Part[Subject]] = {
     ),
     "targeted": Part(
         config=TargetedConfig,
-        version=2,
         measure=measure_targeted,
+        version=2,
         summary="what ablating a class's latents costs it and the others (TPP), and spurious correlations undone (SCR)",
     ),
     "absorption": Part(
         config=AbsorptionConfig,
-        version=2,
         measure=measure_absorption,
+        version=2,
         summary="latents that take over part of another's words, where the model can spell",
         headline={
             "absorption_full": {"metric": "absorption_full"},

@@ -6,7 +6,8 @@ punctuation. That is an artificial cue, and it makes SCR possible on any data se
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,10 +16,13 @@ from activations.progress import Progress, no_progress
 from app.evaluation.pooled import PooledSet, TextsConfig, pooled_set
 from app.evaluation.subject import Subject
 from app.evaluation.withheld import of_groups
+from sae.ablation import Ranking
+from sae.itda import ITDA
 from sae.probe_scores import Told
 from sae.targeted import (
     MIN_CLASSES,
     MIN_GAP,
+    MIN_POSSIBLE,
     SCRScore,
     TPPScore,
     fit_scr,
@@ -32,6 +36,9 @@ from store.errors import UsageError
 from store.figures import Curve, Figure, Measured
 
 TPP_PLOT, SCR_PLOT = "tpp", "scr"
+Counts = dict[tuple[str, int], float]
+"""How many directions were ablated, by arm and by how many were asked for."""
+S = TypeVar("S", TPPScore, SCRScore)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +81,8 @@ def measure_targeted(cfg: TargetedConfig, subject: Subject, progress: Progress =
     curves: list[Curve] = []
     W_dec = subject.sae.W_dec.detach().double().cpu().numpy()
     for reference in cfg.datasets:
-        _add_tpp(cfg, pooled_set(subject, reference, cfg, progress=progress), W_dec, figures, curves)
+        texts = pooled_set(subject, reference, cfg, progress=progress)
+        _add_tpp(cfg, texts, W_dec, isinstance(subject.sae, ITDA), figures, curves)
     for reference in cfg.scr_datasets:
         texts = pooled_set(subject, reference, cfg, crossed=True, progress=progress)
         for first in (True, False):
@@ -83,29 +91,33 @@ def measure_targeted(cfg: TargetedConfig, subject: Subject, progress: Progress =
 
 
 def _add_tpp(
-    cfg: TargetedConfig, texts: PooledSet, W_dec: np.ndarray, figures: list[Figure], curves: list[Curve]
+    cfg: TargetedConfig, texts: PooledSet, W_dec: np.ndarray, signed: bool, figures: list[Figure], curves: list[Curve]
 ) -> None:
     n_classes = len(texts.classes)
     if n_classes < MIN_CLASSES:
         note = f"{n_classes} classes: the probe of one is that of the other turned round, so none can be spared"
         figures.append(Figure(metric="tpp", value=None, n=0, n_of="texts", setting=texts.name, note=note))
         return
-    fitted = fit_tpp(texts.train, n_classes, W_dec, cfg.sizes, cfg.seed, cfg.n_draws)
+    fitted = fit_tpp(texts.train, n_classes, W_dec, cfg.sizes, cfg.seed, cfg.n_draws, signed=signed)
     before, after = tpp_predictions(fitted, texts.test)
+    counts = _counts(fitted.rankings, cfg.sizes)
     scores = score_tpp(before, after, texts.test.labels, texts.test.groups, cfg.seed)
-    figures += [figure for one in scores for figure in _tpp_figures(one, texts)]
+    scores = [_withheld(one, counts, "tpp", "own", "other", "of_possible") for one in scores]
+    figures += [figure for one in scores for figure in _tpp_figures(one, texts, _ablated(one, counts))]
     curves += _curves(TPP_PLOT, texts.name, [(one.arm, one.n, one.tpp.value) for one in scores])
 
 
-def _tpp_figures(one: TPPScore, texts: PooledSet) -> list[Figure]:
-    setting = f"{texts.name} n={one.n}"
+def _tpp_figures(one: TPPScore, texts: PooledSet, ablated: str) -> list[Figure]:
+    setting, share = f"{texts.name} n={one.n}", "TPP as a share of accuracy − 0.5"
+    if one.of_possible.value is None and one.tpp.value is not None:
+        share += f", which is under {MIN_POSSIBLE}: too little to be shared"
     rows = (
         ("tpp", one.tpp, "drop of the class's probe minus mean drop of the others', in balanced accuracy"),
         ("tpp_own_drop", one.own, "drop of the class's own probe"),
         ("tpp_other_drop", one.other, "mean drop of the other classes' probes"),
-        ("tpp_of_possible", one.of_possible, "TPP as a share of accuracy − 0.5"),
+        ("tpp_of_possible", one.of_possible, share),
     )
-    return [_figure(metric, told, one.arm, texts, setting, note) for metric, told, note in rows]
+    return [_figure(metric, told, one.arm, texts, setting, f"{note}; {ablated}") for metric, told, note in rows]
 
 
 def _add_scr(
@@ -120,16 +132,40 @@ def _add_scr(
         note += f", under {MIN_GAP}: too little to be undone"
     for metric, told in (("scr_biased_accuracy", scores[0].biased), ("scr_clean_accuracy", scores[0].clean)):
         figures.append(_figure(metric, told, "dense", texts, name, "balanced accuracy before any ablation"))
+    counts = _counts(fitted.rankings, cfg.sizes)
+    scores = [_withheld(one, counts, "scr", "ablated") for one in scores]
     for one in scores:
-        figures += _scr_figures(one, texts, f"{name} n={one.n}", note)
+        figures += _scr_figures(one, texts, f"{name} n={one.n}", note, _ablated(one, counts))
     curves += _curves(SCR_PLOT, name, [(one.arm, one.n, one.scr.value) for one in scores])
 
 
-def _scr_figures(one: SCRScore, texts: PooledSet, setting: str, note: str) -> list[Figure]:
-    return [
-        _figure("scr", one.scr, one.arm, texts, setting, note),
-        _figure("scr_ablated_accuracy", one.ablated, one.arm, texts, setting, "balanced accuracy of the biased probe"),
-    ]
+def _scr_figures(one: SCRScore, texts: PooledSet, setting: str, note: str, ablated: str) -> list[Figure]:
+    rows = (
+        ("scr", one.scr, note),
+        ("scr_ablated_accuracy", one.ablated, "balanced accuracy of the biased probe"),
+    )
+    return [_figure(metric, told, one.arm, texts, setting, f"{text}; {ablated}") for metric, told, text in rows]
+
+
+def _counts(rankings: Sequence[Ranking], sizes: Sequence[int]) -> Counts:
+    return {(ranking.arm, n): ranking.n_ablated(n) for ranking in rankings for n in sizes}
+
+
+def _ran_out(one: TPPScore | SCRScore, counts: Counts) -> bool:
+    """Whether there were fewer random latents than latents that they stand beside."""
+    return one.arm == "random_latents" and counts[one.arm, one.n] < counts["sae", one.n]
+
+
+def _withheld(one: S, counts: Counts, *names: str) -> S:
+    """Without the named figures where the random latents ran out."""
+    return replace(one, **dict.fromkeys(names, Told(None))) if _ran_out(one, counts) else one
+
+
+def _ablated(one: TPPScore | SCRScore, counts: Counts) -> str:
+    text = f"ablated {counts[one.arm, one.n]:.1f} on average"
+    if _ran_out(one, counts):
+        return f"withheld: no other latents left, {text} and {counts['sae', one.n]:.1f} of the dictionary's own"
+    return text
 
 
 def _direction(texts: PooledSet, first: bool) -> str:

@@ -86,6 +86,7 @@ METRICS: dict[str, Metric] = {
     "absorption_full": Metric(
         "absorption, full", "Words whose letter's latents are silent while others carry it.", percent=True
     ),
+    "absorption_main_f1": Metric("absorption, main latents' F1", "How well a letter's latents tell its words at all."),
     "planted_mcc": Metric("planted MCC", "Mean cosine of planted features with latents, matched one to one."),
     "planted_mmcs": Metric("planted MMCS", "Mean over planted features of the largest cosine."),
     "planted_n_recovered": Metric("planted features recovered", "Matched at a cosine above the one named."),

@@ -97,6 +97,14 @@ def test_crossing_with_case_makes_four_labels_and_keeps_groups() -> None:
     assert all(text == text.lower() and "." not in text for text in lower)
 
 
+def test_crossed_labels_are_in_order_whatever_the_classes_are_called() -> None:
+    labels = ("a", "a / b")
+    texts = tuple(LabelledText(f"Plain text {i}.", labels[i % 2], str(i), "train") for i in range(40))
+    crossed = crossed_with_case(LabelledSet("own", texts), 0)
+    assert [label.rsplit(" / ", 1)[0] for label in crossed.classes] == ["a", "a", "a / b", "a / b"]
+    assert set(crossed.classes) == {text.label for text in crossed.texts}
+
+
 def test_texts_in_lower_case_cannot_be_crossed() -> None:
     texts = tuple(LabelledText(f"plain text {i}", "ab"[i % 2], str(i), "train") for i in range(20))
     with pytest.raises(UsageError, match="lower case already"):

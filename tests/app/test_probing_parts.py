@@ -2,19 +2,23 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 from scipy import sparse
 
 from app.evaluation import pooled, probing, targeted
-from app.evaluation.absorption import AbsorptionConfig, measure_absorption
+from app.evaluation.absorption import AbsorptionConfig, absorption_figures, measure_absorption
 from app.evaluation.pooled import TextsConfig, pooled_set
 from app.evaluation.probing import ProbingConfig, measure_probing
 from app.evaluation.subject import NotApplicable, Subject
 from app.evaluation.targeted import TargetedConfig, measure_targeted
 from app.evaluation.withheld import of_groups
 from sae.ablation import ABLATION_CONTROLS
+from sae.absorption import Decoder, Words, fit_letters, qualified
+from sae.itda import ITDA
 from sae.probe_scores import Told
 from sae.probing import CONTROLS
 from store.figures import find
@@ -139,3 +143,39 @@ def test_a_tokenizer_of_bytes_has_no_words_to_absorb(subject: Subject) -> None:
 def test_targeted_predictions_do_not_need_labels() -> None:
     assert "labels" not in targeted.tpp_predictions.__code__.co_names
     assert "labels" not in probing.predictions.__code__.co_names
+
+
+def test_latents_with_signs_are_not_absorbed() -> None:
+    signed = SimpleNamespace(sae=ITDA.__new__(ITDA), name="itda")
+    with pytest.raises(NotApplicable, match="have signs"):
+        measure_absorption(AbsorptionConfig(), cast(Subject, signed))
+
+
+def spelled(n: int, seed: int) -> Words:
+    """Activations that tell five letters, of a dictionary that tells nothing."""
+    random, letters = np.random.default_rng(seed), np.arange(n) % 5
+    x = np.eye(12)[letters] + 0.05 * random.standard_normal((n, 12))
+    return Words(x, sparse.csr_array((n, 30)), letters, np.arange(n))
+
+
+def test_a_dictionary_that_tells_no_letter_has_no_absorption_rate() -> None:
+    decoder = Decoder(np.random.default_rng(0).standard_normal((30, 12)), np.zeros(12))
+    able = qualified(fit_letters(spelled(300, 1), decoder, 0), spelled(150, 2))
+    figures = absorption_figures(able, spelled(150, 2), decoder, AbsorptionConfig(n_draws=2))
+    rates = [one for one in figures if one.metric in {"absorption_full", "absorption_fraction"}]
+    assert {one.arm for one in rates} == {"sae", "other_letter", "random_direction"}
+    assert all(one.value is None and "withheld" in one.note for one in rates)
+    (f1,) = (one for one in figures if one.metric == "absorption_main_f1")
+    assert f1.value is not None
+    assert f1.value < 0.5
+    assert [one.arm for one in figures if one.metric == "absorption_main_silent"] == ["sae"]
+
+
+def test_targeted_says_how_many_were_ablated(subject: Subject) -> None:
+    d_sae = subject.sae.cfg.d_sae
+    figures = measure_targeted(replace(TARGETED, sizes=(2, d_sae)), subject).figures
+    assert all("on average" in figure.note for figure in figures if figure.metric in {"tpp", "scr_ablated_accuracy"})
+    largest = [one for one in figures if one.arm == "random_latents" and one.setting.endswith(f"n={d_sae}")]
+    short = [one for one in largest if one.metric == "scr_ablated_accuracy"]  # every live latent is ranked
+    assert short
+    assert all(one.value is None and "withheld" in one.note for one in short)

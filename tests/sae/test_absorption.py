@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from sae.absorption import Absorption, Decoder, Letter, Words, fit_letters, measure, probe_directions, qualified
+from sae.absorption import (
+    MIN_MAIN_F1,
+    Absorption,
+    Decoder,
+    Letter,
+    Words,
+    fit_letters,
+    mean_main_f1,
+    measure,
+    probe_directions,
+    qualified,
+)
 
 N_LETTERS, N_OWN, D_IN, ABSORBED = 4, 21, 60, 0.25
 D_SAE = N_LETTERS + N_LETTERS * N_OWN + 20
@@ -81,6 +92,13 @@ def test_random_activations_tell_no_letter() -> None:
 
 def test_main_latents_are_the_planted_ones() -> None:
     assert [one.main.tolist() for one in fitted(absorbing=True)] == [[i] for i in range(N_LETTERS)]
+
+
+def test_main_latents_of_an_empty_dictionary_tell_nothing() -> None:
+    assert mean_main_f1(fitted(absorbing=True)) > 0.8
+    train = words(320, 1, absorbing=True)
+    nothing = train._replace(latents=sparse.csr_array(train.latents.shape))
+    assert mean_main_f1(fit_letters(nothing, DECODER, 0)) < MIN_MAIN_F1
 
 
 def test_a_seed_decides_the_letters() -> None:

@@ -34,6 +34,10 @@ def tpp(train: PooledTexts, test: PooledTexts, W_dec: np.ndarray = W_DEC) -> dic
     return {(one.arm, one.n): one for one in score_tpp(before, after, test.labels, test.groups, 0)}
 
 
+def negated(texts: PooledTexts) -> PooledTexts:
+    return texts._replace(latents=sparse.csr_array(-texts.latents))
+
+
 def scr(train: PooledTexts, test: PooledTexts, *, first: bool) -> dict[tuple[str, int], SCRScore]:
     fitted = fit_scr(train, W_DEC, (1, 2), 0, 2, first=first)
     scores = score_scr(*scr_predictions(fitted, test), test.labels, test.groups, 0, first=first)
@@ -50,6 +54,34 @@ def test_ablating_a_planted_class_hits_that_class_alone(found: dict[tuple[str, i
     assert ours.of_possible.value == pytest.approx(1.0, abs=0.1)
     assert ours.own.value == pytest.approx(0.5, abs=0.05)
     assert ours.other.value == pytest.approx(0.0, abs=0.05)
+
+
+def test_a_class_may_be_carried_by_a_latent_below_zero(found: dict[tuple[str, int], TPPScore]) -> None:
+    train, test = (negated(classes(n, seed)) for n, seed in ((150, 1), (90, 2)))
+    fitted = fit_tpp(train, N_CLASSES, -W_DEC, (1, 2), 0, 2, signed=True)
+    before, after = tpp_predictions(fitted, test)
+    ours = next(one for one in score_tpp(before, after, test.labels, test.groups, 0) if (one.arm, one.n) == ("sae", 1))
+    assert ours.tpp.value == pytest.approx(found["sae", 1].tpp.value)
+
+
+def test_probes_at_chance_have_nothing_to_share() -> None:
+    test = classes(90, 2)
+    noise = test._replace(x=np.random.default_rng(0).standard_normal(test.x.shape))
+    ours = tpp(classes(150, 1), noise)["sae", 1]
+    assert ours.tpp.value is not None
+    assert ours.of_possible.value is None
+
+
+def test_only_what_has_an_effect_is_counted_as_ablated() -> None:
+    fitted = fit_tpp(classes(150, 1), N_CLASSES, W_DEC, (1, D_SAE), 0, 2)
+    ours, random = fitted.rankings[:2]
+    assert ours.n_ablated(1) == random.n_ablated(1) == 1
+    assert 1 < ours.n_ablated(D_SAE) < D_SAE
+
+
+def test_random_latents_may_run_out() -> None:
+    ours, random = fit_scr(cells(240, 1), W_DEC, (1, D_SAE), 0, 2, first=True).rankings[:2]
+    assert random.n_ablated(D_SAE) < ours.n_ablated(D_SAE)
 
 
 def test_random_latents_hit_nothing(found: dict[tuple[str, int], TPPScore]) -> None:
