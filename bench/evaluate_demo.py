@@ -16,10 +16,10 @@ from app.evaluation.job import evaluate_dictionary, requests
 from app.evaluation.parts import PARTS
 from app.log import progress
 from app.report.job import write_report
+from app.summary import COUNTED
 from bench import render
-from bench.harness import main, surroundings
-from store.files import write_json
-from store.run import find_run, provenance
+from bench.harness import Figure, main, write
+from store.run import find_run
 
 NAME = "evaluate_demo"
 WIDTH, SCALE = 1100, 1
@@ -47,19 +47,17 @@ def measure() -> bool:
 
 
 def write_figures(evaluated: Evaluated) -> None:
-    """Every part's figures, or why it has none."""
-    made_by = provenance()
+    """Every part's figures, or why it has none; what sums them up as any benchmark's."""
     parts = {name: [asdict(figure) for figure in evaluated.measured(name).figures] for name in PARTS}
     remarks = {name: why for name in PARTS if (why := evaluated.not_applicable(name)) is not None}
-    document = {
-        "machine": made_by["machine"],
-        "versions": {"python": made_by["python"], **made_by["packages"]},
-        "commit": made_by["commit"],
-        "settings": {name: run.config["settings"] for name, run in evaluated.runs.items()} | surroundings(),
-        "parts": parts,
-        "remarks": remarks,
-    }
-    write_json(render.RESULTS / f"{NAME}.json", document)
+    headline = [
+        Figure(f"{name}: {key.replace('_', ' ')}", value, "")
+        for name, run in evaluated.runs.items()
+        for key, value in run.results.items()
+        if key not in COUNTED and isinstance(value, float)
+    ]
+    settings = {name: run.config["settings"] for name, run in evaluated.runs.items()}
+    write(NAME, headline, part_settings=settings, parts=parts, remarks=remarks)
 
 
 def take_pictures(report: Path) -> None:

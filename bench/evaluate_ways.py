@@ -25,7 +25,7 @@ from bench.evaluate_core import D_SAE, HOOK_POINT, N_TOKENS, bare_model, three_p
 from bench.harness import Figure, main, paired, write
 from bench.sides import N_THREADS, config
 
-N_SEQUENCES = 12
+N_SEQUENCES = 6
 
 
 def measure() -> bool:
@@ -41,10 +41,15 @@ def measure() -> bool:
         pairs = {}
         for name, way in WAYS.items():
             with way(subject.lm):
-                pairs[name] = paired(partial(measure_loss, LossConfig(n_sequences=N_SEQUENCES), subject), floor)
+                pairs[name] = paired(partial(lose, subject), floor)
     figures = [Figure(f"{name} / three forward passes", pair.ratio, "ratio") for name, pair in pairs.items()]
     settings = {"model": DEFAULT_MODEL, "hook_point": HOOK_POINT, "d_sae": D_SAE, "n_tokens": sum(map(len, sequences))}
     return write("evaluate_ways", figures, **settings, n_threads=N_THREADS, **pairs)
+
+
+def lose(subject: Subject) -> None:
+    """Losses clean and under all edits."""
+    measure_loss(LossConfig(n_sequences=N_SEQUENCES), subject)
 
 
 @contextmanager

@@ -74,9 +74,10 @@ def part_block(document: dict[str, Any], part: str) -> str:
     from app.report.view import of_one
     from store.figures import Figure
 
-    if part in document["remarks"]:
-        return f"Does not apply: {document['remarks'][part]}.\n"
-    table = of_one([Figure(**row) for row in document["parts"][part]])
+    found = document["settings"]
+    if part in found["remarks"]:
+        return f"Does not apply: {found['remarks'][part]}.\n"
+    table = of_one([Figure(**row) for row in found["parts"][part]])
     asked = [("setting", table.has_settings), ("tokens", table.has_classes)]
     head = ["figure", *(name for name, shown in asked if shown), *table.columns]
     lines = [head, ["---"] * len(head)]
