@@ -47,7 +47,7 @@ def read(source: Path) -> Foreign:
         raise UsageError(f"{file} holds a {type(state).__name__}, not an autoencoder's state_dict()")
     activation = str(state.get("activation", "ReLU"))
     _refuse_activation(file, activation, state.get("activation_state_dict") or {})
-    tensors = Tensors.of(file, {str(name): state[name] for name in state if not str(name).startswith("activation")})
+    tensors = Tensors.of(file, {str(name): state[name] for name in state if name not in ("activation", "activation_state_dict")})
     sae = _relu(tensors)
     tensors.nothing_left()
     return Foreign(sae, {"format": NAME, "activation": activation, "file": file.name})
