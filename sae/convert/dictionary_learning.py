@@ -96,6 +96,7 @@ def read(source: Path) -> Foreign:
     weights = source / WEIGHTS_FILE if source.is_dir() else source
     fields = read_fields(_config_file(source) or weights.with_name(CONFIG_FILE))
     trainer, buffer = fields.inside("trainer"), fields.inside("buffer")
+    fields.nothing_left()
     buffer.must_be("io", "out", "in", why=MAPPED)
     dict_class = trainer.take("dict_class", str)
     if dict_class not in READERS:

@@ -1,6 +1,7 @@
 """Our own checkpoints, and runs that hold one: `sae.checkpoint` as a line in the table of formats."""
 
 from pathlib import Path
+from typing import Any
 
 from sae import checkpoint
 from sae.convert.files import json_in
@@ -17,13 +18,17 @@ def recognises(source: Path) -> bool:
 def read(source: Path) -> Foreign:
     """The checkpoint, with what made it."""
     sae, extra = checkpoint.load(source), checkpoint.describe(source).get("extra", {})
-    return Foreign(sae, {"format": NAME, **extra}, extra.get("hook_point"), extra.get("model"))
+    others = extra.get("other_hook_points") or []
+    out = others[0] if len(others) == 1 else None
+    return Foreign(sae, {"format": NAME, **extra}, extra.get("hook_point"), extra.get("model"), out)
 
 
 def write(folder: Path, foreign: Foreign) -> None:
     """A checkpoint of ours."""
     known = {"hook_point": foreign.hook_point, "model": foreign.model}
-    told = {name: value for name, value in known.items() if value is not None}
+    told: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
+    if foreign.hook_point_out is not None:
+        told["other_hook_points"] = [foreign.hook_point_out]
     checkpoint.save(folder, foreign.sae, {**told, "origin": foreign.origin})
 
 

@@ -21,6 +21,7 @@ from store.errors import UsageError
 
 NAME = "openai"
 SUFFIXES = (".pt", ".pth")
+OF_ACTIVATION = ("activation", "activation_state_dict")
 STATISTICS = ("stats_last_nonzero", "latents_activation_frequency", "latents_mean_square")
 """What training counted: nothing is computed from it."""
 TIED = "decoder.linear.weight"
@@ -47,7 +48,7 @@ def read(source: Path) -> Foreign:
         raise UsageError(f"{file} holds a {type(state).__name__}, not an autoencoder's state_dict()")
     activation = str(state.get("activation", "ReLU"))
     _refuse_activation(file, activation, state.get("activation_state_dict") or {})
-    tensors = Tensors.of(file, {str(name): state[name] for name in state if name not in ("activation", "activation_state_dict")})
+    tensors = Tensors.of(file, {name: state[name] for name in state if name not in OF_ACTIVATION})
     sae = _relu(tensors)
     tensors.nothing_left()
     return Foreign(sae, {"format": NAME, "activation": activation, "file": file.name})

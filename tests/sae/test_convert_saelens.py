@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sae import VARIANTS
-from sae.convert import read
+from sae.convert import Foreign, read, write
 from sae.convert.files import fetch, read_tensors
 from sae.convert.saelens_config import ARCHITECTURES, NOT_HERE
 from store.errors import UsageError
@@ -300,3 +300,11 @@ def test_numbers_that_would_be_rounded_or_lose_a_part_are_refused(tmp_path: Path
     save_file({"W_enc": torch.ones(3, 4).to(dtype)}, path)
     with pytest.raises(UsageError, match="W_enc as torch"):
         read_tensors(path)
+
+
+def test_our_own_format_keeps_what_a_transcoder_predicts(tmp_path: Path):
+    cls = VARIANTS["transcoder"]
+    sae = cls(cls.config_cls(d_in=6, d_sae=12, d_out=6, k=2))
+    write(tmp_path / "own", Foreign(sae, {}, "in", "tiny", "out"), "monosem")
+    found = read(tmp_path / "own")
+    assert (found.hook_point, found.hook_point_out) == ("in", "out")
