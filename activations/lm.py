@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -108,14 +107,6 @@ class LanguageModel(ABC):
 
         with self.hooked(hook_point, counted):
             yield seen
-
-
-def token_losses(
-    logits: Float[Tensor, "batch pos d_vocab"], tokens: Int[Tensor, "batch pos"]
-) -> Float[Tensor, "batch pos-1"]:
-    """Cross-entropy in nats of each next token."""
-    losses = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction="none")
-    return losses.view(len(tokens), -1)
 
 
 def sample_next(logits: Float[Tensor, " d_vocab"], temperature: float, generator: torch.Generator) -> int:

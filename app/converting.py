@@ -13,7 +13,7 @@ from safetensors.torch import save as save_tensors
 from activations.joined import JoinedActivations
 from activations.reader import Activations
 from app.training import heldout, open_activations
-from sae import SAE, VARIANTS, SAEConfig, checkpoint
+from sae import SAE, SAEConfig, checkpoint
 from sae.convert import Foreign
 from store.errors import UsageError
 from store.hashing import sha256_file
@@ -81,7 +81,7 @@ def convert_sae(
     job = ConvertJob(
         source=source,
         files=_hashes(files),
-        variant=variant_of(foreign.sae),
+        variant=checkpoint.variant_name(foreign.sae),
         sae=foreign.sae.cfg,
         hook_point=places[0],
         other_hook_points=places[1:],
@@ -97,11 +97,6 @@ def convert_sae(
 
 SAME = ("variant", "sae", "hook_point", "other_hook_points", "classes")
 """Fields in which two conversions agree that are the same; from where they were read is not among them."""
-
-
-def variant_of(sae: SAE) -> str:
-    """Its name in `sae.VARIANTS`."""
-    return next(name for name, cls in VARIANTS.items() if type(sae) is cls)
 
 
 def check_model(model: str | None, activations_run: Run, source: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from app.evaluation.evaluated import evaluations_of
 from app.evaluation.loss import CLEAN
-from app.evaluation.reconstruction import EVERY_CLASS as ALL_BUT_FIRST
+from app.evaluation.reconstruction import ALL_BUT_FIRST
 from bench.harness import WAIT_POLICY, Figure, main, write
 from bench.render import DETAIL
 from store.figures import find

@@ -35,7 +35,7 @@ def save(folder: Path, sae: SAE, extra: dict[str, Any] | None = None) -> None:
     description = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "variant": _variant_name(sae),
+        "variant": variant_name(sae),
         "config": dataclasses.asdict(sae.cfg),
         "dtype": str(sae.W_dec.dtype).removeprefix("torch."),
         "tensors_sha256": written.sha256,
@@ -76,7 +76,12 @@ def describe(folder: Path) -> dict[str, Any]:
     return description
 
 
-def _variant_name(sae: SAE) -> str:
+def variant_name(sae: SAE) -> str:
+    """Its name in `sae.VARIANTS`.
+
+    Raises:
+        ValueError: it has none.
+    """
     for name, cls in VARIANTS.items():
         if type(sae) is cls:
             return name

@@ -5,7 +5,7 @@
 
 Two SAEs that differ in their seed alone share only some of their latents: Paulo & Belrose 2025, arXiv:2501.16615, who
 count a latent as shared where its partner's cosine is at least .7. In few dimensions, or where all rows lean the same
-way, random directions find partners too: `random_like` and `random_alike` are the controls.
+way, random directions find partners too: `geometry.random_like` and `random_alike` are the controls.
 """
 
 from typing import NamedTuple
@@ -85,11 +85,6 @@ def match_decoders(
         share_b=_share(best_b, partner_cos),
         one_to_one=_paired(torch.cat(kept), partner_cos) if one_to_one else None,
     )
-
-
-def random_like(b: Float[Tensor, "n d_in"], generator: torch.Generator) -> Float[Tensor, "n d_in"]:
-    """As many directions, even over the sphere."""
-    return F.normalize(torch.randn(b.shape, generator=generator, dtype=torch.float64), dim=1)
 
 
 def random_alike(b: Float[Tensor, "n d_in"], generator: torch.Generator) -> Float[Tensor, "n d_in"]:

@@ -8,8 +8,9 @@ from typing import Annotated
 import tyro
 
 from app.arguments import RootArgs, parse
-from app.converting import convert_sae, of_run, variant_of
+from app.converting import convert_sae, of_run
 from app.summary import print_run
+from sae.checkpoint import variant_name
 from sae.convert import Foreign, read, write
 from sae.convert.files import fetch
 from store.errors import UsageError
@@ -68,7 +69,7 @@ def _tell(foreign: Foreign) -> None:
     """What was read, and what was folded."""
     said = {"hook point": foreign.hook_point, "model": foreign.model}
     places = ", ".join(f"{name} {value}" for name, value in said.items() if value) or "no hook point and no model named"
-    print(f"read {foreign.origin['format']}: {variant_of(foreign.sae)}, d_sae={foreign.sae.cfg.d_sae}, {places}")
+    print(f"read {foreign.origin['format']}: {variant_name(foreign.sae)}, d_sae={foreign.sae.cfg.d_sae}, {places}")
     folded = foreign.origin.get("folded")
     if folded:
         print("  folded into the weights: " + ", ".join(f"{name}={value}" for name, value in folded.items()))
@@ -84,7 +85,7 @@ def _write(args: Args) -> None:
     else:
         foreign = of_run(find_run(args.root, args.source, "sae"))
     write(args.out, foreign, args.to)
-    print(f"wrote {args.to}: {variant_of(foreign.sae)}, d_sae={foreign.sae.cfg.d_sae}, as {args.out}")
+    print(f"wrote {args.to}: {variant_name(foreign.sae)}, d_sae={foreign.sae.cfg.d_sae}, as {args.out}")
     for path in sorted(args.out.iterdir()):
         print(f"  {path.name}   {path.stat().st_size:,} bytes")
 

@@ -13,7 +13,8 @@ from app.evaluation.samples import firing
 from app.evaluation.subject import Subject
 from app.evaluation.told import Told, Way
 from app.itda_training import recorded_job
-from sae.decoder_match import DecoderMatch, match_decoders, random_alike, random_like
+from sae.decoder_match import DecoderMatch, match_decoders, random_alike
+from sae.geometry import random_like
 from sae.intervals import Interval, ratio_interval
 from sae.itda import ITDA
 from sae.itda_overlap import Chosen, Overlap, chosen_tokens, jaccard, seed_tokens

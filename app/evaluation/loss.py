@@ -21,7 +21,9 @@ from store.shards import TOKEN_CLASSES
 
 ABLATIONS = ("zero ablation", "mean ablation")
 CLEAN = "clean model"
-EVERY_CLASS = "all predictions"
+ALL_PREDICTIONS = "all predictions"
+RECOVERED = {"token_class": ALL_PREDICTIONS, "setting": "against mean ablation"}
+"""Which of the recovered shares sum the others up."""
 CALLED = {"sink": "sink, first position"}
 """First positions predict too, and have the class of sinks."""
 MEAN_ROWS = 16_384
@@ -69,7 +71,7 @@ def measure_loss(cfg: LossConfig, subject: Subject, progress: Progress = no_prog
         batch_tokens=cfg.batch_tokens,
         progress=progress,
     )
-    groups = {EVERY_CLASS: np.ones(len(found), bool)}
+    groups = {ALL_PREDICTIONS: np.ones(len(found), bool)}
     groups |= {CALLED.get(name, name): found.token_class == number for name, number in TOKEN_CLASSES.items()}
     setting = f"edited: {'+'.join(classes)}"
     return Measured([f for name, where in groups.items() for f in _figures(found, where, name, setting, cfg.seed)])

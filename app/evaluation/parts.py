@@ -10,7 +10,7 @@ from app.evaluation.atoms import AtomsConfig, measure_atoms
 from app.evaluation.geometry import GeometryConfig, measure_geometry
 from app.evaluation.itda import ItdaConfig, measure_itda
 from app.evaluation.legacy import LegacyConfig, measure_legacy
-from app.evaluation.loss import EVERY_CLASS, LossConfig, measure_loss
+from app.evaluation.loss import RECOVERED, LossConfig, measure_loss
 from app.evaluation.probing import ProbingConfig, measure_probing
 from app.evaluation.reconstruction import ReconstructionConfig, measure_reconstruction
 from app.evaluation.recovery import RecoveryConfig, measure_recovery
@@ -55,12 +55,8 @@ PARTS: dict[str, Part[Subject]] = {
         version=2,
         summary="cross-entropy and KL divergence of the model with reconstructions spliced in, against two ablations",
         headline={
-            "loss_recovered": {
-                "metric": "loss_recovered",
-                "setting": "against mean ablation",
-                "token_class": EVERY_CLASS,
-            },
-            "kl_recovered": {"metric": "kl_recovered", "setting": "against mean ablation", "token_class": EVERY_CLASS},
+            "loss_recovered": {"metric": "loss_recovered", **RECOVERED},
+            "kl_recovered": {"metric": "kl_recovered", **RECOVERED},
         },
     ),
     "legacy": Part(

@@ -18,7 +18,7 @@ from sae.metrics import StreamingEvaluation, StreamingFiring, row_cosine, row_l0
 from store.figures import Curve, Figure, Measured
 from store.shards import TOKEN_CLASSES
 
-EVERY_CLASS = "all_but_first"
+ALL_BUT_FIRST = "all_but_first"
 """The one group that mixes classes: never shown without the classes it is made of."""
 DENSE = 0.1
 """Latents that fire on a larger share of tokens than this are dense."""
@@ -81,7 +81,7 @@ def measure_reconstruction(cfg: ReconstructionConfig, subject: Subject, progress
     activations = subject.activations
     means = _heldout_means(activations)
     found = {name: _nothing_yet(subject, means[name]) for name in TOKEN_CLASSES}
-    everything = _nothing_yet(subject, means[EVERY_CLASS])
+    everything = _nothing_yet(subject, means[ALL_BUT_FIRST])
     firing = StreamingFiring(subject.sae.cfg.d_sae)
     rows = activations.rows("heldout" if cfg.dead_over == "heldout" else "all", tuple(TOKEN_CLASSES))
     for some in progress(rows.by_class(), len(rows), "reconstruct", weigh=lambda rows: len(rows.x)):
@@ -96,7 +96,7 @@ def measure_reconstruction(cfg: ReconstructionConfig, subject: Subject, progress
     for one in found.values():
         everything.stream.merge(one.stream)
     figures = [f for name, one in found.items() for f in _of_class(name, one, cfg.seed)]
-    figures += _of_class(EVERY_CLASS, everything, cfg.seed)
+    figures += _of_class(ALL_BUT_FIRST, everything, cfg.seed)
     trained = StreamingFiring(subject.sae.cfg.d_sae)
     for name in subject.run_classes:
         trained.merge(found[name].stream.firing)
@@ -117,7 +117,9 @@ def _heldout_means(activations: Activations) -> dict[str, Float[Tensor, " d_in"]
         counts[rows.token_class] += len(rows.x)
         sums[rows.token_class] += rows.x.double().sum(dim=0).numpy()
     n_rows, total = sum(counts.values()), np.sum(list(sums.values()), axis=0)
-    means = {name: sums[name] / max(counts[name], 1) for name in TOKEN_CLASSES} | {EVERY_CLASS: total / max(n_rows, 1)}
+    means = {name: sums[name] / max(counts[name], 1) for name in TOKEN_CLASSES} | {
+        ALL_BUT_FIRST: total / max(n_rows, 1)
+    }
     return {name: torch.from_numpy(np.asarray(mean)) for name, mean in means.items()}
 
 
@@ -154,7 +156,7 @@ def _of_latents(firing: StreamingFiring, trained: StreamingFiring, subject: Subj
     d_sae, classes = subject.sae.cfg.d_sae, "+".join(subject.run_classes)
     dead = int((firing.counts == 0).sum())
     dense = float((trained.counts > DENSE * trained.n_rows).double().mean()) if trained.n_rows else None
-    everything = {"n": firing.n_rows, "token_class": EVERY_CLASS}
+    everything = {"n": firing.n_rows, "token_class": ALL_BUT_FIRST}
     return [
         _of_counts("n_dead", float(dead), **everything),
         _of_counts("dead_fraction", dead / d_sae, **everything),
@@ -175,7 +177,7 @@ def _curves(firing: StreamingFiring, trained: StreamingFiring, classes: str) -> 
         density = np.log10(firing.counts[firing.counts > 0].double().numpy() / firing.n_rows)
         edges = np.arange(np.floor(density.min() * PER_DECADE), 1) / PER_DECADE
         counts, _ = np.histogram(density, edges)
-        curves.append(_bars("density", f"latents, over {EVERY_CLASS}", (edges[:-1] + edges[1:]) / 2, counts))
+        curves.append(_bars("density", f"latents, over {ALL_BUT_FIRST}", (edges[:-1] + edges[1:]) / 2, counts))
     rows = trained.rows_by_l0.numpy()
     if rows.any():
         last = int(rows.nonzero()[0][-1]) + 1

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from app.cards import escape
-from app.evaluation.loss import EVERY_CLASS
+from app.evaluation.loss import RECOVERED
 from app.report.compared import Group
 from app.report.glossary import Plot, metric, plot
 from store.figures import Curve, Figure, find
@@ -16,7 +16,6 @@ HEIGHT, LEGEND_LINE = 300, 22
 """Pixels: of a plot, and of each further line of its legend."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 NORMAL = {"token_class": "normal"}
-RECOVERED = {"token_class": EVERY_CLASS, "setting": "against mean ablation"}
 # What is on either axis: part, metric, and which of its figures.
 TRADES = (
     (("reconstruction", "l0", NORMAL), ("reconstruction", "fvu", NORMAL)),

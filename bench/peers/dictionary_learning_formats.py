@@ -6,14 +6,13 @@ Either way it records what the library's own loader, `load_dictionary`, makes of
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from answers import read_job, requests, say
+from answers import answer_rows
 from dictionary_learning.dictionary import AutoEncoderNew
 from dictionary_learning.trainers import (
     BatchTopKTrainer,
@@ -28,7 +27,6 @@ from dictionary_learning.trainers.matryoshka_batch_top_k import MatryoshkaBatchT
 from dictionary_learning.trainers.standard import StandardTrainerAprilUpdate
 from dictionary_learning.training import trainSAE
 from dictionary_learning.utils import load_dictionary
-from safetensors.torch import save_file
 from torch import Tensor
 
 NEVER = 10**9
@@ -58,18 +56,6 @@ class Batches:
     def __iter__(self) -> Iterator[Tensor]:
         for start in range(0, len(self.rows), self.batch):
             yield torch.from_numpy(self.rows[start : start + self.batch].copy())
-
-
-def main() -> None:
-    """Answer every request with the seconds it took."""
-    read_job()
-    say({"ready": True})
-    for request in requests():
-        started = time.perf_counter()
-        test = torch.from_numpy(np.load(request["test"]))
-        x_hat = opened(request, test) if "load" in request else made(request, test)
-        save_file({"x": test, "x_hat": x_hat.contiguous()}, request["answers"])
-        say({"seconds": time.perf_counter() - started})
 
 
 @torch.no_grad()
@@ -133,4 +119,4 @@ def draw(folder: Path, d_in: int, d_sae: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    answer_rows(opened, made)

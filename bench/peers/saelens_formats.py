@@ -6,7 +6,6 @@ Either way it records what SAELens itself makes of the test rows, so that whoeve
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -14,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from answers import read_job, requests, say
+from answers import answer_rows
 from sae_lens import SAE, TrainingSAE
 from sae_lens.constants import ACTIVATION_SCALER_CFG_FILENAME, ACTIVATION_WHITENING_FILENAME
 from sae_lens.registry import get_sae_class
 from sae_lens.saes.sae import SAEMetadata
 from sae_lens.training.activation_scaler import ActivationScaler
 from saelens_sae import build, trainer
-from safetensors.torch import save_file
 from torch import Tensor
 
 NORM_BATCHES = 8
@@ -29,18 +27,6 @@ FILES = ("cfg.json", "sae_weights.safetensors", ACTIVATION_SCALER_CFG_FILENAME, 
 SAVED_AS_JUMPRELU = ("batchtopk", "matryoshka_batchtopk")
 WHERE = {"model_name": "tiny", "hook_name": "blocks.1.hook_resid_post", "prepend_bos": True, "context_size": 64}
 """What SAELens' runner would put into the metadata."""
-
-
-def main() -> None:
-    """Answer every request with the seconds it took."""
-    read_job()
-    say({"ready": True})
-    for request in requests():
-        started = time.perf_counter()
-        test = torch.from_numpy(np.load(request["test"]))
-        x_hat = opened(request, test) if "load" in request else made(request, test)
-        save_file({"x": test, "x_hat": x_hat.contiguous()}, request["answers"])
-        say({"seconds": time.perf_counter() - started})
 
 
 @torch.no_grad()
@@ -155,4 +141,4 @@ def batched(rows: np.ndarray, batch: int) -> Iterator[Tensor]:
 
 
 if __name__ == "__main__":
-    main()
+    answer_rows(opened, made)

@@ -7,14 +7,12 @@ predicts is a linear map of its rows.
 
 import shutil
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from answers import read_job, requests, say
-from safetensors.torch import save_file
+from answers import answer_rows
 from sparsify import SparseCoder, SparseCoderConfig, TrainConfig, Trainer
 from sparsify_trainer import SITE, Batches, RowsModel
 from torch import Tensor, nn
@@ -28,18 +26,6 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "transcoder_skip": {"transcode": True, "skip_connection": True},
 }
 FILES = ("cfg.json", "sae.safetensors")
-
-
-def main() -> None:
-    """Answer every request with the seconds it took."""
-    read_job()
-    say({"ready": True})
-    for request in requests():
-        started = time.perf_counter()
-        test = torch.from_numpy(np.load(request["test"]))
-        x_hat = opened(request, test) if "load" in request else made(request, test)
-        save_file({"x": test, "x_hat": x_hat.contiguous()}, request["answers"])
-        say({"seconds": time.perf_counter() - started})
 
 
 @torch.no_grad()
@@ -79,4 +65,4 @@ def x_hat_of(coder: SparseCoder, x: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    answer_rows(opened, made)

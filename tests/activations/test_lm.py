@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from activations.bridge import BridgeLM
-from activations.lm import LanguageModel, token_losses
+from activations.lm import LanguageModel
+from activations.losses import distribution
 from activations.models import find_model, load_model
 from activations.tiny import TinyLM
 from store.errors import UsageError
@@ -304,7 +305,7 @@ def test_unembedding_times_the_residual_is_the_logits_up_to_the_norms_scale(lm: 
 
 def test_token_losses_are_the_next_tokens_negative_log_probabilities(lm: LanguageModel, tokens: torch.Tensor):
     logits = lm.logits(tokens)
-    losses = token_losses(logits, tokens)
+    losses = distribution(logits[:, :-1].flatten(0, 1)).cross_entropy(tokens[:, 1:].flatten()).view(len(tokens), -1)
     expected = -logits.double().log_softmax(-1)[0, 3, tokens[0, 4]]
     assert losses.shape == (2, len(IDS) - 1)
     assert losses[0, 3].item() == pytest.approx(expected.item(), abs=1e-4)

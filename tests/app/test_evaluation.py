@@ -13,10 +13,9 @@ from activations.reader import Activations
 from app.cli import main
 from app.evaluation.evaluated import Evaluated, evaluations_of
 from app.evaluation.job import evaluate_dictionary, evaluate_part, requests
-from app.evaluation.loss import EVERY_CLASS
+from app.evaluation.loss import ALL_PREDICTIONS
 from app.evaluation.parts import PARTS, TABLE, Part
-from app.evaluation.reconstruction import EVERY_CLASS as ALL_BUT_FIRST
-from app.evaluation.reconstruction import ReconstructionConfig
+from app.evaluation.reconstruction import ALL_BUT_FIRST, ReconstructionConfig
 from app.evaluation.subject import NotApplicable, Subject
 from store.errors import UsageError
 from store.figures import Curve, Figure, Measured, find, read_measured, write_measured
@@ -104,7 +103,7 @@ def test_losses_equal_an_oracle_run_sequence_by_sequence(evaluated: Evaluated, i
     figures = evaluated.measured("loss").figures
 
     def value(metric: str, **where: str) -> float:
-        found = find(figures, metric, token_class=EVERY_CLASS, **where)
+        found = find(figures, metric, token_class=ALL_PREDICTIONS, **where)
         assert found is not None
         assert found.value is not None
         return found.value
@@ -119,7 +118,7 @@ def test_losses_equal_an_oracle_run_sequence_by_sequence(evaluated: Evaluated, i
 def test_no_figure_is_silently_over_several_token_classes(evaluated: Evaluated):
     rows = {f.token_class for f in evaluated.measured("reconstruction").figures if f.n_of == "rows"}
     assert rows == {"normal", "special", "role", "sink", ALL_BUT_FIRST}
-    assert EVERY_CLASS in {f.token_class for f in evaluated.measured("loss").figures}
+    assert ALL_PREDICTIONS in {f.token_class for f in evaluated.measured("loss").figures}
 
 
 def test_a_figure_over_too_few_rows_is_withheld_and_says_so(evaluated: Evaluated):

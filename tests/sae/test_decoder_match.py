@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sae import decoder_match
-from sae.decoder_match import match_decoders, random_alike, random_like, repeated
+from sae.decoder_match import match_decoders, random_alike, repeated
+from sae.geometry import random_like
 
 
 def generator(seed: int = 0) -> torch.Generator:
