@@ -23,7 +23,7 @@ demo: setup  ## the whole path on a real model, then the dashboard on http://127
 	$(BIN)/monosem demo $(ARGS)
 
 test: setup  ## the tests: offline, on a tiny model, under three minutes
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q -n auto --dist loadscope $(ARGS)
 
 test-slow: setup  ## the tests on SmolLM2 and in a real Chromium
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || { echo "chromium is missing: install it with your package manager (Debian: sudo apt-get install chromium)"; exit 2; }

@@ -69,7 +69,7 @@ class StreamingMoment:
 
 
 def gram(
-    batches: Iterable[Float[Tensor, "batch d"]], *, centred: bool = False, ridge: float = RIDGE
+    batches: Iterable[Float[Tensor, "_ d"]], *, centred: bool = False, ridge: float = RIDGE
 ) -> Float[Tensor, "d d"]:
     """E[x xᵀ] over all rows of `batches`, in one pass; see `StreamingMoment.value`."""
     moment: StreamingMoment | None = None

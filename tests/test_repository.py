@@ -23,7 +23,7 @@ def test_the_wheel_has_the_packages_and_no_tests(tmp_path: Path):
 
 
 def sources() -> list[Path]:
-    return [path for package in PACKAGES for path in (REPO / package).rglob("*.py")]
+    return sorted(path for package in PACKAGES for path in (REPO / package).rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(REPO).as_posix())
