@@ -269,11 +269,14 @@ def test_a_demo_killed_at_any_moment_is_finished_by_the_next_one(tmp_path: Path)
 
 def test_interrupting_is_no_traceback(tiny_root: Path, tmp_path: Path):
     shutil.copytree(tiny_root / "activations", tmp_path / "activations")
-    # more steps than could ever end before the signal is seen
+    # more steps than could ever end before the signal is seen, which a process begun in the background would ignore
     command = [str(Path(sys.executable).with_name("monosem")), "train", "topk", "--n-steps", "1000000", "--k", "4"]
-    with subprocess.Popen(
-        [*command, "--d-sae", "64", "--root", str(tmp_path)], stderr=subprocess.PIPE, text=True
-    ) as process:
+    options = {
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    }
+    with subprocess.Popen([*command, "--d-sae", "64", "--root", str(tmp_path)], **options) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "train topk" in line:
