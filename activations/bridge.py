@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from activations.hook_point import HookPoint
+from activations.hook_point import HEAD_SITE, HookPoint
 from activations.lm import Edit, LanguageModel
 from activations.native import native_components, native_forward, without_blocks
 from activations.tokenizer import HFTokenizer, Tokenizer
@@ -226,6 +226,12 @@ class BridgeLM(LanguageModel):
         folded = gain[:, None] * weight
         # LayerNorm subtracts the mean over d_model first; RMSNorm does not.
         return folded if cfg.uses_rms_norm else folded - folded.mean(0, keepdim=True)
+
+    def head_outputs(self, hook_point: HookPoint) -> Float[Tensor, "head d_head d_model"] | None:
+        """`W_O` of the layer's attention at `attn.hook_z`."""
+        if hook_point.site != HEAD_SITE:
+            return None
+        return self._bridge.blocks[hook_point.layer].attn.W_O.detach()
 
 
 def _next_block(hook_point: HookPoint, n_layers: int) -> int | None:

@@ -14,6 +14,9 @@ RESIDUAL_SITES = frozenset({"hook_resid_pre", "hook_resid_mid", "hook_resid_post
 """Sites whose vectors are in the residual stream's own basis, so that the unembedding can read them. Width alone does
 not tell: the heads' outputs side by side (`attn.hook_z`) are often just as wide."""
 
+HEAD_SITE = "attn.hook_z"
+"""Where heads' outputs lie side by side, before each is mapped to the residual stream."""
+
 PAIR_SITES = ("hook_pattern", "hook_attn_scores", "hook_rot_q", "hook_rot_k", "hook_cos", "hook_sin")
 """Last parts of sites whose second axis is not the token: attention over pairs of tokens, and what rotates heads."""
 

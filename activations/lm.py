@@ -83,6 +83,10 @@ class LanguageModel(ABC):
         """The map from a residual direction to logits: final norm at a fixed scale (its gain, and its centring where it
         centres) and then the unembedding. Exact up to the norm's positive per-token scale."""
 
+    @abstractmethod
+    def head_outputs(self, hook_point: HookPoint) -> Float[Tensor, "head d_head d_model"] | None:
+        """The maps from each head's vector at `hook_point` to the residual stream; None where no heads are there."""
+
     @contextmanager
     def splice(self, hook_point: HookPoint, edit: Edit, *, keep_first: bool = True) -> Iterator[Splice]:
         """Run `edit` on every position of every forward pass, prefill and cached decoding alike.

@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from activations.hook_point import HookPoint
+from activations.hook_point import HEAD_SITE, HookPoint
 from activations.lm import Edit, LanguageModel, sample_next
 from activations.tokenizer import ByteTokenizer
 
@@ -84,6 +84,12 @@ class TinyLM(LanguageModel):
     def unembedding(self) -> Float[Tensor, "d_model d_vocab"]:
         """Gain of the final norm, then `W_U`."""
         return self.gain[:, None] * self.W_U
+
+    def head_outputs(self, hook_point: HookPoint) -> Float[Tensor, "head d_head d_model"] | None:
+        """The output weights of the layer's attention at `attn.hook_z`."""
+        if hook_point.site != HEAD_SITE:
+            return None
+        return rearrange(self.blocks[hook_point.layer]["o"], "(head d) model -> head d model", head=self.n_heads)
 
     def _residual(self, tokens: Tensor, n_layers: int, kept: dict[str, Tensor]) -> Tensor:
         def at(name: str, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from app.cards import escape, feature_card_html, number, shade_scale, steering_html, token_html, wrapped
 from app.figures import activation_histogram
-from store.index import FeatureIndex
+from store.feature_index import FeatureIndex
 from store.latents import LatentPage
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 from activations.harvest import HarvestConfig
 from activations.text import TextConfig
 from app.evaluation.job import PartRequest, requests
-from autointerp.index import IndexConfig
+from autointerp.index.config import IndexConfig
 from autointerp.interpret import ExplainConfig, ScoreConfig
 from autointerp.sample import SampleConfig
 from sae.train import TrainConfig

@@ -10,7 +10,7 @@ import pandas as pd
 
 from app.evaluation.evaluated import Evaluated, evaluations_of
 from store.errors import UsageError
-from store.index import FeatureIndex
+from store.feature_index import FeatureIndex
 from store.latents import LatentPage, Window, latent_page, token_texts, windows
 from store.run import Run, find_run
 from store.shards import TOKEN_CLASSES

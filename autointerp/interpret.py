@@ -14,9 +14,10 @@ from autointerp.latent import Explanation, Score, Trial
 from autointerp.sample import SampleConfig, Sampler
 from autointerp.scorers import SCORERS
 from store.errors import UsageError
-from store.index import FeatureIndex, publish, write_part
+from store.feature_index import FeatureIndex
+from store.index import publish, write_part
+from store.index_tables import SCHEMAS
 from store.run import Run, find_run, start_run
-from store.tables import SCHEMAS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ def explain(cfg: ExplainConfig, index_run: Run, root: Path, progress: Progress =
             write_part(run.folder, "explanations", _explanation_columns(explanations, run.id))
             seen = sorted(set().union(*(explanation.doc_ids for explanation in explanations)))
             run.finish({"n_explained": len(explanations), "explain_docs": seen})
-        _publish(index_run)
+        publish(index_run)
         return run
 
 
@@ -113,7 +114,7 @@ def score(cfg: ScoreConfig, explanations_run: Run, root: Path, progress: Progres
             columns = asyncio.run(_score_all(cfg, sampler, explanations, run.id, progress))
             write_part(run.folder, "scores", columns)
             run.finish(_summary(columns))
-        _publish(index_run)
+        publish(index_run)
         return run
 
 
@@ -209,10 +210,6 @@ def _summary(columns: dict[str, list[Any]]) -> dict[str, Any]:
             "n_not_scored": int((arms == arm).sum() - len(scored)),
         }
     return summary
-
-
-def _publish(index_run: Run) -> None:
-    publish(index_run, find_run(index_run.root, index_run.inputs["activations"], "activations"))
 
 
 def _known(name: str, table: dict[str, Any], what: str) -> None:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autointerp.contexts import Layout, Spans
 from autointerp.latent import Evidence, Trial
 from store.errors import UsageError
-from store.index import FeatureIndex
+from store.feature_index import FeatureIndex, Fired
 from store.latents import LatentPage, Window, latent_page, windows_at
+from store.token_map import Spans
 
 DRAWS_PER_WINDOW = 50
 """Places tried for every silent window wanted."""
@@ -45,17 +45,15 @@ class Sampler:
 
     def __init__(self, index: FeatureIndex, cfg: SampleConfig) -> None:
         """Split the index's documents."""
-        self.index, self.cfg = index, cfg
-        docs = [row["doc_id"] for row in index.arrow("SELECT doc_id FROM documents ORDER BY doc_id").to_pylist()]
-        self.explain_docs = [doc_id for doc_id in docs if explain_side(doc_id, cfg.seed)]
-        sequences = index.arrow("SELECT seq, token_ids, doc_ids, char_start FROM sequences ORDER BY seq")
-        self._layout = Layout.of(sequences)
-        self._score_text = self._pieces_of_text(~np.isin(self._layout.doc_ids, self.explain_docs))
+        self.index, self.cfg, self._tokens = index, cfg, index.tokens
+        self.explain_docs = [doc_id for doc_id in range(index.tokens.n_docs) if explain_side(doc_id, cfg.seed)]
+        self._explains = np.zeros(index.tokens.n_docs, bool)
+        self._explains[self.explain_docs] = True
+        self._score_text = self._pieces_of_text(~self._explains[index.tokens.piece_doc])
 
     def _pieces_of_text(self, wanted: np.ndarray) -> Spans:
-        """Where in `layout.text` the wanted pieces are, without those that have none."""
-        bounds = np.searchsorted(self._layout.text, self._layout.pieces)
-        start, stop = bounds[:-1], bounds[1:]
+        """The places of the text of the wanted pieces, without those that have none."""
+        start, stop = self._tokens.piece_start, self._tokens.piece_stop
         wanted = wanted & (start < stop)
         return Spans(start[wanted], stop[wanted])
 
@@ -92,15 +90,25 @@ class Sampler:
         return Trial(latent, active, self._silent(latent, len(active)))
 
     def _active(self, latent: int, *, explain: bool, n: int) -> tuple[Window, ...]:
-        rows = self.index.arrow(PEAKS, [latent, self.explain_docs, explain]).to_pylist()
-        if not rows:
+        fired = self.index.events(latent)
+        places, values = self._peaks(fired, explain)
+        if not len(places):
             return ()
         random = np.random.default_rng([self.cfg.seed, latent, int(explain)])
         # One draw from each of n equal-count strata of the ordered peaks: all strengths are judged, not only the top.
-        strata = np.array_split(np.arange(len(rows)), min(n, len(rows)))
-        chosen = [rows[int(random.choice(part))] for part in strata]
-        seq, pos, value = (np.array([row[name] for row in chosen]) for name in ("seq", "pos", "value"))
-        return self._windows(latent, self._layout.places(seq, pos), value)
+        strata = np.array_split(np.arange(len(places)), min(n, len(places)))
+        chosen = np.array([random.choice(part) for part in strata])
+        return self._windows(latent, places[chosen], values[chosen], fired)
+
+    def _peaks(self, fired: Fired, explain: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Place and value of the strongest event in each document's tokens within one sequence, strongest first."""
+        own = self._explains[fired.doc_id] == explain
+        places, values = self._tokens.places(fired.seq[own], fired.pos[own]), fired.value[own]
+        piece = self._tokens.pieces(places)
+        order = np.lexsort((places, -values, piece))
+        first = order[np.concatenate([[True], piece[order][1:] != piece[order][:-1]])] if len(order) else order
+        strongest = first[np.lexsort((places[first], -values[first]))]
+        return places[strongest], values[strongest]
 
     def _silent(self, latent: int, n: int) -> tuple[Window, ...]:
         """Windows at random places of the score side in which the latent is silent; fewer if they are hard to find."""
@@ -108,36 +116,27 @@ class Sampler:
             return ()
         random = np.random.default_rng([self.cfg.seed, latent, 2])
         piece = random.integers(len(self._score_text.start), size=DRAWS_PER_WINDOW * n)
-        drawn = self._layout.text[random.integers(self._score_text.start[piece], self._score_text.stop[piece])]
-        events = self.index.arrow("SELECT seq, pos FROM events WHERE latent = ? ORDER BY seq, pos", [latent])
-        fired = self._layout.places(events.column("seq").to_numpy(), events.column("pos").to_numpy())
+        drawn = random.integers(self._score_text.start[piece], self._score_text.stop[piece])
+        events = self.index.events(latent)
+        fired = self._tokens.places(events.seq, events.pos)
         spans = self._spans(drawn)
         silent = drawn[np.searchsorted(fired, spans.start) == np.searchsorted(fired, spans.stop)]
         first = np.sort(np.unique(silent, return_index=True)[1])[:n]
-        return self._windows(latent, silent[first], np.zeros(len(first)))
+        return self._windows(latent, silent[first], np.zeros(len(first)), events)
 
     def _spans(self, places: np.ndarray) -> Spans:
-        return self._layout.spans(places, self.cfg.half_window, self.cfg.half_window)
+        return self._tokens.spans(places, self.cfg.half_window, self.cfg.half_window)
 
-    def _windows(self, latent: int, places: np.ndarray, value: np.ndarray) -> tuple[Window, ...]:
+    def _windows(self, latent: int, places: np.ndarray, values: np.ndarray, fired: Fired) -> tuple[Window, ...]:
         """The windows around `places`, each inside its document."""
-        (seq, pos), spans = self._layout.positions(places), self._spans(places)
-        columns = {
-            "seq": seq,
-            "pos": pos,
-            "value": value,
-            "start": pos + spans.start - places,
-            "stop": pos + spans.stop - places,
-        }
-        given = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        return tuple(windows_at(self.index, latent, given))
+        return tuple(windows_at(self.index, latent, places, self._spans(places), values, fired))
 
 
 # A context is the strongest event in one document's tokens within one sequence, and on the side of that document.
 ELIGIBLE = """
 WITH per_piece AS (
     SELECT DISTINCT latent, seq, doc_id FROM events
-    WHERE latent IN (SELECT latent FROM latents WHERE density <= ?)
+    WHERE latent IN (SELECT latent FROM latents WHERE density <= ? AND event_share = 1)
 ), sided AS (
     SELECT latent, doc_id, doc_id IN (SELECT unnest(?::BIGINT[])) AS explain FROM per_piece
 )
@@ -147,10 +146,4 @@ SELECT latent,
        count(DISTINCT doc_id) FILTER (explain) AS explain_docs,
        count(DISTINCT doc_id) FILTER (NOT explain) AS score_docs
 FROM sided GROUP BY latent ORDER BY latent
-"""
-PEAKS = """
-SELECT seq, arg_max(pos, value) AS pos, max(value) AS value
-FROM events
-WHERE latent = ? AND (doc_id IN (SELECT unnest(?::BIGINT[]))) = ?
-GROUP BY seq, doc_id ORDER BY value DESC, seq, pos
 """

@@ -7,7 +7,7 @@ there on everything is sparse. Bricken et al. 2023, transformer-circuits.pub/202
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar, get_args
 
@@ -30,6 +30,9 @@ FILLER = -1e30
 """Pre-activation of entries that only fill up: far below any threshold, and finite."""
 
 DecoderNorm = Literal["unit", "free"]
+Watch = Callable[[Tensor, Pattern], None]
+"""Takes the pre-activations `[rows, d_sae]` of a block, as latents compete with them, and which of them are kept. It
+may write over them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,12 +223,25 @@ class EncoderSAE(SAE[E]):
         """What pre-activations are multiplied with where latents compete with each other; None for nothing."""
         return None
 
-    def keep(self, x_centred: Float[Tensor, "batch {self.cfg.d_in}"], phase: Phase | None) -> Kept:
+    @torch.no_grad()
+    def encode_watched(self, x: Float[Tensor, "batch {self.cfg.d_in}"], watch: Watch) -> SparseLatents:
+        """What `encode` gives, while `watch` sees the pre-activations of all latents, a block of rows at a time."""
+        kept = self.keep(self.enter(x) - self.b_pre, None, watch)
+        return SparseLatents(self.activate(kept.pre_acts, kept.pattern), kept.pattern)
+
+    def keep(
+        self, x_centred: Float[Tensor, "batch {self.cfg.d_in}"], phase: Phase | None, watch: Watch | None = None
+    ) -> Kept:
         """Choose each row's latents, a block of rows at a time."""
         weights = self.handicap()
-        blocks = self.pre_act_blocks(x_centred, weights)
-        parts = [(pattern := self.select(block, phase), _entries(block, pattern)) for block in blocks]
-        pattern, values = Pattern.cat([part for part, _ in parts]), torch.cat([values for _, values in parts])
+        patterns, entries = [], []
+        for block in self.pre_act_blocks(x_centred, weights):
+            pattern = self.select(block, phase)
+            patterns.append(pattern)
+            entries.append(_entries(block, pattern))
+            if watch is not None:
+                watch(block, pattern)
+        pattern, values = Pattern.cat(patterns), torch.cat(entries)
         return Kept(pattern, values if weights is None else values / weights[pattern.indices])
 
     def pre_act_blocks(

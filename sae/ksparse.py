@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae.encoder import EncoderConfig, EncoderSAE, Kept
+from sae.encoder import EncoderConfig, EncoderSAE, Kept, Watch
 from sae.jumprelu import JumpReLU, JumpReLUConfig
 from sae.largest import above, batch_largest, row_largest
 from sae.loss import Loss, Phase
@@ -102,10 +102,12 @@ class KSparse(EncoderSAE[K]):
         """What a latent counts for: its decoder row's norm, where that is free."""
         return self.importance()
 
-    def keep(self, x_centred: Float[Tensor, "batch {self.cfg.d_in}"], phase: Phase | None) -> Kept:
+    def keep(
+        self, x_centred: Float[Tensor, "batch {self.cfg.d_in}"], phase: Phase | None, watch: Watch | None = None
+    ) -> Kept:
         """In training, a batch's k · batch largest; otherwise block by block."""
         if phase is None or self.cfg.pool == "row":
-            return super().keep(x_centred, phase)
+            return super().keep(x_centred, phase, watch)
         n, weights = self.k_at(phase) * len(x_centred), self.handicap()
         pattern, pre_acts = batch_largest(
             lambda: self.pre_act_blocks(x_centred, weights), len(x_centred), n, HINT * self.threshold

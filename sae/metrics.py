@@ -16,6 +16,9 @@ from sae.base import SAE, SAEOutput
 from sae.codes import Coded, count_codes
 from sae.sparse import SparseLatents
 
+DENSE_DENSITY = 0.1
+"""Latents that fire on a larger share of tokens than this are dense."""
+
 
 class StreamingFVU:
     """Fraction of variance unexplained over all rows seen."""

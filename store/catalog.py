@@ -8,16 +8,17 @@ evaluations measured, a row each; `compared` has the same with every control bes
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from store.catalog_views import ShardEntry, damaged, define, quoted, refusal
+from store.catalog_views import ShardEntry, damaged, define, refusal
+from store.confined import Parameters, answer, confine
 from store.errors import UsageError
 from store.files import whole_file
 from store.run import Run
@@ -46,22 +47,22 @@ class Catalog:
     `run` it is of.
     """
 
-    def __init__(self, root: Path) -> None:
-        """Read the manifests and receipts under `root`.
+    def __init__(self, root: Path, timeout_s: float | None = None) -> None:
+        """Read the manifests and receipts under `root`; a query that takes longer than `timeout_s` is stopped.
 
         Raises:
             UsageError: there is no such folder, or a file of a run is damaged or missing.
         """
         if not root.is_dir():
             raise UsageError(f"{root} is no folder of runs: make a run first, or name its folder with --root")
-        self.root = root.resolve()
+        self.root, self.timeout_s = root.resolve(), timeout_s
         self._lock = threading.Lock()
         self._spill = tempfile.TemporaryDirectory(prefix="monosem-")
         self._connection = duckdb.connect()
         self._shards, self._owner = define(self._connection, self.root)
-        _confine(self._connection, self.root, Path(self._spill.name))
+        confine(self._connection, [self.root], Path(self._spill.name))
 
-    def sql(self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> pd.DataFrame:
+    def sql(self, query: str, parameters: Parameters = None) -> pd.DataFrame:
         """Rows of one SELECT as a data frame.
 
         Raises:
@@ -69,7 +70,7 @@ class Catalog:
         """
         return self._run(query, parameters, duckdb.DuckDBPyRelation.df)
 
-    def arrow(self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
+    def arrow(self, query: str, parameters: Parameters = None) -> pa.Table:
         """Rows of one SELECT as an Arrow table: list columns stay lists and missing values stay missing.
 
         Raises:
@@ -77,7 +78,7 @@ class Catalog:
         """
         return self._run(query, parameters, duckdb.DuckDBPyRelation.to_arrow_table)
 
-    def vectors(self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> Vectors:
+    def vectors(self, query: str, parameters: Parameters = None) -> Vectors:
         """The vectors at the query's `path` and `row`, which `SELECT * FROM rows WHERE …` has.
 
         Raises:
@@ -98,14 +99,11 @@ class Catalog:
             x[torch.from_numpy(here)] = _gather(shard, self._owner[shard.path], row_of[here])
         return Vectors(x, table)
 
-    def _run(self, query: str, parameters: Any, fetch: Callable[[duckdb.DuckDBPyRelation], T]) -> T:
+    def _run(self, query: str, parameters: Parameters, fetch: Callable[[duckdb.DuckDBPyRelation], T]) -> T:
         with self._lock:
             cursor = self._connection.cursor()
         try:
-            statement = _one_select(cursor, query)
-            # A SELECT may hold an INSERT since DuckDB 2: the transaction is what keeps it from writing.
-            cursor.execute("BEGIN TRANSACTION READ ONLY")
-            return fetch(cursor.sql(statement, params=parameters))
+            return answer(cursor, query, parameters, fetch, self.timeout_s)
         except duckdb.Error as error:
             raise refusal(error, self._owner) from error
         finally:
@@ -136,32 +134,6 @@ def write_catalog(root: Path, file: Path | None = None) -> Path:
             define(connection, root.resolve())
         shutil.copyfile(f"{folder}/{FILE}", scratch)
     return target
-
-
-def _confine(connection: duckdb.DuckDBPyConnection, root: Path, spill: Path) -> None:
-    """No file outside `root`, no network, and no way back: the last two settings rule out changing the others."""
-    for setting in (
-        f"temp_directory = {quoted(spill.as_posix())}",
-        f"allowed_directories = [{quoted(root.as_posix())}]",
-        "autoinstall_known_extensions = false",
-        "autoload_known_extensions = false",
-        "enable_external_access = false",
-        "lock_configuration = true",
-    ):
-        connection.execute(f"SET {setting}")
-
-
-def _one_select(cursor: duckdb.DuckDBPyConnection, query: str) -> duckdb.Statement:
-    """The query's only statement: whatever is not a SELECT could write a file into the root.
-
-    Raises:
-        UsageError: it is something else, or there are several.
-    """
-    statements = cursor.extract_statements(query)
-    if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
-        found = ", ".join(statement.type.name for statement in statements) or "nothing"
-        raise UsageError(f"the query cannot be answered: the catalogue takes one SELECT, DESCRIBE or SHOW, not {found}")
-    return statements[0]
 
 
 def _places(table: pa.Table) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from store import layout
+from store.confined import quoted
 from store.errors import UsageError
 from store.figures import CURVES_FILE, FIGURES_FILE, SAE_ARM
 from store.files import read_json
@@ -244,11 +245,6 @@ def _empty(connection: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema) 
 def _listed(paths: Iterable[str]) -> str:
     """A SQL list. A path that exists is taken as it is, whatever pattern characters it holds."""
     return f"[{', '.join(map(quoted, paths))}]"
-
-
-def quoted(text: str) -> str:
-    """A SQL string."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def refusal(error: duckdb.Error, owner: Mapping[str, Run]) -> UsageError:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from store.errors import UsageError
-from store.index import FeatureIndex
+from store.feature_index import FeatureIndex, Fired
+from store.token_map import Spans
 
 
 @dataclass(frozen=True)
@@ -14,9 +15,10 @@ class Window:
     """A stretch of one document around a peak."""
 
     band: str
-    """`top`, or `q1` (weakest quarter of peaks) to `q4`."""
+    """`top`; `q1` (weakest quarter of peaks) to `q4`; `v1` to `v4`, of equal width in value; `near`; `silent`; or
+    `given`, where the place was."""
     value: float
-    """Activation at the peak."""
+    """Activation at the peak; of a near miss its pre-activation."""
     doc_id: int
     source: str
     title: str
@@ -28,10 +30,16 @@ class Window:
     peak: int
     """Index of the peak within `tokens`."""
     tokens: tuple[str, ...]
-    """Text of each token, cut from the document by character span; joined they are the document's own text."""
+    """Text of each token, cut from the document; joined they are the document's own text."""
     token_ids: tuple[int, ...]
     values: tuple[float, ...]
     """The latent's activation on each token; 0 where it is silent."""
+    weight: float = 1.0
+    """Peaks of its band that it stands for; of a silent one, silent occurrences of its token."""
+    n_same: int = 1
+    """Contexts that read the same, itself included."""
+    chars: tuple[int, int] = (-1, -1)
+    """The document's characters that it spans; -1 for none."""
 
     @property
     def text(self) -> str:
@@ -39,63 +47,40 @@ class Window:
         return "".join(self.tokens)
 
 
-CONTEXTS_QUERY = """
-SELECT c.band, c.value, c.doc_id, d.source, d.title, d.split, c.seq, c.start, c.pos, c.stop,
-       s.token_ids[c.start + 1 : c.stop] AS token_ids,
-       s.char_start[c.start + 1 : c.stop] AS char_start, s.char_end[c.start + 1 : c.stop] AS char_end, d.text
-FROM {source} c JOIN sequences s USING (seq) JOIN documents d ON d.doc_id = c.doc_id
-ORDER BY c.band = 'top' DESC, c.band DESC, c.rank
+CONTEXTS = """
+SELECT c.*, d.source, d.title, d.split FROM contexts c LEFT JOIN titles d USING (doc_id)
+WHERE c.latent = ? AND (? IS NULL OR c.band = ?)
 """
+BANDS = ("top", "q", "v", "near", "silent")
+"""In the order in which they are shown, each from strong to weak."""
 
 
 def windows(index: FeatureIndex, latent: int, band: str | None = None) -> list[Window]:
-    """The stored contexts of a latent, `top` first and then the bands from strong to weak.
+    """The stored contexts of a latent: `top`, then both kinds of bands from strong to weak, near misses, silent ones.
 
     Args:
         index: where to look.
         latent: its number.
         band: only this band, if given.
     """
-    source = "(SELECT * FROM contexts WHERE latent = ? AND (? IS NULL OR band = ?))"
-    return _windows(index, latent, source, [latent, band, band])
+    rows = index.arrow(CONTEXTS, [latent, band, band]).to_pylist()
+    return [_stored(index, row) for row in sorted(rows, key=_shown)]
 
 
-def windows_at(index: FeatureIndex, latent: int, places: list[dict[str, Any]]) -> list[Window]:
-    """Windows at given places: each with keys `seq pos start stop`, and optionally `value band`.
-
-    The document is the one of the token at `pos`: the window must lie within it.
-    """
-    if not places:
-        return []
-    rows = ", ".join(
-        f"({int(place['seq'])}, {int(place['pos'])}, {int(place['start'])}, {int(place['stop'])}, "
-        f"{float(place.get('value', 0.0))}, {rank})"
-        for rank, place in enumerate(places)
-    )
-    source = (
-        "(SELECT v.*, s.doc_ids[v.pos + 1] AS doc_id, 'given' AS band "
-        f"FROM (VALUES {rows}) v(seq, pos, start, stop, value, rank) JOIN sequences s USING (seq))"
-    )
-    return _windows(index, latent, source, [])
+def _shown(row: dict[str, Any]) -> tuple[int, int, int]:
+    name = row["band"].rstrip("0123456789")
+    number = row["band"].removeprefix(name)
+    return BANDS.index(name), -int(number or 0), row["rank"]
 
 
-def _windows(index: FeatureIndex, latent: int, source: str, parameters: list[Any]) -> list[Window]:
-    rows = index.arrow(CONTEXTS_QUERY.format(source=source), parameters).to_pylist()
-    events = index.arrow(
-        f"SELECT e.seq, e.pos, e.value FROM events e WHERE e.latent = ? AND e.seq IN (SELECT seq FROM {source})",
-        [latent, *parameters],
-    ).to_pydict()
-    value_at = {
-        (seq, pos): value for seq, pos, value in zip(events["seq"], events["pos"], events["value"], strict=True)
-    }
-    return [_window(row, value_at) for row in rows]
-
-
-def _window(row: dict[str, Any], value_at: dict[tuple[int, int], float]) -> Window:
-    positions = range(row["start"], row["stop"])
+def _stored(index: FeatureIndex, row: dict[str, Any]) -> Window:
+    first = int(index.tokens.places(np.array([row["seq"]]), np.array([row["start"]]))[0])
+    values = [0.0] * (row["stop"] - row["start"])
+    for at, value in zip(row["active_at"], row["activations"], strict=True):
+        values[at] = value
     return Window(
         band=row["band"],
-        value=float(row["value"]),
+        value=row["value"],
         doc_id=row["doc_id"],
         source=row["source"],
         title=row["title"],
@@ -103,10 +88,64 @@ def _window(row: dict[str, Any], value_at: dict[tuple[int, int], float]) -> Wind
         seq=row["seq"],
         start=row["start"],
         peak=row["pos"] - row["start"],
-        tokens=token_texts(row["text"], row["char_start"], row["char_end"]),
-        token_ids=tuple(row["token_ids"]),
-        values=tuple(float(value_at.get((row["seq"], pos), 0.0)) for pos in positions),
+        tokens=index.tokens.texts(first, first + len(values)),
+        token_ids=tuple(index.tokens.token_ids[first : first + len(values)].tolist()),
+        values=tuple(values),
+        weight=row["weight"],
+        n_same=row["n_same"],
+        chars=(row["char_start"], row["char_end"]),
     )
+
+
+def windows_at(
+    index: FeatureIndex, latent: int, places: np.ndarray, spans: Spans, values: np.ndarray, fired: Fired | None = None
+) -> list[Window]:
+    """Windows at given places; each must lie within the document of its place.
+
+    Args:
+        index: where to look.
+        latent: whose activations are shown.
+        places: `[n]` of the peaks.
+        spans: `[n]` windows around them.
+        values: `[n]` at the peaks.
+        fired: the latent's events, if they are at hand.
+    """
+    if not len(places):
+        return []
+    fired = index.events(latent) if fired is None else fired
+    tokens = index.tokens
+    on = tokens.places(fired.seq, fired.pos)
+    docs = tokens.documents(places)
+    about = {row["doc_id"]: row for row in index.arrow(ABOUT, [docs.tolist()]).to_pylist()}
+    seq, pos = tokens.positions(places)
+    found = []
+    for i, (place, start, stop) in enumerate(
+        zip(places.tolist(), spans.start.tolist(), spans.stop.tolist(), strict=True)
+    ):
+        low, high = np.searchsorted(on, [start, stop])
+        shown = np.zeros(stop - start)
+        shown[on[low:high] - start] = fired.value[low:high]
+        doc = about[int(docs[i])]
+        found.append(
+            Window(
+                band="given",
+                value=float(values[i]),
+                doc_id=int(docs[i]),
+                source=doc["source"],
+                title=doc["title"],
+                split=doc["split"],
+                seq=int(seq[i]),
+                start=int(pos[i]) - (place - start),
+                peak=place - start,
+                tokens=tokens.texts(start, stop),
+                token_ids=tuple(tokens.token_ids[start:stop].tolist()),
+                values=tuple(shown.tolist()),
+            )
+        )
+    return found
+
+
+ABOUT = "SELECT doc_id, source, title, split FROM titles WHERE doc_id IN (SELECT unnest(?::BIGINT[]))"
 
 
 def token_texts(text: str, char_start: list[int], char_end: list[int]) -> tuple[str, ...]:
@@ -132,6 +171,16 @@ class Logit:
     value: float
 
 
+LISTS = {
+    "ngrams": "SELECT * FROM ngrams WHERE latent = ? ORDER BY n, rank",
+    "neighbours": "SELECT * FROM neighbours WHERE latent = ? ORDER BY side, rank",
+    "coactivations": "SELECT * FROM coactivations WHERE latent = ? ORDER BY phi DESC, other",
+    "explanations": "SELECT * FROM explanations WHERE latent = ?",
+    "scores": "SELECT * FROM scores WHERE latent = ? ORDER BY run, arm",
+}
+"""What a page lists of a latent besides its statistics."""
+
+
 @dataclass(frozen=True)
 class LatentPage:
     """All that is stored of one latent but its contexts."""
@@ -140,9 +189,15 @@ class LatentPage:
     statistics: dict[str, Any]
     """The row of `latents`, without the histogram."""
     histogram: np.ndarray
-    """`[n_bins]` counts of active values in equal-width bins over (0, max]."""
+    """`[n_bins]` counts of active values in equal-width bins over (min(0, min), max]."""
     promoted: tuple[Logit, ...]
     suppressed: tuple[Logit, ...]
+    ngrams: tuple[dict[str, Any], ...]
+    """Rows of `ngrams`: the commonest tokens, and pairs of tokens, on which it fires."""
+    neighbours: tuple[dict[str, Any], ...]
+    """Rows of `neighbours`, nearest first on each side."""
+    coactivations: tuple[dict[str, Any], ...]
+    """Rows of `coactivations`, by φ."""
     explanations: tuple[dict[str, Any], ...]
     """Rows of `explanations`."""
     scores: tuple[dict[str, Any], ...]
@@ -162,8 +217,7 @@ def latent_page(index: FeatureIndex, latent: int) -> LatentPage:
     """
     rows = index.arrow("SELECT * FROM latents WHERE latent = ?", [latent]).to_pylist()
     if not rows:
-        n_latents = index.arrow("SELECT count(*) AS n FROM latents").to_pylist()[0]["n"]
-        raise UsageError(f"there is no latent {latent}: choose 0 to {n_latents - 1}")
+        raise UsageError(f"there is no latent {latent}: choose 0 to {index.n_latents - 1}")
     histogram = np.asarray(rows[0].pop("histogram"), dtype=np.int64)
     logits = index.arrow("SELECT * FROM logits WHERE latent = ? ORDER BY side, rank", [latent]).to_pylist()
     sides = {
@@ -176,6 +230,5 @@ def latent_page(index: FeatureIndex, latent: int) -> LatentPage:
         histogram=histogram,
         promoted=sides["top"],
         suppressed=sides["bottom"],
-        explanations=tuple(index.arrow("SELECT * FROM explanations WHERE latent = ?", [latent]).to_pylist()),
-        scores=tuple(index.arrow("SELECT * FROM scores WHERE latent = ? ORDER BY run, arm", [latent]).to_pylist()),
+        **{name: tuple(index.arrow(query, [latent]).to_pylist()) for name, query in LISTS.items()},
     )

@@ -69,7 +69,7 @@ def run_demo(name: str, root: Path) -> Run:
         sae, evaluated = _train_and_evaluate(recipe, activations, root)
         done.produced = "; ".join([headline(sae), *map(headline, evaluated.runs.values())])
     with stage(4, N_STAGES, "build the feature index") as done:
-        from autointerp.index import build_index
+        from autointerp.index.job import build_index
 
         index = build_index(recipe.index, sae, activations, root, progress)
         done.produced = headline(index)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from app.arguments import RootArgs, parse
 from app.log import progress
 from app.summary import print_run
-from autointerp.index import IndexConfig, build_index
+from autointerp.index.config import IndexConfig
+from autointerp.index.job import build_index
 from store.run import find_run
 
 

@@ -12,7 +12,7 @@ from app.arguments import RootArgs, parse
 from app.log import printable
 from store.catalog import Catalog
 from store.errors import UsageError
-from store.index import FeatureIndex
+from store.feature_index import FeatureIndex
 from store.run import find_run, list_runs
 
 
@@ -21,7 +21,8 @@ class Args(RootArgs):
     """Query a published index, or the catalogue of everything harvested. Read-only: no query can change a file, or
     touch one outside the runs, or the network.
 
-    Tables of an index: latents, events, contexts, logits, sequences, documents, explanations, scores, runs, features.
+    Tables of an index (docs/schema.md has their columns): features, latents, events, contexts, ngrams, coactivations,
+    neighbours, logits, logit_effects, heads, plane, titles, documents, sequences, explanations, scores, runs.
     Tables of the catalogue: runs, shards, documents, sequences, tokens, rows (a stored vector each), statistics;
     and of what was evaluated: figures (a measured number each), curves, compared (controls beside the dictionary).
 
@@ -38,6 +39,8 @@ class Args(RootArgs):
     """What is asked: the index of a dictionary, or all finished runs."""
     index_run: str = "latest"
     """The index: an id, the start of one, a folder, or `latest`."""
+    timeout_s: float = 600.0
+    """The query is stopped after so long; Ctrl-C stops it at once."""
     format: Literal["table", "csv", "json"] = "table"
     """How rows are printed; json is one object a line."""
 
@@ -59,10 +62,10 @@ def main(arguments: Sequence[str]) -> None:
 
 def _answer(args: Args) -> pd.DataFrame:
     if args.over == "catalogue":
-        return Catalog(args.root).sql(args.query)
+        return Catalog(args.root, args.timeout_s).sql(args.query)
     if args.index_run == "latest" and not list_runs(args.root, "index"):
         raise UsageError(
             f"no finished index run in {args.root}: make one with `monosem index`, or ask what was harvested with "
             "--over catalogue"
         )
-    return FeatureIndex(find_run(args.root, args.index_run, "index").folder).sql(args.query)
+    return FeatureIndex(find_run(args.root, args.index_run, "index").folder, args.timeout_s).sql(args.query)

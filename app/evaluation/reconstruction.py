@@ -14,14 +14,12 @@ from app.evaluation.subject import Subject
 from app.evaluation.withheld import FEWEST, NO_INTERVAL, figure
 from sae.base import SAEOutput
 from sae.intervals import GroupSums
-from sae.metrics import StreamingEvaluation, StreamingFiring, row_cosine, row_l0, row_l2_ratio
+from sae.metrics import DENSE_DENSITY, StreamingEvaluation, StreamingFiring, row_cosine, row_l0, row_l2_ratio
 from store.figures import Curve, Figure, Measured
 from store.shards import TOKEN_CLASSES
 
 ALL_BUT_FIRST = "all_but_first"
 """The one group that mixes classes: never shown without the classes it is made of."""
-DENSE = 0.1
-"""Latents that fire on a larger share of tokens than this are dense."""
 PER_DECADE = 4
 """Bins of the density histogram per power of ten."""
 
@@ -155,12 +153,14 @@ def _of_latents(firing: StreamingFiring, trained: StreamingFiring, subject: Subj
     """Over all rows that were looked at, and over held-out rows of the classes trained on."""
     d_sae, classes = subject.sae.cfg.d_sae, "+".join(subject.run_classes)
     dead = int((firing.counts == 0).sum())
-    dense = float((trained.counts > DENSE * trained.n_rows).double().mean()) if trained.n_rows else None
+    dense = float((trained.counts > DENSE_DENSITY * trained.n_rows).double().mean()) if trained.n_rows else None
     everything = {"n": firing.n_rows, "token_class": ALL_BUT_FIRST}
     return [
         _of_counts("n_dead", float(dead), **everything),
         _of_counts("dead_fraction", dead / d_sae, **everything),
-        _of_counts("dense_fraction", dense, setting=f"density > {DENSE}", n=trained.n_rows, token_class=classes),
+        _of_counts(
+            "dense_fraction", dense, setting=f"density > {DENSE_DENSITY}", n=trained.n_rows, token_class=classes
+        ),
     ]
 
 

@@ -9,7 +9,7 @@ from activations.hook_point import HookPoint
 from activations.lm import LanguageModel
 from activations.models import load_recorded
 from activations.reader import Activations
-from autointerp.index import check_width, only_hook_point
+from autointerp.index.job import check_width, only_hook_point
 from sae import checkpoint
 from sae.base import SAE
 from store import layout

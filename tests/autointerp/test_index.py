@@ -1,27 +1,24 @@
 """The index's figures against brute force on dense matrices."""
 
-from itertools import pairwise
+import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from activations.reader import Activations
 from app.cli import main
 from app.workbench import Workbench
-from autointerp.contexts import Layout, choose
-from autointerp.events import Events, peaks, statistics
-from autointerp.index import IndexConfig, build_index
-from autointerp.logits import top_and_bottom
+from autointerp.index.config import IndexConfig
+from autointerp.index.job import build_index
 from sae import checkpoint
 from store.errors import UsageError
-from store.run import find_run
-from store.shards import as_torch
-from store.tables import SEQUENCES
+from store.run import Run, find_run
+from store.shards import TOKEN_CLASSES, as_torch
+
+NAMED = ("seq", "pos", "doc_id", "token_class", "token_id")
 
 
 @pytest.fixture(scope="module")
@@ -29,149 +26,249 @@ def wb(tiny_root: Path) -> Workbench:
     return Workbench.open(tiny_root)
 
 
+class Dense(dict[str, np.ndarray]):
+    """Every latent on every token, as a dense matrix, in order of sequence and position, with where each row is."""
+
+    @property
+    def counted(self) -> np.ndarray:
+        """Rows that count."""
+        return (self["token_class"] == 0) & (self["pos"] > 0)
+
+    def of(self, latent: int) -> np.ndarray:
+        """`[n_counted]` float64 activations."""
+        return self["latents"][self.counted, latent].astype(np.float64)
+
+
 @pytest.fixture(scope="module")
-def dense(wb: Workbench) -> dict[str, np.ndarray]:
-    """Every latent on every indexed token, as a dense matrix, with where each row is from."""
+def dense(wb: Workbench) -> Dense:
     sae = checkpoint.load(wb.sae_run.folder)
-    rows: dict[str, list[np.ndarray]] = {"latents": [], "seq": [], "pos": [], "doc_id": []}
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in ("latents", "pre_acts", *NAMED)}
     activations = Activations(wb.activations_run)
     for block in activations.blocks:
         opened = block.open()
-        kept = np.flatnonzero((opened.columns["token_class"] == 0) & (opened.columns["pos"] > 0))
         with torch.no_grad():
-            x = as_torch(opened.vectors[kept], activations.dtype).float()
+            x = as_torch(opened.vectors, activations.dtype).float()
             rows["latents"].append(sae.encode(x).dense().numpy())
+            rows["pre_acts"].append(((x - sae.b_dec) @ sae.W_enc + sae.b_enc).numpy())
+        for name in NAMED:
+            rows[name].append(opened.columns[name])
+    together = {name: np.concatenate(parts) for name, parts in rows.items()}
+    order = np.lexsort((together["pos"], together["seq"]))
+    return Dense({name: column[order] for name, column in together.items()})
+
+
+@pytest.fixture(scope="module")
+def latents(wb: Workbench) -> list[dict]:
+    return wb.index.arrow("SELECT * FROM latents ORDER BY latent").to_pylist()
+
+
+class TestStatistics:
+    def test_every_statistic_of_values_equals_brute_force(self, wb: Workbench, dense: Dense, latents: list[dict]):
+        assert len(latents) == wb.d_sae
+        for row in latents:
+            values = dense.of(row["latent"])
+            active = np.sort(values[values != 0])
+            assert row["n_fired"] == row["n_events"] == len(active)
+            assert row["density"] == pytest.approx(len(active) / len(values))
+            assert row["dead"] == (len(active) == 0)
+            assert row["dense"] == (len(active) > 0.1 * len(values))
+            assert row["max"] == pytest.approx(active.max())
+            assert row["min"] == pytest.approx(active.min())
+            assert row["mean"] == pytest.approx(active.mean(), rel=1e-6)
+            assert row["mean_square"] == pytest.approx((active**2).mean(), rel=1e-6)
+            centred = active - active.mean()
+            assert row["skewness"] == pytest.approx((centred**3).mean() / (centred**2).mean() ** 1.5, rel=1e-4)
+            for name, q in (("q50", 0.5), ("q90", 0.9), ("q99", 0.99), ("q999", 0.999)):
+                assert row[name] == pytest.approx(np.quantile(active, q, method="inverted_cdf"))
+            edges = np.linspace(0, active.max(), len(row["histogram"]) + 1)
+            assert sum(row["histogram"]) == len(active)
+            assert np.abs(np.cumsum(row["histogram"]) - np.searchsorted(active, edges[1:], "right")).max() <= 1
+
+    def test_every_statistic_of_places_equals_brute_force(self, wb: Workbench, dense: Dense, latents: list[dict]):
+        sources = dict(wb.index.sql("SELECT doc_id, source FROM titles").itertuples(index=False))
+        for row in latents:
+            on = dense.of(row["latent"]) != 0
+            docs = Counter(dense["doc_id"][dense.counted][on].tolist())
+            assert row["n_docs"] == len(docs)
+            assert row["doc_entropy"] == pytest.approx(entropy(docs))
+            by_source: Counter[str] = Counter()
+            for doc, n in docs.items():
+                by_source[sources[doc]] += n
+            assert row["source_entropy"] == pytest.approx(entropy(by_source), abs=1e-9)
+            seq = dense["seq"][dense.counted][on]
+            assert (row["first_seq"], row["last_seq"]) == (seq.min(), seq.max())
+            everywhere = dense["token_class"][dense["latents"][:, row["latent"]] != 0]
+            for name, number in TOKEN_CLASSES.items():
+                assert row[f"n_{name}"] == (everywhere == number).sum()
+
+    def test_counts_add_up_to_the_events_and_tokens(self, wb: Workbench, dense: Dense, latents: list[dict]):
+        results = wb.run.results
+        assert results["n_tokens"] == dense.counted.sum()
+        assert results["n_events"] == sum(row["n_fired"] for row in latents) == len(wb.index.sql("SELECT * FROM events"))
+        assert results["l0"] == pytest.approx((dense["latents"][dense.counted] != 0).sum(1).mean())
+
+
+def entropy(counts: Counter) -> float:
+    """In bits, straight from its definition."""
+    total = sum(counts.values())
+    return -sum(n / total * math.log2(n / total) for n in counts.values())
+
+
+def test_a_latents_events_are_those_of_the_matrix(wb: Workbench, dense: Dense):
+    for latent in range(wb.d_sae):
+        fired = wb.index.events(latent)
+        on = dense.counted & (dense["latents"][:, latent] != 0)
         for name in ("seq", "pos", "doc_id"):
-            rows[name].append(opened.columns[name][kept])
-    return {name: np.concatenate(parts) for name, parts in rows.items()}
+            assert np.array_equal(getattr(fired, name), dense[name][on])
+        assert np.allclose(fired.value, dense["latents"][on, latent], rtol=1e-5)
 
 
-def test_every_statistic_equals_brute_force(wb: Workbench, dense: dict[str, np.ndarray]):
-    table = wb.index.arrow("SELECT * FROM latents ORDER BY latent").to_pylist()
-    assert len(table) == wb.d_sae
-    for row in table:
-        values = dense["latents"][:, row["latent"]].astype(np.float64)
-        active = np.sort(values[values > 0])
-        assert row["n_fired"] == len(active)
-        assert row["density"] == pytest.approx(len(active) / len(values))
-        assert row["n_docs"] == len(np.unique(dense["doc_id"][values > 0]))
-        assert row["max"] == pytest.approx(active.max())
-        assert row["mean"] == pytest.approx(active.mean(), rel=1e-6)
-        assert row["mean_square"] == pytest.approx((active**2).mean(), rel=1e-6)
-        for name, q in (("q50", 0.5), ("q90", 0.9), ("q99", 0.99), ("q999", 0.999)):
-            assert row[name] == pytest.approx(np.quantile(active, q, method="inverted_cdf"))
-        edges = np.linspace(0, active.max(), len(row["histogram"]) + 1)
-        assert sum(row["histogram"]) == len(active)
-        assert np.abs(np.cumsum(row["histogram"]) - np.searchsorted(active, edges[1:], "right")).max() <= 1
+class TestRelations:
+    def test_coactivations_equal_the_dense_product(self, wb: Workbench, dense: Dense):
+        on = (dense["latents"][dense.counted] != 0).astype(np.float64)
+        both, n = on.T @ on, on.sum(0)
+        rows = wb.index.arrow("SELECT * FROM coactivations").to_pylist()
+        assert len(rows) > wb.d_sae
+        for row in rows:
+            i, j = row["latent"], row["other"]
+            assert i != j
+            assert row["n_both"] == both[i, j]
+            assert row["expected"] == pytest.approx(n[i] * n[j] / len(on))
+            assert row["jaccard"] == pytest.approx(both[i, j] / (n[i] + n[j] - both[i, j]))
+            assert row["pmi"] == pytest.approx(math.log2(both[i, j] * len(on) / (n[i] * n[j])))
+            assert row["phi"] == pytest.approx(np.corrcoef(on[:, i], on[:, j])[0, 1])
+            assert row["implies"] == pytest.approx(both[i, j] / n[i])
+            assert row["implied_by"] == pytest.approx(both[i, j] / n[j])
+
+    @pytest.mark.parametrize("measure", ["jaccard", "phi", "pmi", "implies"])
+    def test_the_first_by_each_measure_are_kept(self, wb: Workbench, dense: Dense, measure: str):
+        on = (dense["latents"][dense.counted] != 0).astype(np.float64)
+        both, n = on.T @ on, on.sum(0)
+        np.fill_diagonal(both, 0)
+        figures = {
+            "jaccard": both / (n[:, None] + n - both),
+            "phi": np.corrcoef(on.T),
+            "pmi": both / (n[:, None] * n),
+            "implies": both / n[:, None],
+        }[measure]
+        for latent in range(wb.d_sae):
+            enough = np.flatnonzero(both[latent] >= 5)
+            wanted = np.sort(figures[latent, enough])[::-1][:8]
+            found = wb.index.sql(f"SELECT other FROM coactivations WHERE latent = {latent}")["other"].to_numpy()
+            assert np.allclose(np.sort(figures[latent, found])[::-1][: len(wanted)], wanted)
+
+    def test_neighbours_are_the_nearest(self, wb: Workbench):
+        sae = checkpoint.load(wb.sae_run.folder)
+        for side, rows in (("decoder", sae.W_dec), ("encoder", sae.W_enc.t())):
+            unit = torch.nn.functional.normalize(rows.detach().double(), dim=1)
+            cosines = (unit @ unit.t()).fill_diagonal_(-2)
+            query = "SELECT other, cosine FROM neighbours WHERE latent = ? AND side = ? ORDER BY rank"
+            for latent in range(0, wb.d_sae, 5):
+                found = wb.index.sql(query, [latent, side])
+                assert np.allclose(found["cosine"], cosines[latent].sort(descending=True).values[:16], atol=1e-5)
+                assert np.allclose(cosines[latent, found["other"].to_numpy()], found["cosine"], atol=1e-5)
 
 
-def test_top_contexts_are_the_strongest_peaks(wb: Workbench, dense: dict[str, np.ndarray]):
-    for latent in range(0, wb.d_sae, 7):
-        values = dense["latents"][:, latent]
-        found = [w.value for w in wb.windows(latent, "top")]
-        assert found[0] == pytest.approx(values.max())
-        per_sequence = [values[dense["seq"] == seq].max() for seq in np.unique(dense["seq"])]
-        assert all(min(abs(value - peak) for peak in per_sequence) < 1e-5 for value in found)
+class TestNgrams:
+    def test_tokens_and_pairs_are_counted(self, wb: Workbench, dense: Dense):
+        ids, seq, doc = (dense[name] for name in ("token_id", "seq", "doc_id"))
+        text = wb.index.tokens.char_start[wb.index.tokens.places(seq, dense["pos"])] >= 0
+        follows = np.zeros(len(ids), bool)
+        follows[1:] = (seq[1:] == seq[:-1]) & (doc[1:] == doc[:-1]) & text[:-1]
+        seen = {1: Counter(ids[dense.counted].tolist())}
+        pairs = np.stack([np.roll(ids, 1), ids], axis=1)
+        seen[2] = Counter(map(tuple, pairs[dense.counted & follows].tolist()))
+        for latent in range(0, wb.d_sae, 9):
+            on = dense.counted & (dense["latents"][:, latent] != 0)
+            fired = {1: Counter(ids[on].tolist()), 2: Counter(map(tuple, pairs[on & follows].tolist()))}
+            rows = wb.index.arrow("SELECT * FROM ngrams WHERE latent = ? ORDER BY n, rank", [latent]).to_pylist()
+            for n in (1, 2):
+                own = [row for row in rows if row["n"] == n]
+                counts = [row["n_fired"] for row in own]
+                assert counts == sorted((c for c in fired[n].values() if c >= n), reverse=True)[:10]
+                for row in own:
+                    key = row["token_ids"][0] if n == 1 else tuple(row["token_ids"])
+                    assert (row["n_fired"], row["n_seen"]) == (fired[n][key], seen[n][key])
+                    assert row["fires"] == pytest.approx(row["n_fired"] / row["n_seen"])
+                    assert row["share"] == pytest.approx(row["n_fired"] / on.sum())
+                    values = dense["latents"][on & (ids == row["token_ids"][-1]), latent]
+                    if n == 1:
+                        assert row["mean"] == pytest.approx(values.mean(), rel=1e-5)
 
 
-def test_windows_show_the_latents_own_values(wb: Workbench, dense: dict[str, np.ndarray]):
-    for window in wb.windows(3)[:10]:
-        here = dense["seq"] == window.seq
-        by_pos = dict(zip(dense["pos"][here], dense["latents"][here, 3], strict=True))
-        expected = [by_pos.get(window.start + i, 0.0) for i in range(len(window.tokens))]
-        assert np.allclose(window.values, expected, atol=1e-5)
+class TestContexts:
+    def test_top_contexts_are_the_strongest_peaks(self, wb: Workbench, dense: Dense):
+        for latent in range(0, wb.d_sae, 7):
+            values = dense["latents"][:, latent] * dense.counted
+            found = [w.value for w in wb.windows(latent, "top")]
+            assert found[0] == pytest.approx(values.max())
+            assert found == sorted(found, reverse=True)
+            peaks = {values[(dense["seq"] == s) & (dense["doc_id"] == d)].max() for s, d in pieces(dense)}
+            assert all(min(abs(value - peak) for peak in peaks) < 1e-5 for value in found)
+
+    def test_windows_show_the_latents_own_values(self, wb: Workbench, dense: Dense):
+        for latent in (0, 31, 63):
+            for window in wb.windows(latent):
+                here = (dense["seq"] == window.seq) & dense.counted
+                by_pos = dict(zip(dense["pos"][here], dense["latents"][here, latent], strict=True))
+                expected = [by_pos.get(window.start + i, 0.0) for i in range(len(window.tokens))]
+                assert np.allclose(window.values, expected, atol=1e-5)
+                text = wb.index.tokens.document(window.doc_id)
+                assert text[window.chars[0] : window.chars[1]] == window.text
+
+    def test_bands_are_of_the_latents_range(self, wb: Workbench):
+        for latent in range(0, wb.d_sae, 5):
+            largest = wb.page(latent).statistics["max"]
+            quarters = [[w.value for w in wb.windows(latent, f"q{i}")] for i in range(1, 5)]
+            assert all(max(low) <= min(high) for low, high in zip(quarters, quarters[1:], strict=False) if low and high)
+            for i in range(1, 5):
+                for window in wb.windows(latent, f"v{i}"):
+                    assert (i - 1) / 4 * largest < window.value * (1 + 1e-6) <= i / 4 * largest * (1 + 1e-5)
+
+    def test_weights_of_bands_add_up_to_all_peaks(self, wb: Workbench, dense: Dense):
+        for latent in range(0, wb.d_sae, 5):
+            on = dense.counted & (dense["latents"][:, latent] != 0)
+            n_peaks = len({*zip(dense["seq"][on].tolist(), dense["doc_id"][on].tolist(), strict=True)})
+            for kind in "qv":
+                bands = [w for w in wb.windows(latent) if w.band.startswith(kind)]
+                assert sum(window.weight for window in bands) == pytest.approx(n_peaks)
+
+    def test_near_misses_are_silent_and_their_value_the_pre_activation(self, wb: Workbench, dense: Dense):
+        for latent in range(0, wb.d_sae, 5):
+            found = wb.windows(latent, "near")
+            assert found
+            assert [w.value for w in found] == sorted((w.value for w in found), reverse=True)
+            silent = dense.counted & (dense["latents"][:, latent] == 0)
+            assert found[0].value == pytest.approx(dense["pre_acts"][silent, latent].max(), rel=1e-4)
+            for window in found:
+                here = (dense["seq"] == window.seq) & (dense["pos"] == window.start + window.peak)
+                assert silent[here].all()
+                assert window.value == pytest.approx(dense["pre_acts"][here, latent][0], rel=1e-4, abs=1e-5)
+
+    def test_silent_contexts_are_silent_on_a_token_it_fires_on(self, wb: Workbench, dense: Dense):
+        n_found = 0
+        for latent in range(0, wb.d_sae, 5):
+            on = dense.counted & (dense["latents"][:, latent] != 0)
+            fires_on = Counter(dense["token_id"][on].tolist())
+            seen = Counter(dense["token_id"][dense.counted].tolist())
+            weights: Counter[int] = Counter()
+            for window in wb.windows(latent, "silent"):
+                token = window.token_ids[window.peak]
+                assert window.values[window.peak] == 0
+                assert fires_on[token] > 0
+                weights[token] += window.weight
+                n_found += 1
+            for token, weight in weights.items():
+                assert weight == pytest.approx(seen[token] - fires_on[token])
+        assert n_found > 10
 
 
-def random_events(seed: int, n: int, d_sae: int = 5, n_seq: int = 6) -> Events:
-    random = np.random.default_rng(seed)
-    where = random.choice(d_sae * n_seq * 20, size=min(n, d_sae * n_seq * 20), replace=False)
-    latent, seq, pos = where // (n_seq * 20), where // 20 % n_seq, where % 20
-    value = random.integers(1, 6, len(where)).astype(np.float32)  # with ties
-    columns = (latent.astype(np.int32), seq.astype(np.int32), pos.astype(np.int32), seq // 2, value)
-    return Events(*columns, d_sae=d_sae, n_tokens=n_seq * 20).sorted()
+def pieces(dense: Dense) -> set[tuple[int, int]]:
+    """Every document in every sequence."""
+    return {*zip(dense["seq"].tolist(), dense["doc_id"].tolist(), strict=True)}
 
 
-def layout_of(token_ids: list[range]) -> Layout:
-    """Sequences of one document each, without BOS."""
-    columns = {
-        "seq": range(len(token_ids)),
-        "token_ids": [list(ids) for ids in token_ids],
-        "doc_ids": [[seq // 2] * len(ids) for seq, ids in enumerate(token_ids)],
-        "char_start": [list(range(len(ids))) for ids in token_ids],
-    }
-    return Layout.of(pa.table({name: pa.array(values, SEQUENCES.field(name).type) for name, values in columns.items()}))
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), n=st.integers(1, 300))
-def test_peaks_are_one_a_sequence_and_descend(seed: int, n: int):
-    events = random_events(seed, n)
-    found = peaks(events)
-    assert len(found) == len(set(zip(events.latent, events.seq, strict=True)))
-    for latent in range(events.d_sae):
-        values = found.value[found.latent == latent]
-        assert (np.diff(values) <= 0).all()
-        for seq, value in zip(found.seq[found.latent == latent], values, strict=True):
-            assert value == events.value[(events.latent == latent) & (events.seq == seq)].max()
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), n=st.integers(1, 300))
-def test_bands_are_quarters_and_their_weights_add_up_to_all_peaks(seed: int, n: int):
-    events = random_events(seed, n)
-    strongest = peaks(events)
-    layout = layout_of([range(100 * seq, 100 * seq + 20) for seq in range(6)])
-    table = choose(strongest, layout, half_window=4, n_top=3, n_bands=4, per_band=2, seed=0)
-    latent, band = np.array(table["latent"]), np.array(table["band"])
-    for number in np.unique(events.latent):
-        bands = (latent == number) & (band != "top")
-        assert np.array(table["weight"])[bands].sum() == pytest.approx((strongest.latent == number).sum())
-        means = [np.array(table["value"])[(latent == number) & (band == f"q{i}")] for i in range(1, 5)]
-        present = [values for values in means if len(values)]
-        assert all(low.max() <= high.min() for low, high in pairwise(present))
-    assert all(
-        0 <= start <= pos < stop <= 20
-        for start, pos, stop in zip(table["start"], table["pos"], table["stop"], strict=True)
-    )
-
-
-def test_equal_contexts_are_kept_once():
-    n = 6
-    columns = (np.zeros(n, np.int32), np.arange(n, dtype=np.int32), np.full(n, 10, np.int32), np.arange(n))
-    events = Events(*columns, np.linspace(1, 2, n).astype(np.float32), d_sae=1, n_tokens=100)
-    layout = layout_of([range(20)] * 5 + [range(50, 70)])
-    table = choose(peaks(events), layout, half_window=4, n_top=5, n_bands=1, per_band=5, seed=0)
-    top = [seq for seq, band in zip(table["seq"], table["band"], strict=True) if band == "top"]
-    assert top == [5, 4]
-
-
-def test_a_dead_latent_has_zeros_and_no_context():
-    events = random_events(0, 50)
-    alive = events.take(np.flatnonzero(events.latent != 2))
-    table = statistics(alive, n_bins=10)
-    assert (table["n_fired"][2], table["max"][2], table["q999"][2], table["density"][2]) == (0, 0, 0, 0)
-    assert 2 not in choose(peaks(alive), layout_of([range(20)] * 6), 4, 3, 4, 2, 0)["latent"]
-
-
-def test_logit_effects_equal_the_dense_product():
-    W_dec, unembedding = torch.randn(300, 8), torch.randn(8, 50)
-    columns = top_and_bottom(W_dec, unembedding, 3)
-    effect = W_dec @ unembedding
-    effect -= effect.mean(1, keepdim=True)
-    assert len(columns["latent"]) == 300 * 6
-    for latent in (0, 255, 256, 299):
-        rows = [i for i, value in enumerate(columns["latent"]) if value == latent]
-        top = [columns["token_id"][i] for i in rows if columns["side"][i] == "top"]
-        bottom = [columns["token_id"][i] for i in rows if columns["side"][i] == "bottom"]
-        assert top == effect[latent].argsort(descending=True)[:3].tolist()
-        assert bottom == effect[latent].argsort()[:3].tolist()
-        assert all(
-            columns["value"][i] == pytest.approx(effect[latent, columns["token_id"][i]].item(), abs=1e-4) for i in rows
-        )
-
-
-def test_heads_side_by_side_are_as_wide_as_the_residual_stream_but_have_no_logits(tmp_path: Path):
-    """Wide enough is not enough: the unembedding cannot read them. All else works on them, steering too."""
+def test_heads_side_by_side_reach_the_logits_through_their_output_weights(tmp_path: Path):
     hook = "blocks.0.attn.hook_z"
     commands = [
         f"harvest --model tiny --hook-points {hook} --corpus stories --n-tokens 3000 --n-ctx 64",
@@ -182,7 +279,17 @@ def test_heads_side_by_side_are_as_wide_as_the_residual_stream_but_have_no_logit
     for command in commands:
         assert main([*command.split(), "--root", str(tmp_path)]) == 0
     wb = Workbench.open(tmp_path)
-    assert wb.index.sql("SELECT * FROM logits").empty
+    lm, W_dec = wb._lm, checkpoint.load(wb.sae_run.folder).W_dec.detach()
+    rows = W_dec @ lm.blocks[0]["o"]
+    effect = (rows @ lm.unembedding()).double()
+    effect -= effect.mean(1, keepdim=True)
+    top = wb.index.sql("SELECT * FROM logits WHERE latent = 5 AND side = 'top' ORDER BY rank")
+    assert top["token_id"].tolist() == effect[5].argsort(descending=True)[:10].tolist()
+    heads = wb.index.sql("SELECT * FROM heads WHERE latent = 5 ORDER BY head")
+    assert np.allclose(heads["share"], W_dec[5].view(4, 8).square().sum(1) / W_dec[5].square().sum(), atol=1e-6)
+    written = torch.stack([W_dec[5, 8 * h : 8 * h + 8] @ lm.blocks[0]["o"][8 * h : 8 * h + 8] for h in range(4)])
+    assert np.allclose(heads["norm"], written.norm(dim=1), atol=1e-5)
+    assert heads["along"].sum() == pytest.approx(1, abs=1e-5)
     latent = int(wb.inspect("a story").top(1)["latent"][0])
     assert wb.steer("a story", latent, 3.0, n_tokens=4).n_hook_calls == 4
 
@@ -190,7 +297,6 @@ def test_heads_side_by_side_are_as_wide_as_the_residual_stream_but_have_no_logit
 def test_a_dictionary_of_another_width_is_refused(tiny_root: Path, tmp_path: Path):
     from activations.harvest import HarvestConfig, harvest
     from activations.text import TextConfig
-    from store.run import Run
 
     text = TextConfig(corpus="stories", n_tokens=2000)
     names = ("blocks.0.hook_resid_post",)

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from autointerp.contexts import Layout, choose
+from autointerp.events import Events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autointerp.contexts import Layout, choose
-from autointerp.events import Events
 from autointerp.sample import ELIGIBLE, SampleConfig, Sampler, explain_side
 from store import layout
 from store.index import FeatureIndex, publish, write_part

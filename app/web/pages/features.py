@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from app.web.state import PAGES, workbench
-from store.index import FeatureIndex
+from store.feature_index import FeatureIndex
 
 PAGE_SIZE = 50
 SORTS: dict[str, str] = {

@@ -1,0 +1,333 @@
+"""Which contexts of a latent to keep: its strongest, fair samples of its whole range, near misses, and silent twins.
+
+A *peak* is the strongest event of a latent in one piece: one document's tokens within one sequence. Two contexts are
+one where the tokens around their peaks read the same, whatever their case, spaces and digits; which others a context
+stands for is counted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from autointerp.index.config import IndexConfig
+from autointerp.index.gather import PLACE_BITS, LatentEvents
+from autointerp.index.statistics import order_bits
+from store.token_map import TokenMap
+
+KEY_BEFORE, KEY_AFTER = 8, 3
+"""Two contexts are one when the tokens this far before and after the peak read the same."""
+DRAWS = 8
+"""Occurrences of a token tried for every silent context wanted."""
+SPARE = 32
+"""Peaks looked at for every context wanted, before those that read the same are left out."""
+
+
+class Contexts(NamedTuple):
+    """Contexts to store, of latents counted from the first of a range."""
+
+    latent: np.ndarray
+    band: np.ndarray
+    """`[n]` names."""
+    rank: np.ndarray
+    place: np.ndarray
+    value: np.ndarray
+    weight: np.ndarray
+    """Peaks (of a silent context: silent occurrences of its token) that it stands for."""
+    n_same: np.ndarray
+    """Peaks among those it was chosen from that read the same, itself included."""
+
+
+class Peaks(NamedTuple):
+    """The strongest event in each piece, in order of latent and place."""
+
+    latent: np.ndarray
+    place: np.ndarray
+    value: np.ndarray
+
+
+def peaks(events: LatentEvents, tokens: TokenMap) -> Peaks:
+    """The strongest event of each latent in each piece; of equal ones the first."""
+    latent, piece = events.latent, tokens.pieces(events.place)
+    if not len(latent):
+        return Peaks(latent, events.place, events.value)
+    begins = np.flatnonzero(np.concatenate([[True], (latent[1:] != latent[:-1]) | (piece[1:] != piece[:-1])]))
+    group = np.repeat(np.arange(len(begins)), np.diff(np.append(begins, len(latent))))
+    highest = np.maximum.reduceat(events.value, begins)
+    at = np.flatnonzero(events.value == highest[group])
+    at = at[np.concatenate([[True], group[at][1:] != group[at][:-1]])]
+    return Peaks(latent[at], events.place[at], events.value[at])
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What tokens read like, to tell contexts apart."""
+
+    tokens: TokenMap
+    alike: np.ndarray
+    """`[d_vocab]` a number that tokens share which read the same."""
+
+    @classmethod
+    def of(cls, tokens: TokenMap, words: Sequence[str]) -> "Reading":
+        """`words` are the texts of all tokens, by id."""
+        plain = ["".join("0" if c.isdigit() else c for c in word.casefold() if not c.isspace()) for word in words]
+        # A token that is nothing but space is no other's like, nor is one without text.
+        named = [word if word else f"\0{number}" for number, word in enumerate(plain)]
+        return cls(tokens, np.unique(np.array(named, dtype=object).astype(str), return_inverse=True)[1])
+
+    def keys(self, places: np.ndarray) -> np.ndarray:
+        """`[n]` uint64 that are equal where the tokens around the places read the same."""
+        spans = self.tokens.spans(places, KEY_BEFORE, KEY_AFTER)
+        key = np.zeros(len(places), np.uint64)
+        for step in range(-KEY_BEFORE, KEY_AFTER + 1):
+            at = places + step
+            inside = (at >= spans.start) & (at < spans.stop)
+            ids = self.tokens.token_ids[np.where(inside, at, places)]
+            key = mixed(key, np.where(inside, self.alike[np.minimum(ids, len(self.alike) - 1)] + 1, 0))
+        return key
+
+
+def mixed(key: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """`[n]` uint64 hash of what was hashed in `key`, followed by `value` (splitmix64's finaliser)."""
+    x = key * np.uint64(0x9E3779B97F4A7C15) + value.astype(np.uint64) + np.uint64(0x632BE59BD9B4E019)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def choose(
+    events: LatentEvents, tokens: TokenMap, reading: Reading, cfg: IndexConfig, misses: "Misses", twins: "Twins"
+) -> Contexts:
+    """The contexts of the latents of `events`, in order of latent."""
+    found = peaks(events, tokens)
+    chosen = [strongest(found, reading, cfg.n_top)]
+    sampled = peaks(events.sampled(tokens, cfg.seed), tokens) if events.shift.any() else found
+    rate = 2.0 ** events.shift.astype(np.float64)
+    for name, band in (("q", equal_counts(sampled, cfg.n_bands)), ("v", equal_widths(sampled, cfg.n_bands))):
+        drawn = draw(sampled, band, reading, cfg)
+        chosen.append(
+            drawn._replace(
+                band=np.array([f"{name}{number + 1}" for number in drawn.band.tolist()], dtype=object),
+                weight=drawn.weight * rate[drawn.latent],
+            )
+        )
+    chosen.append(near(misses, events, reading, cfg.n_near))
+    chosen.append(silent(chosen[1], events, twins, reading, cfg))
+    together = Contexts(*(np.concatenate(columns) for columns in zip(*chosen, strict=True)))
+    order = np.argsort(together.latent, kind="stable")
+    return Contexts(*(column[order] for column in together))
+
+
+def strongest(found: Peaks, reading: Reading, n: int) -> Contexts:
+    """The `n` strongest peaks of each latent that read differently."""
+    order = np.lexsort((found.place, -order_bits(found.value).astype(np.int64), found.latent))
+    rank = _rank(found.latent[order])
+    early = order[rank < n * SPARE]
+    keys = reading.keys(found.place[early])
+    firsts, n_same = _firsts(mixed(found.latent[early].astype(np.uint64), keys))
+    kept = early[firsts]
+    rank = _rank(found.latent[kept])
+    kept, rank, n_same = kept[rank < n], rank[rank < n], n_same[rank < n]
+    ones = np.ones(len(kept))
+    band = np.full(len(kept), "top", dtype=object)
+    return Contexts(found.latent[kept], band, rank, found.place[kept], found.value[kept], ones, n_same)
+
+
+def equal_counts(found: Peaks, n_bands: int) -> np.ndarray:
+    """`[n]` the band of each peak, 0 the weakest, such that a latent's bands hold equally many."""
+    order = np.lexsort((found.place, order_bits(found.value), found.latent))
+    rank, size = _rank(found.latent[order]), _sizes(found.latent)[order]
+    # As numpy.array_split: the first bands have one more where they cannot be equal.
+    each, rest = size // n_bands, size % n_bands
+    low = rank < rest * (each + 1)
+    band = np.where(low, rank // (each + 1), (rank - rest * (each + 1)) // np.maximum(each, 1) + rest)
+    out = np.empty(len(order), np.int64)
+    out[order] = band
+    return out
+
+
+def equal_widths(found: Peaks, n_bands: int) -> np.ndarray:
+    """`[n]` the band of each peak, 0 the weakest, such that a latent's bands divide (0, max] equally."""
+    highest = np.zeros(int(found.latent.max(initial=-1)) + 1)
+    np.maximum.at(highest, found.latent, found.value)
+    top = np.where(highest > 0, highest, 1.0)[found.latent]
+    return np.clip(np.ceil(found.value / top * n_bands).astype(np.int64) - 1, 0, n_bands - 1)
+
+
+def draw(found: Peaks, band: np.ndarray, reading: Reading, cfg: IndexConfig) -> Contexts:
+    """`cfg.per_band` peaks that read differently, at random from each band of each latent."""
+    group = found.latent * cfg.n_bands + band
+    size = np.bincount(group, minlength=int(group.max(initial=-1)) + 1)
+    priority = mixed(mixed(np.full(len(group), cfg.seed, np.uint64), group), found.place)
+    # Only those that may come first are looked at; all of a band in which too many of them read the same.
+    may = priority < np.uint64(2**64 - 1) * np.minimum(1.0, cfg.per_band * SPARE / np.maximum(size, 1))[group]
+    drawn = _draw(found, group, priority, np.flatnonzero(may), reading, cfg.per_band)
+    short = np.bincount(group[drawn.place], minlength=len(size)) < np.minimum(cfg.per_band, size)
+    cut = short & (np.bincount(group[may], minlength=len(size)) < size)
+    if cut.any():
+        again = _draw(found, group, priority, np.flatnonzero(cut[group]), reading, cfg.per_band)
+        keep = ~cut[group[drawn.place]]
+        drawn = _Drawn(*(np.concatenate([a[keep], b]) for a, b in zip(drawn, again, strict=True)))
+    at = drawn.place
+    # Within a band from strong to weak.
+    order = np.lexsort((found.place[at], -order_bits(found.value[at]).astype(np.int64), group[at]))
+    at, n_same = at[order], drawn.n_same[order]
+    n_drawn = np.bincount(group[at], minlength=len(size))
+    weight = (size / np.maximum(n_drawn, 1))[group[at]]
+    return Contexts(found.latent[at], band[at], _rank(group[at]), found.place[at], found.value[at], weight, n_same)
+
+
+class _Drawn(NamedTuple):
+    place: np.ndarray
+    """Indices of the peaks drawn."""
+    n_same: np.ndarray
+
+
+def _draw(found: Peaks, group: np.ndarray, priority: np.ndarray, of: np.ndarray, reading: Reading, n: int) -> _Drawn:
+    order = of[np.lexsort((priority[of], group[of]))]
+    firsts, n_same = _firsts(mixed(group[order].astype(np.uint64), reading.keys(found.place[order])))
+    rank = _rank(group[order][firsts])
+    return _Drawn(order[firsts][rank < n], n_same[rank < n])
+
+
+@dataclass(frozen=True)
+class Misses:
+    """Near misses of the latents of a range."""
+
+    value: np.ndarray
+    """`[n_latents, n]` pre-activations, highest first."""
+    place: np.ndarray
+    """`[n_latents, n]`; −1 where there is none."""
+
+
+def near(misses: Misses, events: LatentEvents, reading: Reading, n: int) -> Contexts:
+    """The `n` highest pre-activations of silent tokens, reading differently; `value` is the pre-activation."""
+    latent, column = np.nonzero(misses.place >= 0)
+    place, value = misses.place[latent, column], misses.value[latent, column]
+    firsts, n_same = _firsts(mixed(latent.astype(np.uint64), reading.keys(place)))
+    rank = _rank(latent[firsts])
+    kept, n_same, rank = firsts[rank < n], n_same[rank < n], rank[rank < n]
+    band = np.full(len(kept), "near", dtype=object)
+    return Contexts(latent[kept], band, rank, place[kept], value[kept], np.ones(len(kept)), n_same)
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Every occurrence of each token that counts."""
+
+    places: np.ndarray
+    """`[n]` places in order of their tokens."""
+    bounds: np.ndarray
+    """`[d_vocab + 1]`: token t is at `places[bounds[t]:bounds[t + 1]]`."""
+
+    @classmethod
+    def of(cls, tokens: TokenMap, counted: np.ndarray) -> "Twins":
+        """`counted` is `[n_tokens]` bool."""
+        places = np.flatnonzero(counted)
+        ids = np.asarray(tokens.token_ids)[places]
+        bounds = np.concatenate([[0], np.cumsum(np.bincount(ids))])
+        return cls(places[np.argsort(ids, kind="stable")], bounds)
+
+
+def silent(active: Contexts, events: LatentEvents, twins: Twins, reading: Reading, cfg: IndexConfig) -> Contexts:
+    """Places at which a latent is silent on tokens on which it fires elsewhere.
+
+    The tokens are those of contexts drawn from its whole range. Of several occurrences one is taken at random, and one
+    whose whole window is silent rather than another; none where it always fires on those tokens.
+    """
+    tokens, keys = reading.tokens, events.fired.keys()
+    token = tokens.token_ids[active.place].astype(np.int64)
+    lo, hi = twins.bounds[token], twins.bounds[token + 1]
+    random = mixed(mixed(np.full(len(token), cfg.seed, np.uint64), active.latent), active.place)
+    tries = np.stack([mixed(random, np.full(len(token), i)) for i in range(DRAWS)], axis=1)
+    place = twins.places[lo[:, None] + (tries % np.maximum(hi - lo, 1).astype(np.uint64)[:, None]).astype(np.int64)]
+    flat, latent = place.ravel(), np.repeat(active.latent, DRAWS)
+    fires = _count_between(keys, latent, flat, flat + 1) > 0
+    spans = tokens.spans(flat, cfg.half_window, cfg.half_window)
+    beside = _count_between(keys, latent, spans.start, spans.stop) > 0
+    score = np.where(fires, 2, beside.astype(np.int64)).reshape(-1, DRAWS)
+    best = score.argmin(axis=1)
+    found = score[np.arange(len(best)), best] < 2
+    chosen, latent = place[np.arange(len(best)), best][found], active.latent[found]
+    firsts, n_same = _firsts(mixed(latent.astype(np.uint64), reading.keys(chosen)))
+    rank = _rank(latent[firsts])
+    firsts, n_same, rank = firsts[rank < cfg.n_silent], n_same[rank < cfg.n_silent], rank[rank < cfg.n_silent]
+    latent, chosen = latent[firsts], chosen[firsts]
+    weight = _silent_occurrences(latent, tokens.token_ids[chosen].astype(np.int64), events, twins, tokens)
+    band, zeros = np.full(len(latent), "silent", dtype=object), np.zeros(len(latent), np.float32)
+    return Contexts(latent, band, rank, chosen, zeros, weight, n_same)
+
+
+def _silent_occurrences(
+    latent: np.ndarray, token: np.ndarray, events: LatentEvents, twins: Twins, tokens: TokenMap
+) -> np.ndarray:
+    """`[n]` how many silent occurrences of its token each context stands for."""
+    pairs, of, n_chosen = np.unique((latent << 32) | token, return_inverse=True, return_counts=True)
+    fired = (events.fired.latent << 32) | tokens.token_ids[events.fired.place].astype(np.int64)
+    at = np.searchsorted(pairs, fired)
+    own = (at < len(pairs)) & (pairs[np.minimum(at, len(pairs) - 1)] == fired) if len(pairs) else np.zeros(0, bool)
+    n_fired = np.bincount(at[own], minlength=len(pairs))
+    n_seen = np.diff(twins.bounds)[pairs & 0xFFFFFFFF]
+    return ((n_seen - n_fired) / n_chosen)[of]
+
+
+def _count_between(keys: np.ndarray, latent: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+    """`[n]` how many of a latent's places, as `Runs.keys` has them, are `start <= place < stop`."""
+    base = latent.astype(np.int64) << PLACE_BITS
+    return np.searchsorted(keys, base | stop) - np.searchsorted(keys, base | start)
+
+
+def _rank(group: np.ndarray) -> np.ndarray:
+    """`[n]` the how-manieth of its group each entry is; groups lie together."""
+    if not len(group):
+        return np.empty(0, np.int64)
+    begins = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
+    return np.arange(len(group)) - np.repeat(begins, np.diff(np.append(begins, len(group))))
+
+
+def _sizes(group: np.ndarray) -> np.ndarray:
+    """`[n]` how many entries the group of each has."""
+    return np.bincount(group, minlength=1)[group] if len(group) else np.empty(0, np.int64)
+
+
+def _firsts(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the first of each key, in order, and how many have it."""
+    _, first, counts = np.unique(keys, return_index=True, return_counts=True)
+    order = np.argsort(first)
+    return first[order], counts[order]
+
+
+def columns(chosen: Contexts, events: LatentEvents, tokens: TokenMap, cfg: IndexConfig) -> dict[str, Any]:
+    """The columns of the index's `contexts` table."""
+    seq, pos = tokens.positions(chosen.place)
+    spans = tokens.spans(chosen.place, cfg.half_window, cfg.half_window)
+    base, keys = chosen.latent.astype(np.int64) << PLACE_BITS, events.keys()
+    low, high = np.searchsorted(keys, base | spans.start), np.searchsorted(keys, base | spans.stop)
+    offsets = np.concatenate([[0], np.cumsum(high - low)])
+    entry = np.repeat(low - offsets[:-1], high - low) + np.arange(offsets[-1])
+    at = events.place[entry] - np.repeat(spans.start, high - low)
+    begin, end = tokens.char_start[spans.start], tokens.char_end[spans.stop - 1]
+    return {
+        "latent": chosen.latent + events.first,
+        "band": chosen.band,
+        "rank": chosen.rank,
+        "seq": seq,
+        "pos": pos,
+        "value": chosen.value,
+        "start": pos + (spans.start - chosen.place),
+        "stop": pos + (spans.stop - chosen.place),
+        "doc_id": tokens.documents(chosen.place),
+        "char_start": begin,
+        "char_end": end,
+        "weight": chosen.weight,
+        "n_same": chosen.n_same,
+        "seed": np.full(len(pos), cfg.seed),
+        "active_at": _lists(offsets, at, pa.int16()),
+        "activations": _lists(offsets, events.value[entry], pa.float32()),
+    }
+
+
+def _lists(offsets: np.ndarray, values: np.ndarray, kind: pa.DataType) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values).cast(kind))

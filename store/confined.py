@@ -1,0 +1,99 @@
+"""SQL that people type: one SELECT, read-only, in sight of nothing but its own files, and with an end."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+
+from store.errors import UsageError
+
+T = TypeVar("T")
+Parameters = Sequence[Any] | Mapping[str, Any] | None
+
+
+def quoted(text: str) -> str:
+    """As an SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def confine(connection: duckdb.DuckDBPyConnection, folders: Sequence[Path], spill: Path) -> None:
+    """No file outside `folders`, no network, and no way back: the last two settings rule out changing the others."""
+    for setting in (
+        f"temp_directory = {quoted(spill.as_posix())}",
+        f"allowed_directories = [{', '.join(quoted(folder.as_posix()) for folder in folders)}]",
+        "autoinstall_known_extensions = false",
+        "autoload_known_extensions = false",
+        "enable_external_access = false",
+        "lock_configuration = true",
+    ):
+        connection.execute(f"SET {setting}")
+
+
+def answer(
+    cursor: duckdb.DuckDBPyConnection,
+    query: str,
+    parameters: Parameters,
+    fetch: Callable[[duckdb.DuckDBPyRelation], T],
+    timeout_s: float | None = None,
+) -> T:
+    """The rows of one SELECT.
+
+    Args:
+        cursor: of its own for every call: one connection must not be used by two threads at once.
+        query: in DuckDB's dialect.
+        parameters: for its placeholders.
+        fetch: rows to whatever is wanted.
+        timeout_s: after which the query is stopped.
+
+    Raises:
+        UsageError: it is no single SELECT, or it took longer.
+        duckdb.Error: DuckDB refuses it.
+    """
+    statement = one_select(cursor, query)
+    # A SELECT may hold an INSERT since DuckDB 2: the transaction is what keeps it from writing.
+    cursor.execute("BEGIN TRANSACTION READ ONLY")
+    with _stopped_after(cursor, timeout_s) as late:
+        try:
+            return fetch(cursor.sql(statement, params=parameters))
+        except duckdb.InterruptException as error:
+            if not late.is_set():
+                raise
+            raise UsageError(
+                f"the query took longer than {timeout_s:g} s and was stopped: ask for less of it, or allow more time"
+            ) from error
+
+
+@contextlib.contextmanager
+def _stopped_after(cursor: duckdb.DuckDBPyConnection, timeout_s: float | None) -> Iterator[threading.Event]:
+    late = threading.Event()
+    if timeout_s is None:
+        yield late
+        return
+
+    def stop() -> None:
+        late.set()
+        cursor.interrupt()
+
+    timer = threading.Timer(timeout_s, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
+
+
+def one_select(cursor: duckdb.DuckDBPyConnection, query: str) -> duckdb.Statement:
+    """The query's only statement: whatever is not a SELECT could write a file.
+
+    Raises:
+        UsageError: it is something else, or there are several.
+    """
+    statements = cursor.extract_statements(query)
+    if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+        found = ", ".join(statement.type.name for statement in statements) or "nothing"
+        raise UsageError(f"the query cannot be answered: monosem takes one SELECT, DESCRIBE or SHOW, not {found}")
+    return statements[0]

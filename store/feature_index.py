@@ -1,0 +1,180 @@
+"""Reads the current version of a published index: SQL over its tables, and one latent's events by exact offsets."""
+
+import tempfile
+import threading
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from store import layout
+from store.confined import Parameters, answer, confine, quoted
+from store.errors import UsageError
+from store.index import CURRENT, GROUP_ROWS, PARTS, part_path
+from store.index_tables import PUBLISHED, SCHEMAS
+from store.run import Run, find_run, read_run
+from store.tables import DOCUMENTS, SEQUENCES
+from store.token_map import TokenMap
+
+T = TypeVar("T")
+TEXT_FOLDER = "text"
+VIEWS = (*PUBLISHED, "features", "runs")
+"""Tables of the published file that a query sees by their own names."""
+
+
+class Fired(NamedTuple):
+    """The events kept of one latent, in order of sequence and position."""
+
+    seq: np.ndarray
+    pos: np.ndarray
+    doc_id: np.ndarray
+    value: np.ndarray
+
+
+class FeatureIndex:
+    """One index, always at its newest version; safe to share between threads.
+
+    Tables are those of `store.index_tables`, and `events documents sequences`, which are read from where they lie.
+    """
+
+    def __init__(self, folder: Path, timeout_s: float | None = None) -> None:
+        """Open the index in `folder`; a query that takes longer than `timeout_s` is stopped.
+
+        Raises:
+            UsageError: nothing is published there, or it was made by an older version.
+        """
+        self.folder, self.timeout_s = folder, timeout_s
+        self._lock = threading.Lock()
+        self._files: dict[int, pq.FileMetaData] = {}
+        self._spill = tempfile.TemporaryDirectory(prefix="monosem-")
+        self._version = self.version()
+        self._connection = self._open(self._version)
+
+    def version(self) -> str:
+        """Name of the file now published: changes whenever there is something new to read."""
+        try:
+            return (self.folder / CURRENT).read_text(encoding="utf-8").strip()
+        except FileNotFoundError as error:
+            raise UsageError(f"{self.folder} has no published index: run `monosem index` again") from error
+
+    @cached_property
+    def run(self) -> Run:
+        """The run that made it."""
+        return read_run(self.folder)
+
+    @cached_property
+    def harvest(self) -> Run:
+        """The harvest it is of.
+
+        Raises:
+            UsageError: it is no longer there.
+        """
+        return find_run(self.run.root, self.run.inputs["activations"], "activations")
+
+    @cached_property
+    def tokens(self) -> TokenMap:
+        """Every token and document."""
+        return TokenMap(self.folder / TEXT_FOLDER)
+
+    def sql(self, query: str, parameters: Parameters = None) -> pd.DataFrame:
+        """Rows of one SELECT on the newest version, as a data frame.
+
+        Raises:
+            UsageError: DuckDB refuses the query, with its own words; or it took too long.
+        """
+        return self._run(query, parameters, duckdb.DuckDBPyRelation.df)
+
+    def arrow(self, query: str, parameters: Parameters = None) -> pa.Table:
+        """Rows of one SELECT as an Arrow table: list columns stay lists and missing values stay missing.
+
+        Raises:
+            UsageError: DuckDB refuses the query, with its own words; or it took too long.
+        """
+        return self._run(query, parameters, duckdb.DuckDBPyRelation.to_arrow_table)
+
+    def events(self, latent: int) -> Fired:
+        """The events kept of `latent`, read from the few row groups that hold them.
+
+        Raises:
+            UsageError: there is no such latent, or its part is damaged.
+        """
+        where = self.arrow("SELECT part, first_row, n_events FROM latents WHERE latent = ?", [latent]).to_pylist()
+        if not where:
+            raise UsageError(f"there is no latent {latent}: choose 0 to {self.n_latents - 1}")
+        first, n = where[0]["first_row"], where[0]["n_events"]
+        if not n:
+            return Fired(*(np.empty(0, kind) for kind in (np.int32, np.int32, np.int32, np.float32)))
+        groups = list(range(first // GROUP_ROWS, (first + n - 1) // GROUP_ROWS + 1))
+        table = self._part(where[0]["part"], groups).slice(first - groups[0] * GROUP_ROWS, n)
+        return Fired(*(table.column(name).to_numpy() for name in Fired._fields))
+
+    @cached_property
+    def n_latents(self) -> int:
+        """Latents of the dictionary, dead ones included."""
+        return self.arrow("SELECT count(*) AS n FROM latents").to_pylist()[0]["n"]
+
+    def _part(self, number: int, groups: list[int]) -> pa.Table:
+        path = part_path(self.folder, "events", number)
+        try:
+            if number not in self._files:
+                self._files[number] = pq.read_metadata(path)
+            with pq.ParquetFile(path, metadata=self._files[number], memory_map=True) as file:
+                return file.read_row_groups(groups, columns=list(Fired._fields), use_threads=False)
+        except (OSError, pa.ArrowException) as error:
+            raise UsageError(
+                f"{path} is damaged or missing ({error}): mend it with `monosem index --repair {self.folder.name}`"
+            ) from error
+
+    def _run(self, query: str, parameters: Parameters, fetch: Callable[[duckdb.DuckDBPyRelation], T]) -> T:
+        cursor = self._cursor()
+        try:
+            return answer(cursor, query, parameters, fetch, self.timeout_s)
+        except duckdb.Error as error:
+            # DuckDB says the cause first and then draws where: the cause is what fits one line.
+            raise UsageError(f"the query cannot be answered: {str(error).splitlines()[0]}") from error
+        finally:
+            cursor.close()
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        """A cursor of its own for every call: one connection must not be used by two threads at once."""
+        with self._lock:
+            if (version := self.version()) != self._version:
+                # Not closed: a thread may be in the middle of an answer. It goes with its last cursor.
+                self._connection, self._version = self._open(version), version
+            return self._connection.cursor()
+
+    def _open(self, version: str) -> duckdb.DuckDBPyConnection:
+        connection = duckdb.connect()
+        try:
+            connection.execute(f"ATTACH {quoted((self.folder / version).as_posix())} AS published (READ_ONLY)")
+            for name in VIEWS:
+                connection.execute(f"CREATE VIEW {name} AS FROM published.{name}")
+        except duckdb.Error as error:
+            raise UsageError(
+                f"{self.folder / version} cannot be opened ({str(error).splitlines()[0]}): run `monosem index` again"
+            ) from error
+        folders = [self.folder.resolve()]
+        self._view(connection, "events", (self.folder / PARTS).resolve().glob("events-*.parquet"))
+        try:
+            harvest = self.harvest
+        except UsageError:
+            pass  # what is of the index alone can be asked without it
+        else:
+            folders.append(harvest.folder.resolve())
+            self._view(connection, "documents", layout.document_parts(harvest.folder.resolve()))
+            self._view(connection, "sequences", layout.token_parts(harvest.folder.resolve()))
+        confine(connection, folders, Path(self._spill.name))
+        return connection
+
+    @staticmethod
+    def _view(connection: duckdb.DuckDBPyConnection, name: str, paths: Iterable[Path]) -> None:
+        files = ", ".join(quoted(path.as_posix()) for path in sorted(paths))
+        schema = {"documents": DOCUMENTS, "sequences": SEQUENCES}.get(name) or SCHEMAS[name]
+        if files:
+            connection.execute(f"CREATE VIEW {name} AS SELECT {', '.join(schema.names)} FROM read_parquet([{files}])")

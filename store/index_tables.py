@@ -1,0 +1,236 @@
+"""The tables of the feature index: columns, types and meanings, the single source for writers, readers and docs."""
+
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from store.shards import TOKEN_CLASSES
+
+
+class Column(NamedTuple):
+    """A column of a table."""
+
+    type: pa.DataType
+    about: str
+
+
+I32, I64, F32, F64, TEXT, BOOL = pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.string(), pa.bool_()
+
+LATENTS = {
+    "latent": Column(I32, "its number"),
+    "n_fired": Column(I64, "tokens on which it is active, of the classes that count; exact"),
+    "density": Column(F64, "n_fired over all tokens that count"),
+    "dead": Column(BOOL, "it never fires"),
+    "dense": Column(BOOL, "its density is above 0.1"),
+    "mean": Column(F64, "of active values; exact, as are the next two"),
+    "mean_square": Column(F64, "of active values"),
+    "skewness": Column(F64, "third standardised moment of active values; 0 where all are equal"),
+    "min": Column(F32, "smallest active value: negative where latents have signs"),
+    "max": Column(F32, "largest active value"),
+    "q50": Column(F32, "quantile of active values: the smallest with at least this share at or below it"),
+    "q90": Column(F32, "the same for 0.9"),
+    "q99": Column(F32, "the same for 0.99"),
+    "q999": Column(F32, "the same for 0.999"),
+    "histogram": Column(pa.list_(I64), "active values in bins of equal width over (min(0, min), max]"),
+    "n_docs": Column(I32, "documents in which it fires"),
+    "doc_entropy": Column(F64, "bits: how its firings spread over documents"),
+    "source_entropy": Column(F64, "bits: how its firings spread over the documents' sources"),
+    "first_seq": Column(I32, "first sequence in which it fires; -1 if none"),
+    "last_seq": Column(I32, "last one"),
+    **{
+        f"n_{name}": Column(I64, f"tokens of class {name} on which it fires, first positions too")
+        for name in TOKEN_CLASSES
+    },
+    "event_share": Column(F64, "share of sequences whose events are kept: 1 but for latents that fire too often"),
+    "n_events": Column(I64, "events kept; those of its strongest peaks' sequences always"),
+    "part": Column(I32, "which part of `events` holds them"),
+    "first_row": Column(I64, "the first of them there; they lie together"),
+}
+EVENTS = {
+    "latent": Column(I32, "which latent fired"),
+    "seq": Column(I32, "in which sequence"),
+    "pos": Column(I32, "on which of its tokens"),
+    "doc_id": Column(I32, "in which document: a packed sequence holds several"),
+    "value": Column(F32, "how strongly"),
+}
+CONTEXTS = {
+    "latent": Column(I32, "whose context it is"),
+    "band": Column(
+        TEXT,
+        "`top`; `q1` (weakest) to `q4`, equal counts of its peaks; `v1` to `v4`, equal widths of value; `near`, silent "
+        "tokens of the highest pre-activation; `silent`, silent on a token on which it fires elsewhere",
+    ),
+    "rank": Column(I32, "within the band, strongest first"),
+    "seq": Column(I32, "the sequence"),
+    "pos": Column(I32, "of the peak"),
+    "value": Column(F32, "at the peak; of a near miss its pre-activation; 0 where silent"),
+    "start": Column(I32, "the window is positions start <= pos < stop, never beyond the document"),
+    "stop": Column(I32, "one past its last position"),
+    "doc_id": Column(I32, "the document"),
+    "char_start": Column(I32, "the window's first character in the document; -1 for none"),
+    "char_end": Column(I32, "one past its last"),
+    "weight": Column(F64, "peaks of the band it stands for; of a silent one, silent occurrences of its token"),
+    "n_same": Column(I32, "contexts it was chosen from that read the same around the peak, itself included"),
+    "seed": Column(I64, "of the draw"),
+    "active_at": Column(pa.list_(pa.int16()), "positions, counted from start, on which the latent fires"),
+    "activations": Column(pa.list_(F32), "how strongly on each of them"),
+}
+LOGITS = {
+    "latent": Column(I32, "whose decoder row it is"),
+    "side": Column(TEXT, "`top` or `bottom`"),
+    "rank": Column(I32, "0 is the most promoted, or the most suppressed"),
+    "token_id": Column(I32, "the token"),
+    "token": Column(TEXT, "its text"),
+    "value": Column(
+        F32, "logits per unit of activation at a final-norm scale of 1, minus their mean over the vocabulary"
+    ),
+}
+LOGIT_EFFECTS = {
+    "latent": Column(I32, "whose decoder row it is"),
+    "std": Column(F64, "standard deviation of its logit effects over the vocabulary; their mean is 0"),
+    "skewness": Column(F64, "third standardised moment"),
+    "kurtosis": Column(F64, "fourth standardised moment, 3 for a normal distribution"),
+    "low": Column(F32, "smallest effect"),
+    "high": Column(F32, "largest effect"),
+    "histogram": Column(pa.list_(I32), "tokens in bins of equal width over [low, high]"),
+}
+HEADS = {
+    "latent": Column(I32, "whose decoder row it is"),
+    "head": Column(I32, "of the hook point's layer"),
+    "share": Column(F64, "of the decoder row's square norm that lies in the head's coordinates"),
+    "norm": Column(F64, "of what the head writes to the residual stream, per unit of activation"),
+    "along": Column(F64, "its part of what all heads write together, along that; the heads' parts add up to 1"),
+}
+NGRAMS = {
+    "latent": Column(I32, "which latent fires"),
+    "n": Column(I32, "1: on the token; 2: on the second of two neighbours"),
+    "rank": Column(I32, "commonest first"),
+    "token_ids": Column(pa.list_(I32), "the token, or both"),
+    "text": Column(TEXT, "their text"),
+    "n_fired": Column(I64, "times it fires there"),
+    "n_seen": Column(I64, "times this is there, among tokens that count"),
+    "fires": Column(F64, "n_fired / n_seen"),
+    "share": Column(F64, "n_fired over all its firings"),
+    "mean": Column(F64, "mean value there, of kept events; missing where none is kept"),
+}
+COACTIVATIONS = {
+    "latent": Column(I32, "a latent"),
+    "other": Column(I32, "one that fires on the same tokens"),
+    "n_both": Column(I64, "tokens on which both fire"),
+    "expected": Column(F64, "the same were they independent"),
+    "jaccard": Column(F64, "n_both over tokens on which either fires"),
+    "phi": Column(F64, "correlation of firing or not"),
+    "pmi": Column(F64, "bits: log2(n_both / expected)"),
+    "implies": Column(F64, "share of the latent's firings on which the other fires"),
+    "implied_by": Column(F64, "share of the other's firings on which the latent fires"),
+}
+NEIGHBOURS = {
+    "latent": Column(I32, "a latent"),
+    "side": Column(TEXT, "`decoder` or `encoder`"),
+    "rank": Column(I32, "nearest first"),
+    "other": Column(I32, "another latent"),
+    "cosine": Column(F32, "of their decoder rows, or encoder columns"),
+}
+PLANE = {
+    "latent": Column(I32, "a latent"),
+    "x": Column(F32, "where UMAP puts its decoder row"),
+    "y": Column(F32, ""),
+}
+TITLES = {
+    "doc_id": Column(I32, "the document"),
+    "source": Column(TEXT, "where it is from"),
+    "title": Column(TEXT, "its name there"),
+    "split": Column(TEXT, "`train` or `heldout`"),
+    "n_tokens": Column(I64, "its tokens"),
+}
+EXPLANATIONS = {
+    "latent": Column(I32, "what is explained"),
+    "explainer": Column(TEXT, "its name"),
+    "text": Column(TEXT, "the explanation"),
+    "input_text": Column(TEXT, "the part of it that speaks of inputs, which is what is scored"),
+    "method": Column(TEXT, "who wrote it, in words for the reader"),
+    "n_contexts": Column(I32, "contexts shown to the explainer"),
+    "n_docs": Column(I32, "their documents"),
+    "run": Column(TEXT, "id of the run that wrote it"),
+}
+SCORES = {
+    "latent": Column(I32, "what is scored"),
+    "explainer": Column(TEXT, "who explained it"),
+    "scorer": Column(TEXT, "who scored it"),
+    "arm": Column(TEXT, "`explanation`, or the null `shuffled`"),
+    "value": Column(F64, "missing when nothing could be judged"),
+    "ci_low": Column(F64, "95 % interval"),
+    "ci_high": Column(F64, ""),
+    "chance": Column(F64, "what guessing gets"),
+    "n_judged": Column(I32, "examples"),
+    "n_unparsed": Column(I32, "answers that could not be read"),
+    "n_docs": Column(I32, "documents of the examples"),
+    "n_docs_shared": Column(I32, "with the contexts the explainer saw: 0, or the score is refused"),
+    "run": Column(TEXT, "id of the run"),
+}
+
+PUBLISHED: dict[str, dict[str, Column]] = {
+    "latents": LATENTS,
+    "contexts": CONTEXTS,
+    "logits": LOGITS,
+    "logit_effects": LOGIT_EFFECTS,
+    "heads": HEADS,
+    "ngrams": NGRAMS,
+    "coactivations": COACTIVATIONS,
+    "neighbours": NEIGHBOURS,
+    "plane": PLANE,
+    "titles": TITLES,
+    "explanations": EXPLANATIONS,
+    "scores": SCORES,
+}
+"""Tables of the published file."""
+TABLES: dict[str, dict[str, Column]] = {**PUBLISHED, "events": EVENTS}
+"""All that an index writes."""
+SCHEMAS: dict[str, pa.Schema] = {
+    table: pa.schema({name: column.type for name, column in columns.items()}) for table, columns in TABLES.items()
+}
+# Sorting by these makes one latent's rows neighbours on disk, so a lookup reads one or two row groups.
+SORTED_BY = {
+    "latents": "latent",
+    "contexts": "latent, band, rank",
+    "logits": "latent, side, rank",
+    "logit_effects": "latent",
+    "heads": "latent, head",
+    "ngrams": "latent, n, rank",
+    "coactivations": "latent, phi DESC, other",
+    "neighbours": "latent, side, rank",
+    "plane": "latent",
+    "titles": "doc_id",
+    "explanations": "latent, run",
+    "scores": "latent, run, arm",
+}
+
+FEATURES = """
+CREATE TABLE features AS
+WITH promoted AS (
+    SELECT latent, string_agg(token, ' ' ORDER BY rank) AS promotes
+    FROM logits WHERE side = 'top' AND rank < 5 GROUP BY latent
+), fires AS (
+    SELECT latent, string_agg(text, ' ' ORDER BY rank) AS fires_on
+    FROM ngrams WHERE n = 1 AND rank < 5 GROUP BY latent
+), explained AS (
+    SELECT latent, text AS explanation, explainer FROM explanations JOIN runs ON runs.id = run
+    QUALIFY row_number() OVER (PARTITION BY latent ORDER BY finished_at DESC, run) = 1
+), scored AS (
+    SELECT latent, run, scorer, value AS score, ci_low, ci_high, chance, n_judged FROM scores JOIN runs ON runs.id = run
+    WHERE arm = 'explanation'
+    QUALIFY row_number() OVER (PARTITION BY latent ORDER BY finished_at DESC, run, scorer) = 1
+), nulls AS (
+    SELECT latent, run, scorer, value AS null_score FROM scores WHERE arm = 'shuffled'
+)
+SELECT l.latent, l.density, l.n_fired, l.n_docs, l.dead, l.dense, l.max, l.q50, l.mean, l.skewness, l.doc_entropy,
+       e.explanation, e.explainer,
+       s.score, s.ci_low, s.ci_high, s.n_judged, s.chance, n.null_score, s.score - n.null_score AS score_minus_null,
+       f.fires_on, p.promotes
+FROM latents l
+LEFT JOIN promoted p USING (latent) LEFT JOIN fires f USING (latent) LEFT JOIN explained e USING (latent)
+LEFT JOIN scored s USING (latent)
+LEFT JOIN nulls n ON n.latent = s.latent AND n.run = s.run AND n.scorer = s.scorer
+ORDER BY l.latent
+"""
+"""One row a latent, what a list of features shows: the newest explanation, and the newest score beside its null."""
