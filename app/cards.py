@@ -16,11 +16,22 @@ if TYPE_CHECKING:
 
 BANDS: dict[str, str] = {
     "top": "strongest peaks",
-    "q4": "strongest quarter of peaks",
-    "q3": "second strongest quarter of peaks",
-    "q2": "second weakest quarter of peaks",
-    "q1": "weakest quarter of peaks",
+    "near": "near misses: silent, and of the highest pre-activation",
+    "silent": "silent on a token on which it fires elsewhere",
+    "given": "asked for",
 }
+BAND_KINDS = {"q": "of equal counts of peaks", "v": "of equal widths of value"}
+
+
+def band_label(band: str, bands: Iterable[str]) -> str:
+    """What a band of contexts is, in words; `bands` are all of the latent's."""
+    if band in BANDS:
+        return BANDS[band]
+    kind, last = band[0], max(int(name[1:]) for name in bands if name[0] == band[0] and name not in BANDS)
+    end = {"1": ", the weakest", str(last): ", the strongest"}.get(band[1:], "")
+    return f"band {band[1:]} of {last}{end}, {BAND_KINDS[kind]}"
+
+
 METHODS: dict[str, str] = {"counts": "counted from the contexts, not written by a language model"}
 """How an explanation came to be, where the stored word alone would mislead."""
 
@@ -245,11 +256,13 @@ def feature_card_html(page: LatentPage, contexts: Sequence[Window], *, per_band:
     if not page.alive:
         body = f"<h3>Latent {page.latent}</h3><div>Never fired on this text.</div>{explanations_html(page)}"
         return wrapped(body, "ms-card")
-    bands = {band: [window for window in contexts if window.band == band][:per_band] for band in BANDS}
+    bands: dict[str, list[Window]] = {}
+    for window in contexts:
+        bands.setdefault(window.band, []).append(window)
     shown = "".join(
-        f"<h4>{band} – {BANDS[band]}</h4>" + "".join(context_html(window, page.statistics["max"]) for window in chosen)
+        f"<h4>{band} – {band_label(band, bands)}</h4>"
+        + "".join(context_html(window, page.statistics["max"]) for window in chosen[:per_band])
         for band, chosen in bands.items()
-        if chosen
     )
     return wrapped(
         f"<h3>Latent {page.latent}</h3>{statistics_line(page)}<h4>Explanation</h4>{explanations_html(page)}"

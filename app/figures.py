@@ -20,7 +20,7 @@ def activation_histogram(page: LatentPage, marker: float | None = None) -> go.Fi
     """
     if not page.alive:
         return _empty("never fired on this text")
-    edges = np.linspace(0, page.statistics["max"], len(page.histogram) + 1)
+    edges = np.linspace(min(page.statistics["min"], 0), page.statistics["max"], len(page.histogram) + 1)
     figure = _bars(edges, page.histogram, "activation", "tokens")
     if marker is not None:
         figure.add_vline(x=marker, line_color=MARKER, line_width=2, annotation_text=f"your text: {number(marker)}")

@@ -104,9 +104,9 @@ class Sampler:
         """Place and value of the strongest event in each document's tokens within one sequence, strongest first."""
         own = self._explains[fired.doc_id] == explain
         places, values = self._tokens.places(fired.seq[own], fired.pos[own]), fired.value[own]
-        piece = self._tokens.pieces(places)
-        order = np.lexsort((places, -values, piece))
-        first = order[np.concatenate([[True], piece[order][1:] != piece[order][:-1]])] if len(order) else order
+        key = fired.seq[own].astype(np.int64) * self._tokens.n_docs + fired.doc_id[own]
+        order = np.lexsort((places, -values, key))
+        first = order[np.concatenate([[True], key[order][1:] != key[order][:-1]])] if len(order) else order
         strongest = first[np.lexsort((places[first], -values[first]))]
         return places[strongest], values[strongest]
 
@@ -117,6 +117,7 @@ class Sampler:
         random = np.random.default_rng([self.cfg.seed, latent, 2])
         piece = random.integers(len(self._score_text.start), size=DRAWS_PER_WINDOW * n)
         drawn = random.integers(self._score_text.start[piece], self._score_text.stop[piece])
+        drawn = drawn[self._tokens.char_start[drawn] >= 0]
         events = self.index.events(latent)
         fired = self._tokens.places(events.seq, events.pos)
         spans = self._spans(drawn)

@@ -1,5 +1,6 @@
 """Reads the current version of a published index: SQL over its tables, and one latent's events by exact offsets."""
 
+import logging
 import tempfile
 import threading
 from collections.abc import Callable, Iterable
@@ -22,6 +23,7 @@ from store.run import Run, find_run, read_run
 from store.tables import DOCUMENTS, SEQUENCES
 from store.token_map import TokenMap
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 TEXT_FOLDER = "text"
 VIEWS = (*PUBLISHED, "features", "runs")
@@ -172,9 +174,18 @@ class FeatureIndex:
         confine(connection, folders, Path(self._spill.name))
         return connection
 
-    @staticmethod
-    def _view(connection: duckdb.DuckDBPyConnection, name: str, paths: Iterable[Path]) -> None:
+    def _view(self, connection: duckdb.DuckDBPyConnection, name: str, paths: Iterable[Path]) -> None:
         files = ", ".join(quoted(path.as_posix()) for path in sorted(paths))
         schema = {"documents": DOCUMENTS, "sequences": SEQUENCES}.get(name) or SCHEMAS[name]
-        if files:
+        if not files:
+            return
+        try:
             connection.execute(f"CREATE VIEW {name} AS SELECT {', '.join(schema.names)} FROM read_parquet([{files}])")
+        except duckdb.Error as error:
+            # What is whole can be asked all the same.
+            log.warning(
+                "no table %s: %s; `monosem verify %s` names what is damaged",
+                name,
+                str(error).splitlines()[0],
+                self.folder.name,
+            )

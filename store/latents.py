@@ -192,16 +192,16 @@ class LatentPage:
     """`[n_bins]` counts of active values in equal-width bins over (min(0, min), max]."""
     promoted: tuple[Logit, ...]
     suppressed: tuple[Logit, ...]
-    ngrams: tuple[dict[str, Any], ...]
-    """Rows of `ngrams`: the commonest tokens, and pairs of tokens, on which it fires."""
-    neighbours: tuple[dict[str, Any], ...]
-    """Rows of `neighbours`, nearest first on each side."""
-    coactivations: tuple[dict[str, Any], ...]
-    """Rows of `coactivations`, by φ."""
     explanations: tuple[dict[str, Any], ...]
     """Rows of `explanations`."""
     scores: tuple[dict[str, Any], ...]
     """Rows of `scores`; `arm` tells the score from its null."""
+    ngrams: tuple[dict[str, Any], ...] = ()
+    """Rows of `ngrams`: the commonest tokens, and pairs of tokens, on which it fires."""
+    neighbours: tuple[dict[str, Any], ...] = ()
+    """Rows of `neighbours`, nearest first on each side."""
+    coactivations: tuple[dict[str, Any], ...] = ()
+    """Rows of `coactivations`, by φ."""
 
     @property
     def alive(self) -> bool:

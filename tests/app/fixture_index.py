@@ -1,7 +1,6 @@
 """A whole small workbench on disk: 30 latents over three documents, one of them hostile, and a tiny model to run."""
 
 import re
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +9,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from activations.models import find_model
+from autointerp.index.config import IndexConfig
+from autointerp.index.encode import Codes
+from autointerp.index.given import index_codes
 from sae import checkpoint
 from sae.topk import TopK, TopKConfig
 from store import layout
 from store.figures import Figure, Measured, write_measured
 from store.index import publish, write_part
+from store.index_tables import SCHEMAS
 from store.run import Run, start_run
-from store.tables import SCHEMAS
+from store.tables import HARVEST_SCHEMAS
 
-D_SAE, D_IN, N_BINS = 30, 32, 20
+D_SAE, D_IN = 30, 32
 DEAD = (7, 29)
 SCORED, UNJUDGED, UNSCORED, HOSTILE = 3, 4, 5, 6
 """Latents by the state of their explanation; all others have none."""
@@ -41,12 +44,15 @@ def build_workbench(root: Path, *, explained: bool = True) -> Run:
     sae = _sae_run(root, activations)
     _evaluate(root, {"sae": sae.id, "activations": activations.id})
     with start_run(root, "index", {"made": "by hand"}, {"sae": sae.id, "activations": activations.id}) as index:
-        for table, columns in _index_parts(tokens).items():
-            write_part(index.folder, table, columns)
-        index.finish({"n_latents": D_SAE})
+        cfg = IndexConfig(n_top=6, per_band=3, half_window=14, n_bins=20)
+        words = [f" w{i}" for i in range(max(map(len, tokens)))]
+        results = index_codes(index.folder, activations.folder, [_codes(tokens)], D_SAE, words, cfg)
+        logits = [row for latent in range(D_SAE) for row in _logit_rows(latent)]
+        write_part(index.folder, "logits", {name: [row[name] for row in logits] for name in SCHEMAS["logits"].names})
+        index.finish(results)
     if explained:
         _write_explanations(root, index)
-    publish(index, activations)
+    publish(index)
     return index
 
 
@@ -99,7 +105,7 @@ def _activations_run(root: Path, tokens: list[list[tuple[int, int]]]) -> Run:
             (layout.token_part(run.folder, 0), "sequences", sequences),
         ):
             path.parent.mkdir()
-            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[table]), path)
+            pq.write_table(pa.Table.from_pylist(rows, schema=HARVEST_SCHEMAS[table]), path)
         run.finish({"hook_points": {HOOK_POINT: {"sink_norm": 1e6}}})
     return run
 
@@ -112,61 +118,21 @@ def _sae_run(root: Path, activations: Run) -> Run:
     return run
 
 
-def _index_parts(tokens: list[list[tuple[int, int]]]) -> dict[str, dict[str, list[Any]]]:
+def _codes(tokens: list[list[tuple[int, int]]]) -> Codes:
+    """What fires on each token: a latent on its own share of them, and for certain on the hostile document's first."""
     random = np.random.default_rng(0)
-    rows: dict[str, list[dict[str, Any]]] = {"latents": [], "events": [], "contexts": [], "logits": []}
-    for latent in range(D_SAE):
-        share = 0.0 if latent in DEAD else 10 ** random.uniform(-1.8, -0.3)
-        events = [
-            {"latent": latent, "seq": seq, "pos": pos, "doc_id": seq, "value": float(random.exponential(3.0) + 0.1)}
-            for seq, spans in enumerate(tokens)
-            for pos in range(1, len(spans))
-            # The first latents fire on the hostile document for certain.
-            if random.random() < share or (latent == SCORED and seq == 2 and pos < 20)
-        ]
-        rows["events"] += events
-        rows["latents"].append(_latent_row(latent, events, sum(map(len, tokens))))
-        rows["contexts"] += _context_rows(events, tokens)
-        rows["logits"] += _logit_rows(latent)
-    return {
-        table: {name: [row[name] for row in found] for name in SCHEMAS[table].names} for table, found in rows.items()
-    }
-
-
-def _latent_row(latent: int, events: list[dict[str, Any]], n_tokens: int) -> dict[str, Any]:
-    values = np.array([event["value"] for event in events])
-    largest = float(values.max(initial=0.0))
-    quantiles = np.quantile(values, [0.5, 0.9, 0.99, 0.999]) if len(values) else np.zeros(4)
-    return {
-        "latent": latent,
-        "n_fired": len(values),
-        "n_docs": len({event["seq"] for event in events}),
-        "density": len(values) / n_tokens,
-        "mean": float(values.mean()) if len(values) else 0.0,
-        "mean_square": float((values**2).mean()) if len(values) else 0.0,
-        "max": largest,
-        **dict(zip(("q50", "q90", "q99", "q999"), quantiles.tolist(), strict=True)),
-        "histogram": np.histogram(values, N_BINS, (0, largest or 1))[0].tolist(),
-    }
-
-
-def _context_rows(events: list[dict[str, Any]], tokens: list[list[tuple[int, int]]]) -> list[dict[str, Any]]:
-    strongest = sorted(events, key=lambda event: -event["value"])
-    edges = np.linspace(0, len(strongest), 5).astype(int)
-    quarters = [strongest[start:stop][:3] for start, stop in pairwise(edges)]
-    bands = {"top": strongest[:6], **dict(zip(("q4", "q3", "q2", "q1"), quarters, strict=True))}
-    return [
-        event
-        | {
-            "band": band,
-            "rank": rank,
-            "start": max(event["pos"] - 15, 0),
-            "stop": min(event["pos"] + 12, len(tokens[event["seq"]])),
-            "weight": 1.0,
-        }
-        for band, chosen in bands.items()
-        for rank, event in enumerate(chosen)
-    ]
+    places = np.concatenate([np.arange(len(spans)) for spans in tokens])
+    seq = np.repeat(np.arange(len(tokens)), [len(spans) for spans in tokens])
+    on = np.zeros((len(places), D_SAE), bool)
+    for latent in set(range(D_SAE)) - set(DEAD):
+        on[:, latent] = random.random(len(places)) < 10 ** random.uniform(-1.8, -0.3)
+    on[(seq == 2) & (places < 20), SCORED] = True
+    on[places == 0] = False
+    token, latents = np.nonzero(on)
+    values = random.exponential(3.0, len(token)).astype(np.float32) + np.float32(0.1)
+    offsets = np.concatenate([[0], np.cumsum(on.sum(axis=1))])
+    by_class = np.stack([on.sum(axis=0), *np.zeros((3, D_SAE), int)])
+    return Codes(offsets, latents.astype(np.int32), values, places > 0, by_class)
 
 
 def _logit_rows(latent: int) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from app.figures import activation_histogram, density_figure
 from store.latents import LatentPage, Logit, Window
 
 HOSTILE = ["<b>", "</span>", "<|im_start|>", '"><script>alert(1)</script>', "'", "&lt;", "\n", " \n", "שלום", "👩‍👩‍👧"]
-STATISTICS = {"n_fired": 5, "n_docs": 2, "density": 0.01, "max": 8.0, "q50": 1.0, "q999": 7.9, "mean": 2.0}
+STATISTICS = {"n_fired": 5, "n_docs": 2, "density": 0.01, "min": 0.5, "max": 8.0, "q50": 1.0, "q999": 7.9, "mean": 2.0}
 EXPLANATION = {"explainer": "tokens", "text": "fires on <b>", "method": "counts", "n_contexts": 9, "n_docs": 4}
 SCORE = {
     "explainer": "tokens",
@@ -210,7 +210,7 @@ def test_a_card_stands_alone():
     page = static_page("<latent>", feature_card_html(a_page(), [a_window(["dog"]), a_window(["cat"], band="q1")]))
     assert not re.search(r"<script|src=|href=|url\(|@import", page)
     assert "<title>&lt;latent&gt;</title>" in page
-    assert "q1 – weakest quarter" in page
+    assert "q1 – band 1 of 1" in page
 
 
 def test_a_dead_latent_has_a_card_and_a_figure():

@@ -22,9 +22,9 @@ def test_a_feature_shows_itself_as_a_card(wb, fixture_index):
 
 
 def test_contexts_say_their_band_and_document(wb, fixture_index):
-    contexts = wb.feature(fixture_index.SCORED).contexts("q4")
+    contexts = wb.feature(fixture_index.SCORED).contexts("q1")
     assert list(contexts.columns) == ["band", "value", "text", "source", "title", "doc_id", "split"]
-    assert set(contexts["band"]) == {"q4"}
+    assert set(contexts["band"]) == {"q1"}
 
 
 def test_logits_name_their_side(wb):

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,9 @@ class TestStatistics:
     def test_counts_add_up_to_the_events_and_tokens(self, wb: Workbench, dense: Dense, latents: list[dict]):
         results = wb.run.results
         assert results["n_tokens"] == dense.counted.sum()
-        assert results["n_events"] == sum(row["n_fired"] for row in latents) == len(wb.index.sql("SELECT * FROM events"))
+        assert (
+            results["n_events"] == sum(row["n_fired"] for row in latents) == len(wb.index.sql("SELECT * FROM events"))
+        )
         assert results["l0"] == pytest.approx((dense["latents"][dense.counted] != 0).sum(1).mean())
 
 
@@ -220,7 +223,7 @@ class TestContexts:
         for latent in range(0, wb.d_sae, 5):
             largest = wb.page(latent).statistics["max"]
             quarters = [[w.value for w in wb.windows(latent, f"q{i}")] for i in range(1, 5)]
-            assert all(max(low) <= min(high) for low, high in zip(quarters, quarters[1:], strict=False) if low and high)
+            assert all(max(low) <= min(high) for low, high in pairwise(quarters) if low and high)
             for i in range(1, 5):
                 for window in wb.windows(latent, f"v{i}"):
                     assert (i - 1) / 4 * largest < window.value * (1 + 1e-6) <= i / 4 * largest * (1 + 1e-5)

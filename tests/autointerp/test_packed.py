@@ -1,22 +1,28 @@
 """Sequences that hold several documents: no window reaches into another one, and the split goes by each token's own."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from autointerp.contexts import Layout, choose
-from autointerp.events import Events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autointerp.index.config import IndexConfig
+from autointerp.index.contexts import Reading, peaks, strongest
+from autointerp.index.encode import Codes
+from autointerp.index.gather import LatentEvents, Runs
+from autointerp.index.given import index_codes
 from autointerp.sample import ELIGIBLE, SampleConfig, Sampler, explain_side
 from store import layout
-from store.index import FeatureIndex, publish, write_part
+from store.feature_index import FeatureIndex
+from store.index import publish
 from store.latents import windows
 from store.run import start_run
 from store.tables import DOCUMENTS, SEQUENCES
+from store.token_map import TokenMap, write_token_map
 
 N_DOCS, N_SEQS, N_CTX = 24, 30, 40
 D_SAE, ALWAYS, SCORE_ONLY = 6, 4, 5
@@ -53,8 +59,26 @@ def packed(seed: int, n_seqs: int = N_SEQS, n_ctx: int = N_CTX) -> list[dict]:
     return rows
 
 
-def table_of(rows: list[dict]) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema=SEQUENCES)
+def write_harvest(folder: Path, parts: list[list[dict]], texts: list[str]) -> None:
+    """Documents and tokens as a harvest has them, a window for each part."""
+    documents = [
+        {"doc_id": i, "source": "s", "title": f"{i}", "split": "train", "n_tokens": 400, "text": text}
+        for i, text in enumerate(texts)
+    ]
+    made = [(layout.document_part(folder, 0), documents, DOCUMENTS)]
+    made += [(layout.token_part(folder, number), rows, SEQUENCES) for number, rows in enumerate(parts)]
+    for path, rows, schema in made:
+        path.parent.mkdir(exist_ok=True, parents=True)
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+
+
+def map_of(folder: Path, *parts: list[dict]) -> TokenMap:
+    """The tokens of `parts`, over documents of one letter each."""
+    rows = [{"char_end": [c + 1 if c >= 0 else -1 for c in row["char_start"]], **row} for part in parts for row in part]
+    rows = [{"text_class": [0] * len(row["token_ids"]), **row} for row in rows]
+    write_harvest(folder / "harvest", [rows], [chr(65 + i) * 400 for i in range(N_DOCS)])
+    write_token_map(folder / "text", folder / "harvest")
+    return TokenMap(folder / "text")
 
 
 def expected_span(row: dict, pos: int, before: int, after: int) -> tuple[int, int]:
@@ -73,9 +97,11 @@ def expected_span(row: dict, pos: int, before: int, after: int) -> tuple[int, in
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), before=st.integers(0, 9), after=st.integers(0, 9))
-def test_a_window_ends_with_its_document_and_begins_on_text(seed: int, before: int, after: int):
+def test_a_window_ends_with_its_document_and_begins_on_text(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, before: int, after: int
+):
     rows = packed(seed, n_seqs=4)
-    places = Layout.of(table_of(rows[::-1]))
+    places = map_of(tmp_path_factory.mktemp("map"), rows[::-1])
     seq, pos = np.repeat(np.arange(4), N_CTX), np.tile(np.arange(N_CTX), 4)
     at = places.places(seq, pos)
     assert [part.tolist() for part in places.positions(at)] == [seq.tolist(), pos.tolist()]
@@ -84,29 +110,45 @@ def test_a_window_ends_with_its_document_and_begins_on_text(seed: int, before: i
     assert found == [expected_span(rows[s], int(p), before, after) for s, p in zip(seq, pos, strict=True)]
 
 
-def test_a_separator_belongs_to_no_window_of_its_neighbours():
+def test_a_separator_belongs_to_no_window_of_its_neighbours(tmp_path: Path):
     row = {
         "seq": 0,
         "token_ids": list(range(9)),
         "doc_ids": [5, 5, 5, 5, 7, 7, 7, 7, 7],
         "char_start": [-1, 0, 1, -1, -1, 0, -1, 1, 2],
     }
-    places = Layout.of(pa.Table.from_pylist([row]))
+    places = map_of(tmp_path, [row])
     at = np.arange(9)
     spans = places.spans(at, 9, 9)
     assert spans.start.tolist() == [0, 1, 1, 1, 4, 5, 5, 5, 5]
     assert spans.stop.tolist() == [3, 3, 3, 4, 9, 9, 9, 9, 9]
-    assert places.doc_ids.tolist() == [5, 7]
+    assert places.piece_doc.tolist() == [5, 7]
 
 
-def test_one_document_in_two_neighbouring_sequences_is_two_pieces():
+def test_one_document_in_two_neighbouring_sequences_is_two_pieces(tmp_path: Path):
     rows = [{"seq": i, "token_ids": [1, 2], "doc_ids": [3, 3], "char_start": [0, 1]} for i in range(2)]
-    spans = Layout.of(pa.Table.from_pylist(rows)).spans(np.array([1, 2]), 5, 5)
+    spans = map_of(tmp_path, rows).spans(np.array([1, 2]), 5, 5)
     assert (spans.start.tolist(), spans.stop.tolist()) == ([0, 2], [2, 4])
 
 
-def test_equal_contexts_are_one_wherever_they_are_packed():
-    """The same document after another one, and at the start of a sequence."""
+@settings(max_examples=25, deadline=None)
+@given(text=st.text(min_size=1, max_size=60).filter(lambda t: t.isprintable()), seed=st.integers(0, 10**6))
+def test_tokens_are_the_documents_own_characters_whatever_they_take_in_bytes(
+    tmp_path_factory: pytest.TempPathFactory, text: str, seed: int
+):
+    folder = tmp_path_factory.mktemp("map")
+    cuts = sorted({0, len(text), *np.random.default_rng(seed).integers(0, len(text) + 1, 5).tolist()})
+    row = {"seq": 0, "token_ids": [0] * len(cuts), "doc_ids": [1] * len(cuts), "text_class": [0] * len(cuts)}
+    row |= {"char_start": [-1, *cuts[:-1]], "char_end": [-1, *cuts[1:]]}
+    write_harvest(folder / "harvest", [[row]], ["é before", text])
+    write_token_map(folder / "text", folder / "harvest")
+    found = TokenMap(folder / "text")
+    assert found.texts(0, len(cuts)) == ("", *(text[a:b] for a, b in pairwise(cuts)))
+    assert found.document(1) == text
+
+
+def test_contexts_that_read_the_same_are_one_wherever_they_are_packed(tmp_path: Path):
+    """The same document after another one, and at the start of a sequence; and the same in capitals."""
     first = {"seq": 0, "token_ids": [9, 1, 2, 3], "doc_ids": [0] * 4, "char_start": [-1, 0, 1, 2]}
     second = {
         "seq": 1,
@@ -114,15 +156,18 @@ def test_equal_contexts_are_one_wherever_they_are_packed():
         "doc_ids": [1] * 3 + [2] * 4,
         "char_start": [-1, 0, 1, -1, 0, 1, 2],
     }
-    columns = {"latent": [0, 0], "seq": [0, 1], "pos": [2, 5], "doc_id": [0, 2]}
-    strongest = Events(
-        **{name: np.array(values) for name, values in columns.items()},
-        value=np.array([2.0, 1.0], np.float32),
-        d_sae=1,
-        n_tokens=11,
+    third = {"seq": 2, "token_ids": [9, 6, 7, 3], "doc_ids": [3] * 4, "char_start": [-1, 0, 1, 2]}
+    fourth = {"seq": 3, "token_ids": [9, 2, 1, 3], "doc_ids": [4] * 4, "char_start": [-1, 0, 1, 2]}
+    tokens = map_of(tmp_path, [first, second, third, fourth])
+    places = tokens.places(np.arange(4), np.array([2, 5, 2, 2]))
+    bounds = np.array([0, 4])
+    events = LatentEvents(bounds, places, 0, np.array([2, 1, 3, 0.5], np.float32), np.zeros(1), Runs(bounds, places))
+    words = ["", "one", " two", "x", "", "other", "ONE", "Two ", "", ""]
+    found = strongest(peaks(events, tokens), Reading.of(tokens, words), 5)
+    assert tokens.positions(found.place)[0].tolist() == [2, 3], (
+        "two of three are gone; the same words in another order stay"
     )
-    found = choose(strongest, Layout.of(pa.Table.from_pylist([first, second])), 4, 5, 1, 5, 0)
-    assert [seq for seq, band in zip(found["seq"], found["band"], strict=True) if band == "top"] == [0]
+    assert found.n_same.tolist() == [3, 1]
 
 
 @pytest.fixture(scope="module")
@@ -130,61 +175,33 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> FeatureIndex:
     """An index over packed sequences, made by hand; each document is one letter over and over, so that leaks show."""
     root = tmp_path_factory.mktemp("packed")
     rows = packed(0)
-    documents = [
-        {"doc_id": i, "source": "s", "title": f"{i}", "split": "train", "n_tokens": 400, "text": chr(65 + i) * 400}
-        for i in range(N_DOCS)
-    ]
     with start_run(root, "activations", {}, {}) as activations:
-        for path, made, schema in (
-            (layout.document_part(activations.folder, 0), documents, DOCUMENTS),
-            (layout.token_part(activations.folder, 0), rows[:10], SEQUENCES),
-            (layout.token_part(activations.folder, 1), rows[10:], SEQUENCES),
-        ):
-            path.parent.mkdir(exist_ok=True)
-            pq.write_table(pa.Table.from_pylist(made, schema=schema), path)
+        write_harvest(activations.folder, [rows[:10], rows[10:]], [chr(65 + i) * 400 for i in range(N_DOCS)])
         activations.finish({})
-    events = _events(rows)
     with start_run(root, "index", {}, {"activations": activations.id}) as run:
-        write_part(run.folder, "latents", _latents(events))
-        write_part(run.folder, "events", {n: getattr(events, n) for n in ("latent", "seq", "pos", "doc_id", "value")})
-        strongest = events.take(np.lexsort((-events.value, events.latent)))
-        contexts = choose(strongest, Layout.of(table_of(rows)), 5, n_top=6, n_bands=4, per_band=3, seed=0)
-        write_part(run.folder, "contexts", contexts)
-        run.finish({})
-    publish(run, activations)
+        cfg = IndexConfig(n_top=6, per_band=3, half_window=5)
+        words = [f"t{i}" for i in range(50)]
+        codes = [_codes(rows[:10], 1), _codes(rows[10:], 2)]
+        run.finish(index_codes(run.folder, activations.folder, codes, D_SAE, words, cfg))
+    publish(run)
     return FeatureIndex(run.folder)
 
 
-def _events(rows: list[dict]) -> Events:
-    random = np.random.default_rng(1)
-    found = [
-        (latent, row["seq"], pos, doc_id, random.exponential() + 0.1)
-        for row in rows
-        for pos, (doc_id, start) in enumerate(zip(row["doc_ids"], row["char_start"], strict=True))
-        for latent in range(D_SAE)
-        if start >= 0
-        and (
-            pos % 3 == 0
-            if latent == ALWAYS
-            else random.random() < 0.08 and not (latent == SCORE_ONLY and explain_side(doc_id, CFG.seed))
-        )
-    ]
-    latent, seq, pos, doc_id, value = (np.array(column) for column in zip(*found, strict=True))
-    return Events(latent, seq, pos, doc_id, value.astype(np.float32), d_sae=D_SAE, n_tokens=N_SEQS * N_CTX).sorted()
-
-
-def _latents(events: Events) -> dict[str, list]:
-    n = np.bincount(events.latent, minlength=D_SAE)
-    zeros = [0.0] * D_SAE
-    columns = ("mean", "mean_square", "max", "q50", "q90", "q99", "q999")
-    return {
-        "latent": list(range(D_SAE)),
-        "n_fired": n.tolist(),
-        "n_docs": [1] * D_SAE,
-        "density": (n / events.n_tokens).tolist(),
-        **dict.fromkeys(columns, zeros),
-        "histogram": [[1]] * D_SAE,
-    }
+def _codes(rows: list[dict], seed: int) -> Codes:
+    random = np.random.default_rng(seed)
+    on = np.zeros((len(rows) * N_CTX, D_SAE), bool)
+    text = np.array([row["char_start"] for row in rows]).ravel() >= 0
+    for place in np.flatnonzero(text).tolist():
+        seq, pos = divmod(place, N_CTX)
+        explains = explain_side(rows[seq]["doc_ids"][pos], CFG.seed)
+        on[place] = random.random(D_SAE) < 0.08
+        on[place, ALWAYS] = pos % 3 == 0
+        on[place, SCORE_ONLY] &= not explains
+    token, latent = np.nonzero(on)
+    values = (random.exponential(size=len(token)) + 0.1).astype(np.float32)
+    offsets = np.concatenate([[0], np.cumsum(on.sum(axis=1))])
+    by_class = np.stack([on.sum(axis=0), *np.zeros((3, D_SAE), int)])
+    return Codes(offsets, latent.astype(np.int32), values, text, by_class)
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +223,7 @@ class TestContexts:
             assert window.tokens[0]
             assert window.tokens[-1]
             assert window.values[window.peak] == pytest.approx(window.value)
+            assert window.chars[1] - window.chars[0] == len(window.text)
 
     def test_drawn_windows_do_too(self, sampler: Sampler):
         for latent in range(D_SAE):
@@ -281,13 +299,15 @@ def test_with_all_documents_on_one_side_there_is_nothing_to_draw(index: FeatureI
 
 
 def test_a_root_with_pattern_characters_is_published_like_any_other(tmp_path: Path):
-    root = tmp_path / "[a-z]*"
+    root = tmp_path / "[a-z]* it's"
+    rows = packed(0, 2)
     with start_run(root, "activations", {}, {}) as activations:
-        path = layout.token_part(activations.folder, 0)
-        path.parent.mkdir()
-        pq.write_table(table_of(packed(0, 2)), path)
+        write_harvest(activations.folder, [rows], [chr(65 + i) * 400 for i in range(N_DOCS)])
         activations.finish({})
     with start_run(root, "index", {}, {"activations": activations.id}) as run:
-        run.finish({})
-    publish(run, activations)
-    assert len(FeatureIndex(run.folder).sql("SELECT * FROM sequences")) == 2
+        words = [f"t{i}" for i in range(50)]
+        run.finish(index_codes(run.folder, activations.folder, [_codes(rows, 1)], D_SAE, words, IndexConfig()))
+    publish(run)
+    found = FeatureIndex(run.folder)
+    assert len(found.sql("SELECT * FROM sequences")) == 2
+    assert len(found.sql("SELECT * FROM events")) == run.results["n_events"]

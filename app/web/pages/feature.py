@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from app.cards import (
-    BANDS,
+    band_label,
     contexts_html,
     explanations_html,
     feature_card_html,
@@ -87,14 +87,14 @@ def statistics_row(page: LatentPage) -> None:
 def contexts_tabs(contexts: list[Window], max_value: float) -> None:
     """Contexts by band."""
     breaks = st.toggle("Break lines where the text does", key="breaks")
-    for band, tab in zip(BANDS, st.tabs(list(BANDS)), strict=True):
-        chosen = [window for window in contexts if window.band == band]
+    bands = list(dict.fromkeys(window.band for window in contexts))
+    if not bands:
+        st.caption("No context is stored.")
+        return
+    for band, tab in zip(bands, st.tabs(bands), strict=True):
         with tab:
-            st.caption(f"Contexts from the {BANDS[band]}.")
-            if chosen:
-                st.html(contexts_html(chosen, max_value, breaks=breaks))
-            else:
-                st.caption("No context in this band.")
+            st.caption(f"Contexts: {band_label(band, bands)}.")
+            st.html(contexts_html([window for window in contexts if window.band == band], max_value, breaks=breaks))
 
 
 def tested_text(page: LatentPage, inspection: Inspection) -> float:
