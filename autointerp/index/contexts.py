@@ -103,10 +103,12 @@ def choose(
     """The contexts of the latents of `events`, in order of latent."""
     found = peaks(events, tokens)
     chosen = [strongest(found, reading, cfg.n_top)]
-    sampled = peaks(events.sampled(tokens, cfg.seed), tokens) if events.shift.any() else found
-    rate = 2.0 ** events.shift.astype(np.float64)
+    sample = events.sampled(tokens, cfg.seed)
+    sampled = peaks(sample, tokens) if events.shift.any() else found
+    # Events that one of the sample stands for: of all that happened, not of all that might have been drawn.
+    rate = events.fired.n / np.maximum(sample.n, 1)
     for name, band in (("q", equal_counts(sampled, cfg.n_bands)), ("v", equal_widths(sampled, cfg.n_bands))):
-        drawn = draw(sampled, band, reading, cfg)
+        drawn = draw(sampled, band, reading, cfg, events.first)
         chosen.append(
             drawn._replace(
                 band=np.array([f"{name}{number + 1}" for number in drawn.band.tolist()], dtype=object),
@@ -156,11 +158,11 @@ def equal_widths(found: Peaks, n_bands: int) -> np.ndarray:
     return np.clip(np.ceil(found.value / top * n_bands).astype(np.int64) - 1, 0, n_bands - 1)
 
 
-def draw(found: Peaks, band: np.ndarray, reading: Reading, cfg: IndexConfig) -> Contexts:
-    """`cfg.per_band` peaks that read differently, at random from each band of each latent."""
+def draw(found: Peaks, band: np.ndarray, reading: Reading, cfg: IndexConfig, first: int = 0) -> Contexts:
+    """`cfg.per_band` peaks that read differently, at random from each band of each latent, counted from `first`."""
     group = found.latent * cfg.n_bands + band
     size = np.bincount(group, minlength=int(group.max(initial=-1)) + 1)
-    priority = mixed(mixed(np.full(len(group), cfg.seed, np.uint64), group), found.place)
+    priority = mixed(mixed(np.full(len(group), cfg.seed, np.uint64), group + first * cfg.n_bands), found.place)
     # Only those that may come first are looked at; all of a band in which too many of them read the same.
     may = priority < np.uint64(2**64 - 1) * np.minimum(1.0, cfg.per_band * SPARE / np.maximum(size, 1))[group]
     drawn = _draw(found, group, priority, np.flatnonzero(may), reading, cfg.per_band)
@@ -240,7 +242,7 @@ def silent(active: Contexts, events: LatentEvents, twins: Twins, reading: Readin
     tokens, keys = reading.tokens, events.fired.keys()
     token = tokens.token_ids[active.place].astype(np.int64)
     lo, hi = twins.bounds[token], twins.bounds[token + 1]
-    random = mixed(mixed(np.full(len(token), cfg.seed, np.uint64), active.latent), active.place)
+    random = mixed(mixed(np.full(len(token), cfg.seed, np.uint64), active.latent + events.first), active.place)
     tries = np.stack([mixed(random, np.full(len(token), i)) for i in range(DRAWS)], axis=1)
     place = twins.places[lo[:, None] + (tries % np.maximum(hi - lo, 1).astype(np.uint64)[:, None]).astype(np.int64)]
     flat, latent = place.ravel(), np.repeat(active.latent, DRAWS)

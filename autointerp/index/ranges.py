@@ -72,8 +72,9 @@ class Ranges:
                 events = gather(self.spill, self.n_windows, which, known, self.codes)
                 for table in wanted:
                     write_part(self.folder, table, MAKERS[table](shared, events, number), number)
-        with whole_file(self.folder / PLAN) as scratch, scratch.open("wb") as handle:
-            np.save(handle, np.array([*(which.start for which in plan), plan[-1].stop]))
+        if not (self.folder / PLAN).exists():
+            with whole_file(self.folder / PLAN) as scratch, scratch.open("wb") as handle:
+                np.save(handle, np.array([*(which.start for which in plan), plan[-1].stop]))
 
     @cached_property
     def spill(self) -> Spill:

@@ -124,10 +124,11 @@ class Spill:
         return self._path(window).exists() and self.codes_path(window).exists()
 
     def write(self, window: int, codes: Codes, kept: Kept, misses: NearMisses | None, d_sae: int) -> None:
-        """Keep a window's events; the file by latent is the last."""
+        """Keep a window's events; the file by latent is the last. What lasts is not written again."""
         small = np.uint16 if d_sae <= 2**16 else np.uint32
-        lasting = {"latents": codes.latents.astype(small), "offsets": codes.offsets, "counted": codes.counted}
-        _save(self.codes_path(window), lasting)
+        if not self.codes_path(window).exists():
+            lasting = {"latents": codes.latents.astype(small), "offsets": codes.offsets, "counted": codes.counted}
+            _save(self.codes_path(window), lasting)
         arrays = kept._asdict() | {"by_class": codes.by_class}
         if misses is not None:
             arrays |= {"miss_value": misses.value.numpy(), "miss_place": misses.place.numpy()}

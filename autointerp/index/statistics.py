@@ -19,7 +19,7 @@ def statistics(
     """The columns of the index's `latents` table for the latents of `events`, in float64.
 
     Counts, moments and extremes are exact. Quantiles are order statistics of the kept values (the smallest with at
-    least that share at or below it), exact where every event is kept; the histogram counts them, each for 2^shift.
+    least that share at or below it), exact where every event is kept; the histogram is brought to all events.
 
     Args:
         events: of a range of latents.
@@ -44,7 +44,7 @@ def statistics(
         "min": np.where(n_fired > 0, known.min[own], 0.0),
         "max": high,
         **quantiles(values),
-        "histogram": list(histogram(values, low, high, n_bins) * 2 ** events.shift.astype(np.int64)[:, None]),
+        "histogram": list(scaled(histogram(values, low, high, n_bins), n_fired)),
         **spread(events.fired, tokens, sources),
         **{f"n_{name}": known.by_class[number, own] for name, number in TOKEN_CLASSES.items()},
         "event_share": 0.5**events.shift,
@@ -97,6 +97,12 @@ def histogram(events: LatentEvents, low: np.ndarray, high: np.ndarray, n_bins: i
     share = (events.value.astype(np.float64) - low[latent]) / width
     bins = np.clip(np.ceil(share * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
     return np.bincount(latent * n_bins + bins, minlength=events.n_latents * n_bins).reshape(-1, n_bins)
+
+
+def scaled(counts: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """`[n_latents, n_bins]` integers in proportion to `counts` that add up to `total`; unchanged where they do."""
+    share = total / np.maximum(counts.sum(axis=1), 1)
+    return np.diff(np.rint(np.cumsum(counts, axis=1) * share[:, None]).astype(np.int64), axis=1, prepend=0)
 
 
 def spread(fired: Runs, tokens: TokenMap, sources: np.ndarray) -> dict[str, np.ndarray]:
