@@ -1,8 +1,11 @@
-"""Figures in documents: every marked block in README.md and docs/*.md is generated from its result file.
+"""Generated parts of documents: every marked block in README.md and docs/*.md is made from a result file or the code.
 
     <!-- figures: bench/results/NAME.json -->            a table of figures and values
     <!-- figures: bench/results/NAME.json PART -->       one part of an evaluation, controls in columns
     <!-- end of figures -->
+
+    <!-- schema -->                                     every table of an index, with its columns
+    <!-- end of schema -->
 
 Run from anywhere: `python bench/render.py` brings all documents up to date, `--check` only says which are not.
 """
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from store.files import read_json
+from store.index_tables import ROWS, TABLES
 
 REPO = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -22,6 +26,7 @@ BLOCK = re.compile(
     r".*?(?P<end><!-- end of figures -->)",
     re.DOTALL,
 )
+SCHEMA = re.compile(r"(?P<begin><!-- schema -->\n).*?(?P<end><!-- end of schema -->)", re.DOTALL)
 DETAIL = "seconds: "
 """Figures named so are kept in the file and left out of documents."""
 
@@ -61,7 +66,17 @@ def rendered(text: str) -> str:
     Raises:
         UsageError: a block names a result file that does not exist.
     """
-    return BLOCK.sub(lambda m: m["begin"] + _block(m["name"], m["part"]) + m["end"], text)
+    text = BLOCK.sub(lambda m: m["begin"] + _block(m["name"], m["part"]) + m["end"], text)
+    return SCHEMA.sub(lambda m: m["begin"] + schema() + m["end"], text)
+
+
+def schema() -> str:
+    """Every table of an index: what a row is, and each column with its type and meaning."""
+    parts = []
+    for table, columns in TABLES.items():
+        rows = [f"| `{name}` | {column.type} | {column.about} |" for name, column in columns.items()]
+        parts += [f"### {table}", "", ROWS[table], "", "| column | type | |", "|---|---|---|", *rows, ""]
+    return "\n".join(["", *parts])
 
 
 def _block(name: str, part: str | None) -> str:

@@ -186,6 +186,25 @@ PUBLISHED: dict[str, dict[str, Column]] = {
 """Tables of the published file."""
 TABLES: dict[str, dict[str, Column]] = {**PUBLISHED, "events": EVENTS}
 """All that an index writes."""
+ROWS: dict[str, str] = {
+    "latents": "A row for each latent, dead ones included. All figures are of tokens that count: of the classes that "
+    "were asked for, first positions left out.",
+    "contexts": "A row for each stored context of a latent, sorted by latent.",
+    "logits": "A row for each of the tokens that a latent's decoder row promotes or suppresses most, where the hook "
+    "point is in the residual stream's basis, or is heads' outputs, which are read through their output weights.",
+    "logit_effects": "A row for each latent: how its effects are distributed over the whole vocabulary.",
+    "heads": "A row for each latent and head, where the dictionary reads heads' outputs side by side.",
+    "ngrams": "A row for each of the commonest tokens, and pairs of tokens, on which a latent fires.",
+    "coactivations": "A row for each pair of latents that is among the first of the one by Jaccard, φ, PMI or "
+    "implication. Counts are of all tokens.",
+    "neighbours": "A row for each of the nearest latents, exact.",
+    "plane": "A row for each latent, where a plane was made.",
+    "titles": "A row for each document, without its text.",
+    "explanations": "A row for each explanation that was published.",
+    "scores": "A row for each score, and for each of its nulls.",
+    "events": "A row for each firing, sorted by latent, sequence and position; read from Parquet where it lies.",
+}
+"""What a row of each table is."""
 SCHEMAS: dict[str, pa.Schema] = {
     table: pa.schema({name: column.type for name, column in columns.items()}) for table, columns in TABLES.items()
 }
