@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # The caller's cache, or the user's cache directory: both `make demo` and the slow tests read the model from there.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check lint bench clean
+.PHONY: help setup demo test test-slow test-duckdb-1 check lint bench clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -28,6 +28,13 @@ test: setup  ## the tests: offline, on a tiny model, under three minutes
 test-slow: setup  ## the tests on SmolLM2 and in a real Chromium
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || { echo "chromium is missing: install it with your package manager (Debian: sudo apt-get install chromium)"; exit 2; }
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+DUCKDB_1 := $(VENV)/duckdb-1
+$(DUCKDB_1): setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ 'duckdb==1.4.*'
+
+test-duckdb-1: $(DUCKDB_1)  ## all that asks DuckDB, with its oldest version that is supported
+	PYTHONPATH=$(DUCKDB_1) $(BIN)/python -m pytest -q tests/store tests/autointerp tests/app/test_cli.py $(ARGS)
 
 lint: setup  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

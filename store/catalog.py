@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from store.catalog_views import ShardEntry, damaged, define, refusal
-from store.confined import Parameters, answer, confine
+from store.confined import Parameters, answer, confine, spill_folder
 from store.errors import UsageError
 from store.files import whole_file
 from store.run import Run
@@ -57,10 +57,9 @@ class Catalog:
             raise UsageError(f"{root} is no folder of runs: make a run first, or name its folder with --root")
         self.root, self.timeout_s = root.resolve(), timeout_s
         self._lock = threading.Lock()
-        self._spill = tempfile.TemporaryDirectory(prefix="monosem-")
         self._connection = duckdb.connect()
         self._shards, self._owner = define(self._connection, self.root)
-        confine(self._connection, [self.root], Path(self._spill.name))
+        confine(self._connection, [self.root], spill_folder())
 
     def sql(self, query: str, parameters: Parameters = None) -> pd.DataFrame:
         """Rows of one SELECT as a data frame.

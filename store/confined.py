@@ -1,6 +1,10 @@
 """SQL that people type: one SELECT, read-only, in sight of nothing but its own files, and with an end."""
 
+import atexit
 import contextlib
+import functools
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +21,14 @@ Parameters = Sequence[Any] | Mapping[str, Any] | None
 def quoted(text: str) -> str:
     """As an SQL string."""
     return "'" + text.replace("'", "''") + "'"
+
+
+@functools.cache
+def spill_folder() -> Path:
+    """Where queries too large for memory may spill: gone when the process ends."""
+    folder = tempfile.mkdtemp(prefix="monosem-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def confine(connection: duckdb.DuckDBPyConnection, folders: Sequence[Path], spill: Path) -> None:

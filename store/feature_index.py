@@ -1,7 +1,6 @@
 """Reads the current version of a published index: SQL over its tables, and one latent's events by exact offsets."""
 
 import logging
-import tempfile
 import threading
 from collections.abc import Callable, Iterable
 from functools import cached_property
@@ -15,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from store import layout
-from store.confined import Parameters, answer, confine, quoted
+from store.confined import Parameters, answer, confine, quoted, spill_folder
 from store.errors import UsageError
 from store.index import CURRENT, GROUP_ROWS, PARTS, part_path
 from store.index_tables import PUBLISHED, SCHEMAS
+from store.published import Published, opened
 from store.run import Run, find_run, read_run
 from store.tables import DOCUMENTS, SEQUENCES
 from store.token_map import TokenMap
@@ -54,9 +54,8 @@ class FeatureIndex:
         self.folder, self.timeout_s = folder, timeout_s
         self._lock = threading.Lock()
         self._files: dict[int, pq.FileMetaData] = {}
-        self._spill = tempfile.TemporaryDirectory(prefix="monosem-")
         self._version = self.version()
-        self._connection = self._open(self._version)
+        self._published = self._open(self._version)
 
     def version(self) -> str:
         """Name of the file now published: changes whenever there is something new to read."""
@@ -148,19 +147,27 @@ class FeatureIndex:
         with self._lock:
             if (version := self.version()) != self._version:
                 # Not closed: a thread may be in the middle of an answer. It goes with its last cursor.
-                self._connection, self._version = self._open(version), version
-            return self._connection.cursor()
+                self._published, self._version = self._open(version), version
+            published = self._published
+        with published.lock:
+            return published.connection.cursor()
 
-    def _open(self, version: str) -> duckdb.DuckDBPyConnection:
-        connection = duckdb.connect()
+    def _open(self, version: str) -> Published:
         try:
-            connection.execute(f"ATTACH {quoted((self.folder / version).as_posix())} AS published (READ_ONLY)")
-            for name in VIEWS:
-                connection.execute(f"CREATE VIEW {name} AS FROM published.{name}")
-        except duckdb.Error as error:
+            published = opened(self.folder / version)
+            with published.lock:
+                if not published.ready:
+                    published.views(VIEWS)
+                    self._prepare(published.connection)
+                    published.ready = True
+            return published
+        except (OSError, duckdb.Error) as error:
             raise UsageError(
                 f"{self.folder / version} cannot be opened ({str(error).splitlines()[0]}): run `monosem index` again"
             ) from error
+
+    def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Add what is read where it lies, and confine the connection to it."""
         folders = [self.folder.resolve()]
         self._view(connection, "events", (self.folder / PARTS).resolve().glob("events-*.parquet"))
         try:
@@ -171,8 +178,7 @@ class FeatureIndex:
             folders.append(harvest.folder.resolve())
             self._view(connection, "documents", layout.document_parts(harvest.folder.resolve()))
             self._view(connection, "sequences", layout.token_parts(harvest.folder.resolve()))
-        confine(connection, folders, Path(self._spill.name))
-        return connection
+        confine(connection, folders, spill_folder())
 
     def _view(self, connection: duckdb.DuckDBPyConnection, name: str, paths: Iterable[Path]) -> None:
         files = ", ".join(quoted(path.as_posix()) for path in sorted(paths))

@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from store.files import remove_partials, whole_file
 from store.index_tables import FEATURES, PUBLISHED, SCHEMAS, SORTED_BY
+from store.published import opened
 from store.run import Run, list_runs
 
 CURRENT = "CURRENT"
@@ -88,9 +89,7 @@ def publish(index: Run) -> None:
 def _published(folder: Path) -> set[str]:
     """Ids of the runs in the current version; none where nothing readable is published."""
     try:
-        file = folder / (folder / CURRENT).read_text(encoding="utf-8").strip()
-        with duckdb.connect(str(file), read_only=True) as db:
-            return {row[0] for row in db.execute("SELECT id FROM runs").fetchall()}
+        return opened(folder / (folder / CURRENT).read_text(encoding="utf-8").strip()).ids()
     except (FileNotFoundError, duckdb.Error):
         return set()
 
