@@ -72,6 +72,22 @@ def test_encoding_a_row_does_not_depend_on_its_neighbours(model):
     torch.testing.assert_close(together, alone)
 
 
+def test_watching_changes_nothing_and_sees_every_row_once(model):
+    x, seen, kept = rows(), [], []
+
+    def watch(block, pattern):
+        seen.append(block.clone())
+        kept.append(pattern.scattered(torch.ones(len(pattern.indices)).double()))
+        block.fill_(torch.nan)  # it may write over them
+
+    latents = model.encode_watched(x, watch)
+    torch.testing.assert_close(latents.dense(), model.encode(x).dense(), rtol=0, atol=0)
+    pre_acts = (model.enter(x) - model.b_pre) @ model.W_enc + model.b_enc
+    weights = model.handicap()
+    torch.testing.assert_close(torch.cat(seen), pre_acts if weights is None else pre_acts * weights)
+    assert ((torch.cat(kept) > 0) | (latents.dense() == 0)).all()
+
+
 def test_encoding_no_rows_gives_no_latents(model):
     latents = model.encode(rows()[:0])
     assert latents.n_rows == 0
