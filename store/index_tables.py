@@ -41,6 +41,7 @@ LATENTS = {
         f"n_{name}": Column(I64, f"tokens of class {name} on which it fires, first positions too")
         for name in TOKEN_CLASSES
     },
+    "special_share": Column(F64, "share of all its firings, on tokens of every class, that are on special tokens"),
     "event_share": Column(F64, "share of sequences whose events are kept: 1 but for latents that fire too often"),
     "n_events": Column(I64, "events kept; those of its strongest peaks' sequences always"),
     "part": Column(I32, "which part of `events` holds them"),

@@ -1,6 +1,5 @@
 """A dictionary and the activations it is measured on."""
 
-import logging
 from functools import cached_property
 
 import pyarrow.parquet as pq
@@ -9,15 +8,13 @@ from activations.hook_point import HookPoint
 from activations.lm import LanguageModel
 from activations.models import load_recorded
 from activations.reader import Activations
-from autointerp.index.job import check_width, only_hook_point
+from autointerp.pairing import check_model, check_width, only_hook_point, own_harvest
 from sae import checkpoint
 from sae.base import SAE
 from store import layout
 from store.errors import UsageError
 from store.hashing import content_hash
-from store.run import Run, find_run
-
-log = logging.getLogger(__name__)
+from store.run import Run
 
 
 class NotApplicable(UsageError):
@@ -38,9 +35,9 @@ class Subject:
         self.activations = Activations(activations_run, only_hook_point(sae_run, "evaluate"))
         self.sae: SAE = checkpoint.load(sae_run.folder)
         check_width(self.sae, self.activations)
-        own = _own_harvest(sae_run, activations_run)
+        own = own_harvest(sae_run, activations_run)
         if own is not None:
-            _check_model(sae_run, activations_run, own)
+            check_model(sae_run, activations_run, own)
             _check_held_out(sae_run, activations_run, own)
 
     @property
@@ -62,31 +59,6 @@ class Subject:
     def hook_point(self) -> HookPoint:
         """Where in it."""
         return self.lm.hook_point(self.activations.hook_point)
-
-
-def _own_harvest(sae_run: Run, activations_run: Run) -> Run | None:
-    """The harvest it was trained on, where that is another one and can still be looked at."""
-    trained_on = sae_run.inputs.get("activations", activations_run.id)
-    if trained_on == activations_run.id:
-        return None
-    if not (sae_run.root / "activations" / trained_on).exists():
-        log.warning(
-            "harvest %s, which SAE %s was trained on, is gone: whether %s holds that out is not checked",
-            trained_on,
-            sae_run.id,
-            activations_run.id,
-        )
-        return None
-    return find_run(sae_run.root, trained_on, "activations")
-
-
-def _check_model(sae_run: Run, activations_run: Run, own: Run) -> None:
-    if own.same.get("model") != activations_run.same.get("model"):
-        names = [run.config["harvest"]["model"] for run in (own, activations_run)]
-        raise UsageError(
-            f"SAE {sae_run.id} was trained on another model ({names[0]}, harvest {own.id}) than harvest "
-            f"{activations_run.id} is of ({names[1]}): evaluate it on a harvest of its own model"
-        )
 
 
 def _check_held_out(sae_run: Run, activations_run: Run, own: Run) -> None:

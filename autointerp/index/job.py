@@ -23,10 +23,10 @@ from autointerp.index.logits import logit_effects, through_heads
 from autointerp.index.neighbours import directions_of, neighbours
 from autointerp.index.ranges import Ranges, titles
 from autointerp.index.spill import SPILL, Spill, Thinning
+from autointerp.pairing import check_model, check_width, only_hook_point, own_harvest
 from sae import checkpoint
 from sae.base import SAE
 from sae.encoder import EncoderSAE
-from store.errors import UsageError
 from store.feature_index import TEXT_FOLDER
 from store.files import remove_partials
 from store.hashing import plain
@@ -38,30 +38,18 @@ VERSION = 1
 """Of what an index holds: a change makes another run of the same request."""
 
 
-def only_hook_point(sae_run: Run, command: str) -> str:
-    """The one place that an SAE reads and stands for; `command` is what asks.
-
-    Raises:
-        UsageError: there are others: it cannot be spliced in where it reads, nor are its decoder rows of that place.
-    """
-    others = sae_run.config.get("other_hook_points")
-    if others:
-        raise UsageError(
-            f"{sae_run.config['variant']} {sae_run.id} reads or predicts {', '.join(others)} as well: `{command}` "
-            f"takes SAEs of one hook point; held-out FVU and L0 are in `monosem show {sae_run.id}`"
-        )
-    return sae_run.config["hook_point"]
-
-
 def build_index(
     cfg: IndexConfig, sae_run: Run, activations_run: Run, root: Path, progress: Progress = no_progress
 ) -> Run:
     """Build and publish `root/index/<hash>`, go on with one that was killed, or return the one that is there.
 
     Raises:
-        UsageError: the SAE reads vectors of another width, or no latent fires.
+        UsageError: the SAE reads another hook point, another model or another width, or no latent fires.
     """
     activations = Activations(activations_run, only_hook_point(sae_run, "index"))
+    own = own_harvest(sae_run, activations_run)
+    if own is not None:
+        check_model(sae_run, activations_run, own)
     inputs = {"sae": sae_run.id, "activations": activations_run.id}
     with start_run(root, "index", cfg, inputs, same={**plain(cfg), "version": VERSION}) as run:
         if not run.finished:
@@ -88,15 +76,6 @@ def repair_index(run: Run, sae_run: Run, activations_run: Run, progress: Progres
             run.finish(_Index(run.folder, cfg, sae_run, activations, progress).make())
         publish(run)
     return broken
-
-
-def check_width(sae: SAE, activations: Activations) -> None:
-    """Refuse a dictionary that reads vectors of another width than the harvest has."""
-    if sae.cfg.d_in != activations.d_in:
-        raise UsageError(
-            f"the SAE reads vectors of width {sae.cfg.d_in}, {activations.hook_point} of harvest {activations.run.id} "
-            f"has {activations.d_in}: choose the harvest it was trained on"
-        )
 
 
 @dataclass(frozen=True)

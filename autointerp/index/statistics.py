@@ -47,6 +47,8 @@ def statistics(
         "histogram": list(scaled(histogram(values, low, high, n_bins), n_fired)),
         **spread(events.fired, tokens, sources),
         **{f"n_{name}": known.by_class[number, own] for name, number in TOKEN_CLASSES.items()},
+        "special_share": known.by_class[TOKEN_CLASSES["special"], own]
+        / np.maximum(known.by_class[:, own].sum(axis=0), 1),
         "event_share": 0.5**events.shift,
         "n_events": events.n,
     }

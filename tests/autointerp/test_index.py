@@ -101,6 +101,7 @@ class TestStatistics:
             everywhere = dense["token_class"][dense["latents"][:, row["latent"]] != 0]
             for name, number in TOKEN_CLASSES.items():
                 assert row[f"n_{name}"] == (everywhere == number).sum()
+            assert row["special_share"] == pytest.approx((everywhere == TOKEN_CLASSES["special"]).mean())
 
     def test_counts_add_up_to_the_events_and_tokens(self, wb: Workbench, dense: Dense, latents: list[dict]):
         results = wb.run.results
@@ -315,3 +316,11 @@ def test_a_dictionary_of_another_width_is_refused(tiny_root: Path, tmp_path: Pat
     narrow = Run(tmp_path / "narrow", narrow.manifest)
     with pytest.raises(UsageError, match="reads vectors of width 16"):
         build_index(IndexConfig(), narrow, other, tmp_path)
+
+
+def test_a_harvest_of_another_model_is_refused_and_both_are_named(tiny_root: Path, tmp_path: Path):
+    sae = find_run(tiny_root, "latest", "sae")
+    own = find_run(tiny_root, sae.inputs["activations"])
+    other = Run(own.folder, {**own.manifest, "id": "f" * 16, "same": {**own.same, "model": "another"}})
+    with pytest.raises(UsageError, match=rf"SAE {sae.id} was trained on another model .*harvest {own.id}.*{other.id}"):
+        build_index(IndexConfig(), sae, other, tmp_path)

@@ -137,6 +137,21 @@ class TestKilled:
         assert seen[0] == 2
         assert tables(run) == whole
 
+    def test_where_no_vector_is_stored_the_index_is_the_same(self, root: Path, whole: dict):
+        own = find_run(root, "latest", "activations")
+        command = (
+            "harvest --model tiny --hook-points blocks.1.hook_resid_post --corpus stories --n-tokens 9000 --n-ctx 64 "
+        )
+        assert main([*f"{command} --shard-rows 1024 --keep-activations none --root {root}".split()]) == 0
+        again = find_run(root, "latest", "activations")
+        assert again.id != own.id
+        run = build_index(IndexConfig(), find_run(root, "latest", "sae"), again, root)
+        found = tables(run)
+        for name in ("events", "contexts", "coactivations", "ngrams"):
+            # A near miss is one of a block of rows, and blocks are other ones.
+            rows = [[row for row in table[name] if row.get("band") != "near"] for table in (found, whole)]
+            assert rows[0] == rows[1]
+
     def test_the_same_request_does_nothing(self, root: Path):
         first = built(root)
         assert built(root).reused
