@@ -75,6 +75,7 @@ def headline(run: Run) -> str:
         "index": lambda: (
             f"{results['n_alive']:,} of {results['n_latents']:,} latents alive, {results['n_events']:,} events"
         ),
+        "plane": lambda: f"{results['n_latents']:,} latents by {config['method']}, seed {config['seed']}",
         "matching": lambda: _matching_headline(results),
         "explanations": lambda: f"{results['n_explained']} latents explained by {config['explainer']}",
         "scores": lambda: (

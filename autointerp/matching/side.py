@@ -121,9 +121,10 @@ class Side:
         try:
             return pq.read_table(path, columns=columns)
         except (OSError, pa.ArrowException) as error:
+            why = str(error).splitlines()[0]
+            name = self.index.folder.name
             raise UsageError(
-                f"{path} is damaged or missing ({error}): mend it with `monosem index --repair "
-                f"{self.index.folder.name}`"
+                f"{path} is damaged or missing ({why}): mend it with `monosem index --repair {name}`"
             ) from error
 
     def by_token(self, scratch: Path) -> "ByToken":

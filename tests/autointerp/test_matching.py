@@ -16,6 +16,7 @@ from autointerp.matching.config import MatchConfig
 from autointerp.matching.job import match_indexes
 from sae import checkpoint
 from store.errors import UsageError
+from store.feature_index import FeatureIndex
 from store.matching import Matching
 from store.run import Run, find_run, list_runs, start_run
 from store.shards import as_torch
@@ -137,17 +138,12 @@ class TestAgainstBruteForce:
     ):
         dense = {}
         for side in "ab":
-            events = find_run(root, matching.run.inputs[side], "index")
-            from store.feature_index import FeatureIndex
-
-            index = FeatureIndex(events.folder)
+            index = FeatureIndex(find_run(root, matching.run.inputs[side], "index").folder)
             dense[side] = np.zeros((len(tokens), index.n_latents))
             table = index.sql("SELECT latent, seq, pos, value FROM events")
             dense[side][tokens.places(table["seq"].to_numpy(), table["pos"].to_numpy()), table["latent"]] = table[
                 "value"
             ]
-            counted = index.sql("SELECT 1")  # opened once more: the index is as it was
-            assert len(counted) == 1
         n = len(tokens.seqs)
         by = int(np.random.default_rng(0).integers(n // 4, n - n // 4))
         shift = int(tokens.offsets[by])
@@ -199,8 +195,8 @@ class TestWhatIsTold:
             Matching(folder)
 
     def test_the_command_line_shows_and_queries_it(self, root: Path, capsys: pytest.CaptureFixture[str]):
-        assert main(["show", "latest", "--root", str(root)]) == 0
-        assert "pairs above chance by decoder" in capsys.readouterr().out or True
+        assert main(["show", "--root", str(root)]) == 0
+        assert "pairs above chance by decoder" in capsys.readouterr().out
         query = "SELECT count(*) AS n FROM latents"
         assert main(["sql", query, "--over", "matching", "--format", "json", "--root", str(root)]) == 0
         assert capsys.readouterr().out == '{"n":160}\n'
@@ -421,6 +417,9 @@ class TestRefusals:
 
     def test_a_damaged_part_of_an_index_is_named(self, work: Path, tokens: TokenMap):
         a, b = (given_index(work, planted(tokens, 4, seed=i), tokens, name=str(i)) for i in range(2))
-        (b.folder / "parts" / "events-00000.parquet").write_bytes(b"nothing")
+        part = b.folder / "parts" / "events-00000.parquet"
+        bytes_of = bytearray(part.read_bytes())
+        bytes_of[4 : len(bytes_of) // 2] = bytes(len(bytes_of) // 2 - 4)
+        part.write_bytes(bytes_of)
         with pytest.raises(UsageError, match=rf"events-00000\.parquet is damaged.*monosem index --repair {b.id}"):
             match_indexes(MatchConfig(), a, b, work)
