@@ -18,12 +18,12 @@ ONE_TO_ONE = {
     "a": Column(I32, "latent of a"),
     "b": Column(I32, "latent of b, in no other pair of this measure"),
     "value": Column(F64, "of the pair"),
-    "null": Column(F64, "what latent a got where b was random, or its sequences rotated; missing where it got nothing"),
+    "chance": Column(F64, "what latent a got where b was random, or its sequences rotated; missing where it got nothing"),
     "matched": Column(BOOL, "the value is above the measure's threshold"),
 }
 THRESHOLDS = {
     "measure": Column(TEXT, MEASURES),
-    "null": Column(TEXT, "what stood in for b"),
+    "against": Column(TEXT, "what stood in for b"),
     "quantile": Column(F64, "of the null's best partners of all latents of both sides"),
     "threshold": Column(F64, "that quantile: a pair at or below it counts as unmatched"),
     "n": Column(I64, "best partners it is the quantile of"),

@@ -67,7 +67,7 @@ def one_to_one(measured: Mapping[str, Measured]) -> dict[str, np.ndarray]:
     for measure, one in measured.items():
         null = np.full(len(one.ranking.best_a), np.nan)
         null[one.null_pairs.a] = one.null_pairs.value
-        found = {"a": one.pairs.a, "b": one.pairs.b, "value": one.pairs.value, "null": null[one.pairs.a]}
+        found = {"a": one.pairs.a, "b": one.pairs.b, "value": one.pairs.value, "chance": null[one.pairs.a]}
         parts.append({"measure": np.full(len(one.pairs.a), measure), **found, "matched": one.matched})
     return _stacked(parts)
 
@@ -77,7 +77,7 @@ def thresholds(measured: Mapping[str, Measured], quantile: float) -> dict[str, l
     known = {name: one for name, one in measured.items() if one.threshold is not None}
     return {
         "measure": list(known),
-        "null": [one.null_name for one in known.values()],
+        "against": [one.null_name for one in known.values()],
         "quantile": [quantile] * len(known),
         "threshold": [one.threshold for one in known.values()],
         "n": [len(one.null.best) for one in known.values()],

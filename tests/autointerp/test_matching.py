@@ -28,11 +28,10 @@ def root(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny runs, a wider dictionary of another seed, its index, and the matching of both."""
     root = tmp_path_factory.mktemp("matching") / "runs"
     shutil.copytree(tiny_root, root)
-    first = find_run(root, "latest", "index").id
     for command in (
         "train topk --d-sae 96 --k 4 --n-steps 40 --batch-size 256 --seed 1",
         "index",
-        f"match {first} latest",
+        "match",
     ):
         assert main([*command.split(), "--root", str(root)]) == 0
     return root
@@ -349,7 +348,7 @@ class TestDirections:
             assert own["a"].tolist() == order.tolist()
             assert np.allclose(own["value"], 1, atol=1e-6)
             assert own["matched"].all()
-            assert (own["null"] < 0.9).all()
+            assert (own["chance"] < 0.9).all()
         assert run.results["share_in_both"] == 1
         assert "no_cosine" not in run.results
 
@@ -409,6 +408,12 @@ class TestRefusals:
         b = given_index(work, planted(tokens, 4), tokens, IndexConfig(classes=("normal", "sink")), name="b")
         with pytest.raises(UsageError, match=r"token classes that count \(normal and normal\+sink\)"):
             match_indexes(MatchConfig(), a, b, work)
+
+    @pytest.mark.parametrize(("named", "why"), [([], "1 finished index runs"), (["latest"], "one index was named")])
+    def test_one_index_alone(self, work: Path, tokens: TokenMap, named: list[str], why: str, capsys):
+        given_index(work, planted(tokens, 4), tokens)
+        assert main(["match", *named, "--root", str(work)]) == 2
+        assert why in " ".join(capsys.readouterr().err.split())
 
     @pytest.mark.parametrize("settings", [{"quantile": 0.0}, {"min_implied": 1.5}, {"min_fired": 0}])
     def test_settings_out_of_range(self, settings: dict):
