@@ -18,7 +18,9 @@ ONE_TO_ONE = {
     "a": Column(I32, "latent of a"),
     "b": Column(I32, "latent of b, in no other pair of this measure"),
     "value": Column(F64, "of the pair"),
-    "chance": Column(F64, "what latent a got where b was random, or its sequences rotated; missing where it got nothing"),
+    "chance": Column(
+        F64, "what latent a got where b was random, or its sequences rotated; missing where it got nothing"
+    ),
     "matched": Column(BOOL, "the value is above the measure's threshold"),
 }
 THRESHOLDS = {

@@ -34,7 +34,8 @@ class Args(RootArgs):
 def main(arguments: Sequence[str]) -> None:
     """Parse and match."""
     args = parse(Args, "match", arguments)
-    print_run(match_indexes(args.match, *_named(args), args.root, progress))
+    a, b = _named(args)
+    print_run(match_indexes(args.match, a, b, args.root, progress))
 
 
 def _named(args: Args) -> Sequence[Run]:

@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from autointerp.index.config import IndexConfig
 from autointerp.index.encode import Codes
 from autointerp.index.given import index_codes
+from sae import checkpoint
+from sae.topk import TopK, TopKConfig
 from store.index import publish
 from store.run import Run, find_run, start_run
 from store.shards import TOKEN_CLASSES
@@ -48,3 +51,23 @@ def given_index(
         run.finish(index_codes(run.folder, harvest.folder, windows, dense.shape[1], words, cfg))
         publish(run)
     return run
+
+
+def planted(tokens: TokenMap, d: int, density: float = 0.03, seed: int = 0) -> np.ndarray:
+    """`[n_tokens, d]` independent latents, each active on this share of all tokens."""
+    random = np.random.default_rng(seed)
+    return random.exponential(size=(len(tokens), d)) * (random.random((len(tokens), d)) < density)
+
+
+def with_dictionary(work: Path, rows: torch.Tensor, dense: np.ndarray, tokens: TokenMap, name: str) -> Run:
+    """An index whose dictionary has these decoder rows and encoder columns."""
+    harvest = find_run(work, "latest", "activations")
+    config = {"hook_point": "blocks.1.hook_resid_post", "variant": "topk", "name": name}
+    with start_run(work, "sae", config, {"activations": harvest.id}) as run:
+        sae = TopK(TopKConfig(d_in=rows.shape[1], d_sae=len(rows), k=2))
+        with torch.no_grad():
+            sae.W_dec.copy_(rows)
+            sae.W_enc.copy_(rows.t())
+        checkpoint.save(run.folder, sae)
+        run.finish({"d_sae": len(rows)})
+    return given_index(work, dense, tokens, name=name, sae=run.id)
