@@ -53,6 +53,10 @@ class Ranking:
         a = a[self.other_b[self.other_a[a]] == a]
         return Pairs(a, self.other_a[a], self.best_a[a])
 
+    def forget(self) -> None:
+        """Let go of all values but the best."""
+        self._kept = None
+
     def one_to_one(self) -> Pairs:
         """The pairing of the largest sum in which every judged latent of the smaller side has a partner of its own; of
         values that were not kept, `mutual`."""

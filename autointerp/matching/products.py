@@ -19,8 +19,8 @@ from scipy import sparse
 from autointerp.index.coactivation import measures
 from autointerp.matching.side import ByToken, Firings, Side
 
-ENTRIES = 8_000_000
-"""Pairs of latents held at a time."""
+ENTRIES = 2_000_000
+"""Pairs of latents worked on at a time: some 200 bytes of memory each."""
 
 
 class Sums(NamedTuple):

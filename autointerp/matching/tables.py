@@ -31,7 +31,10 @@ class Measured(NamedTuple):
         """Pair both, and take the threshold from the null's best partners."""
         best = null.best
         threshold = float(np.quantile(best, quantile)) if len(best) else None
-        return cls(ranking, null, ranking.one_to_one(), null.one_to_one(), null_name, threshold)
+        found = cls(ranking, null, ranking.one_to_one(), null.one_to_one(), null_name, threshold)
+        ranking.forget()
+        null.forget()
+        return found
 
     @property
     def matched(self) -> np.ndarray:
