@@ -20,6 +20,8 @@ COMMANDS: dict[str, str] = {
     "convert": "read another library's sparse autoencoder, or write one for it",
     "evaluate": "measure a sparse autoencoder on held-out documents",
     "index": "compute every statistic and context of every latent",
+    "plane": "lay latents out on a plane by their directions (UMAP)",
+    "match": "lay two dictionaries side by side: shared, unmatched and split latents",
     "explain": "say in words what latents respond to",
     "score": "score explanations against a shuffled null",
     "serve": "open the dashboard on 127.0.0.1",

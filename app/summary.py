@@ -75,6 +75,8 @@ def headline(run: Run) -> str:
         "index": lambda: (
             f"{results['n_alive']:,} of {results['n_latents']:,} latents alive, {results['n_events']:,} events"
         ),
+        "plane": lambda: f"{results['n_latents']:,} latents by {config['method']}, seed {config['seed']}",
+        "matching": lambda: _matching_headline(results),
         "explanations": lambda: f"{results['n_explained']} latents explained by {config['explainer']}",
         "scores": lambda: (
             f"{config['scorer']} {number(results['explanation']['mean'])}, "
@@ -92,6 +94,17 @@ def _evaluation_headline(results: Mapping[str, Any]) -> str:
     figures = {key: value for key, value in results.items() if key not in COUNTED and _is_figure(value)}
     told = [f"{key.replace('_', ' ')} {number(value)}" for key, value in figures.items()]
     return f"{part}: {', '.join(told[:SHOWN]) or _counted(results.get('n_figures', 0), 'figure', 'figures')}"
+
+
+def _matching_headline(results: Mapping[str, Any]) -> str:
+    """How many pairs are above chance, by cosine where there is one."""
+    measure = "decoder" if "decoder" in results["measures"] else "correlation"
+    one = results["measures"][measure]
+    n_families = sum(results["n_families"].values())
+    return (
+        f"{number(one['n_matched'])} of {one['n_pairs']:,} pairs above chance by {measure}, "
+        f"{_counted(n_families, 'split family', 'split families')}"
+    )
 
 
 def _is_figure(value: Any) -> bool:

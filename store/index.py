@@ -19,8 +19,10 @@ from store.published import opened
 from store.run import Run, list_runs
 
 CURRENT = "CURRENT"
-ANNOTATIONS = ("explanations", "scores")
+ANNOTATIONS = ("explanations", "scores", "plane")
 """Kinds of run that add rows to an index after it was built."""
+NEWEST_ONLY = ("plane",)
+"""Those of which a newer run takes the place of an older one."""
 PARTS = "parts"
 KEPT_VERSIONS = 2
 """Published files kept: the current one and the one a reader may still be opening."""
@@ -65,14 +67,13 @@ def _array(values: Any, kind: pa.DataType) -> pa.Array:
 
 
 def publish(index: Run) -> None:
-    """Bring the published version up to the index's parts and every finished explanation and score of it.
+    """Bring the published version up to the index's parts and every finished run that adds to it.
 
     Does nothing where the current version already holds them, so it may be called after every job, and again after a
     kill between a job's end and its publication.
     """
     with FileLock(index.folder.parent / f".{index.folder.name}.publish.lock"):
-        annotations = [run for kind in ANNOTATIONS for run in list_runs(index.root, kind)]
-        annotations = [run for run in annotations if run.inputs.get("index") == index.id]
+        annotations = _annotations(index)
         if _published(index.folder) == {index.id, *(run.id for run in annotations)}:
             return
         remove_partials(index.folder)
@@ -84,6 +85,15 @@ def publish(index: Run) -> None:
             scratch.write_text(target.name, encoding="utf-8")
         for old in versions[: -KEPT_VERSIONS + 1]:
             old.unlink(missing_ok=True)
+
+
+def _annotations(index: Run) -> list[Run]:
+    """The runs that add rows to this index."""
+    found = []
+    for kind in ANNOTATIONS:
+        own = [run for run in list_runs(index.root, kind) if run.inputs.get("index") == index.id]
+        found += own[-1:] if kind in NEWEST_ONLY else own
+    return found
 
 
 def _published(folder: Path) -> set[str]:

@@ -134,8 +134,8 @@ NEIGHBOURS = {
 }
 PLANE = {
     "latent": Column(I32, "a latent"),
-    "x": Column(F32, "where UMAP puts its decoder row"),
-    "y": Column(F32, ""),
+    "x": Column(F32, "where UMAP puts its decoder row; latents that never fire are left out"),
+    "y": Column(F32, "the same; how it was made is in the run of kind `plane` that `runs` names"),
 }
 TITLES = {
     "doc_id": Column(I32, "the document"),

@@ -13,18 +13,21 @@ from app.log import printable
 from store.catalog import Catalog
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
+from store.matching import Matching
 from store.run import find_run, list_runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Args(RootArgs):
-    """Query a published index, or the catalogue of everything harvested. Read-only: no query can change a file, or
-    touch one outside the runs, or the network.
+    """Query a published index, a matching of two, or the catalogue of everything harvested. Read-only: no query can
+    change a file, or touch one outside the runs, or the network.
 
     Tables of an index (docs/schema.md has their columns): features, latents, events, contexts, ngrams, coactivations,
     neighbours, logits, logit_effects, heads, plane, titles, documents, sequences, explanations, scores, runs.
     Tables of the catalogue: runs, shards, documents, sequences, tokens, rows (a stored vector each), statistics;
     and of what was evaluated: figures (a measured number each), curves, compared (controls beside the dictionary).
+    Tables of a matching (docs/matching.md): latents, best, one_to_one, pairs, thresholds, families, children; and those
+    of its indexes as a.features, b.features and so on.
 
     Example: monosem sql "select latent, density, explanation, score from features order by score desc limit 5"
 
@@ -35,10 +38,12 @@ class Args(RootArgs):
 
     query: tyro.conf.Positional[str]
     """One SQL statement in DuckDB's dialect."""
-    over: Literal["index", "catalogue"] = "index"
-    """What is asked: the index of a dictionary, or all finished runs."""
+    over: Literal["index", "matching", "catalogue"] = "index"
+    """What is asked: the index of a dictionary, a matching of two, or all finished runs."""
     index_run: str = "latest"
     """The index: an id, the start of one, a folder, or `latest`."""
+    matching: str = "latest"
+    """The matching: an id, the start of one, a folder, or `latest`."""
     timeout_s: float = 600.0
     """The query is stopped after so long; Ctrl-C stops it at once."""
     format: Literal["table", "csv", "json"] = "table"
@@ -63,6 +68,8 @@ def main(arguments: Sequence[str]) -> None:
 def _answer(args: Args) -> pd.DataFrame:
     if args.over == "catalogue":
         return Catalog(args.root, args.timeout_s).sql(args.query)
+    if args.over == "matching":
+        return Matching(find_run(args.root, args.matching, "matching").folder, args.timeout_s).sql(args.query)
     if args.index_run == "latest" and not list_runs(args.root, "index"):
         raise UsageError(
             f"no finished index run in {args.root}: make one with `monosem index`, or ask what was harvested with "

@@ -1,0 +1,107 @@
+"""A matching of two dictionaries: its tables as Parquet, and SQL over them beside both indexes' own tables."""
+
+import tempfile
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from store.confined import Parameters, answer, confine, quoted
+from store.errors import UsageError
+from store.feature_index import VIEWS
+from store.files import whole_file
+from store.index import CURRENT, part_path
+from store.matching_tables import SCHEMAS
+from store.run import Run, find_run, read_run
+
+SIDES = ("a", "b")
+
+
+def write_table(folder: Path, table: str, columns: Mapping[str, Any]) -> None:
+    """Write one table of the matching in `folder`; missing values are None or masked.
+
+    Args:
+        folder: of the run.
+        table: a name in `SCHEMAS`.
+        columns: arrays or lists by column name, all of one length.
+    """
+    schema = SCHEMAS[table]
+    arrays = {name: pa.array(columns[name], type=schema.field(name).type, from_pandas=True) for name in schema.names}
+    with whole_file(part_path(folder, table)) as scratch:
+        pq.write_table(pa.table(arrays, schema=schema), scratch, compression="zstd")
+
+
+class Matching:
+    """One finished matching; safe to share between threads.
+
+    Tables are those of `store.matching_tables`, and of each index `a.features`, `a.latents`, …, `b.features`, … where
+    it is still there, as they are when the matching is opened.
+    """
+
+    def __init__(self, folder: Path, timeout_s: float | None = None) -> None:
+        """Open the matching in `folder`; a query that takes longer than `timeout_s` is stopped.
+
+        Raises:
+            UsageError: none is there, or a table is missing or damaged.
+        """
+        self.folder, self.timeout_s = folder, timeout_s
+        if self.run.kind != "matching":
+            raise UsageError(f"{folder} is a run of kind {self.run.kind}, not matching: name one of `monosem match`")
+        self._spill = tempfile.TemporaryDirectory(prefix="monosem-")
+        self._connection = self._open()
+
+    @cached_property
+    def run(self) -> Run:
+        """The run that made it."""
+        return read_run(self.folder)
+
+    def sql(self, query: str, parameters: Parameters = None) -> pd.DataFrame:
+        """Rows of one SELECT.
+
+        Raises:
+            UsageError: DuckDB refuses the query, with its own words; or it took too long.
+        """
+        cursor = self._connection.cursor()
+        try:
+            return answer(cursor, query, parameters, duckdb.DuckDBPyRelation.df, self.timeout_s)
+        except duckdb.Error as error:
+            raise UsageError(f"the query cannot be answered: {str(error).splitlines()[0]}") from error
+        finally:
+            cursor.close()
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        connection = duckdb.connect()
+        for table in SCHEMAS:
+            path = part_path(self.folder.resolve(), table)
+            try:
+                connection.execute(f"CREATE VIEW {table} AS FROM read_parquet({quoted(path.as_posix())})")
+            except duckdb.Error as error:
+                raise UsageError(
+                    f"{path} is damaged or missing: delete {self.folder} and run `monosem match` again"
+                ) from error
+        for side in SIDES:
+            self._attach(connection, side)
+        confine(connection, [self.folder.resolve()], Path(self._spill.name))
+        return connection
+
+    def _attach(self, connection: duckdb.DuckDBPyConnection, side: str) -> None:
+        """Show the tables of an index under the name of its side; a matching can be asked without them."""
+        try:
+            folder = find_run(self.run.root, self.run.inputs[side], "index").folder
+            file = folder / (folder / CURRENT).read_text(encoding="utf-8").strip()
+        except (UsageError, FileNotFoundError):
+            return
+        try:
+            connection.execute(f"ATTACH {quoted(file.as_posix())} AS index_{side} (READ_ONLY)")
+            connection.execute(f"CREATE SCHEMA {side}")
+            for name in VIEWS:
+                connection.execute(f"CREATE VIEW {side}.{name} AS FROM index_{side}.{name}")
+        except duckdb.Error as error:
+            raise UsageError(
+                f"{file} cannot be opened ({str(error).splitlines()[0]}): run `monosem index` again"
+            ) from error
