@@ -104,7 +104,9 @@ class TestStatistics:
     def test_counts_add_up_to_the_events_and_tokens(self, wb: Workbench, dense: Dense, latents: list[dict]):
         results = wb.run.results
         assert results["n_tokens"] == dense.counted.sum()
-        assert results["n_events"] == sum(row["n_fired"] for row in latents) == len(wb.index.sql("SELECT * FROM events"))
+        assert (
+            results["n_events"] == sum(row["n_fired"] for row in latents) == len(wb.index.sql("SELECT * FROM events"))
+        )
         assert results["l0"] == pytest.approx((dense["latents"][dense.counted] != 0).sum(1).mean())
 
 
