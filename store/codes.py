@@ -55,7 +55,7 @@ def map_codes(path: Path) -> Codes:
 
 
 def _mapped(path: Path) -> list[np.ndarray]:
-    data = np.memmap(path, mode="r", dtype=np.uint8)
+    data = np.asarray(np.memmap(path, mode="r", dtype=np.uint8))
     n_header = int(data[:8].view("<u8")[0]) if len(data) >= 8 else MAX_HEADER + 1
     if n_header > min(MAX_HEADER, len(data) - 8):
         raise ValueError("it is no file of codes")

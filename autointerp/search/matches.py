@@ -4,9 +4,12 @@ Both run at the speed of memory and in time linear in the text, whatever is aske
 and RE2 never backtracks (Cox 2010, https://swtch.com/~rsc/regexp/regexp3.html).
 """
 
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +21,8 @@ from store.token_map import TokenMap
 
 BLOCK = 1 << 18
 """Bytes compared together: they and the results stay in the cache."""
-REGEX_BLOCK = 1 << 21
+SHARE = 1 << 22
+"""Bytes that a thread looks through at a time."""
 FILTERED = 4
 """Bytes of a query that are compared everywhere; the others only where these are as they should be."""
 MAX_QUERY = 1000
@@ -26,6 +30,10 @@ MAX_QUERY = 1000
 OPEN, CLOSE = 0xFF, 0xFE
 """Put around every match of an expression: no UTF-8 text has either byte."""
 
+MOST_THREADS = 8
+
+A = TypeVar("A")
+T = TypeVar("T")
 Deadline = Callable[[], None]
 
 
@@ -55,13 +63,25 @@ def literal(text: np.ndarray, query: str, check: Deadline, *, exact: bool = Fals
     wanted = query.encode() if exact else query.encode().lower()
     if len(wanted) > MAX_QUERY:
         raise UsageError(f"the query has {len(wanted):,} bytes: search for at most {MAX_QUERY:,}")
-    stop = len(text) - len(wanted) + 1
-    found = [np.empty(0, np.int64)]
-    for start in range(0, stop, BLOCK):
-        check()
-        found.append(_in_block(text, start, min(start + BLOCK, stop), wanted, exact))
-    starts = np.concatenate(found)
+    text, stop = np.asarray(text), len(text) - len(wanted) + 1
+
+    def look(start: int) -> np.ndarray:
+        ends = range(start, min(start + SHARE, stop), BLOCK)
+        return np.concatenate([_in_block(text, at, min(at + BLOCK, stop), wanted, exact) for at in ends])
+
+    starts = np.concatenate([np.empty(0, np.int64), *shared(look, range(0, stop, SHARE), check)])
     return Stretches(starts, starts + len(wanted))
+
+
+def shared(work: Callable[[A], T], items: Iterable[A], check: Deadline) -> Iterator[T]:
+    """`work` on each item, in order, by a thread for each core: what takes the time lets go of the GIL."""
+    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS))
+    try:
+        for done in pool.map(work, items):
+            check()
+            yield done
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _in_block(text: np.ndarray, start: int, stop: int, wanted: bytes, exact: bool) -> np.ndarray:
@@ -90,17 +110,15 @@ def expression(tokens: TokenMap, pattern: str, check: Deadline, *, exact: bool =
     """
     if len(pattern.encode()) > MAX_QUERY:
         raise UsageError(f"the expression has {len(pattern.encode()):,} bytes: search with at most {MAX_QUERY:,}")
-    found = [Stretches(np.empty(0, np.int64), np.empty(0, np.int64))]
-    for first, stop in _blocks(tokens.doc_bytes):
-        check()
-        found.append(_matched(tokens, first, stop, pattern if exact else f"(?i){pattern}"))
+    asked = pattern if exact else f"(?i){pattern}"
+    found = shared(lambda docs: _matched(tokens, *docs, asked), list(_blocks(tokens.doc_bytes)), check)
     start, stop = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return Stretches(start[start < stop], stop[start < stop])
 
 
 def _blocks(doc_bytes: np.ndarray) -> Iterator[tuple[int, int]]:
     """Runs of documents of some length together."""
-    cuts = np.searchsorted(doc_bytes, np.arange(0, doc_bytes[-1], REGEX_BLOCK))
+    cuts = np.searchsorted(doc_bytes, np.arange(0, doc_bytes[-1], SHARE))
     bounds = np.unique(np.append(cuts, len(doc_bytes) - 1)).tolist()
     yield from pairwise(bounds)
 

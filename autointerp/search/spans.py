@@ -67,8 +67,9 @@ class TextRuns:
         inside = self.end[run] > stretches.start[which]
         which, run = which[inside], run[inside]
         start, stop = stretches.start[which], stretches.stop[which]
-        first = _first(self.first[run], self.stop[run], lambda at, i: self.tokens.byte_end[at] > start[i])
-        past = _first(self.first[run], self.stop[run], lambda at, i: self.tokens.byte_start[at] >= stop[i])
+        begins, ends = np.asarray(self.tokens.byte_start), np.asarray(self.tokens.byte_end)
+        first = _first(self.first[run], self.stop[run], lambda at, i: ends[at] > start[i])
+        past = _first(self.first[run], self.stop[run], lambda at, i: begins[at] >= stop[i])
         n = np.maximum(past - first, 0)
         return TokensOf(np.repeat(which, n), ranges(first, n))
 

@@ -9,7 +9,7 @@ from autointerp.search import matches
 from autointerp.search.enrichment import enrichment, expected_share
 from autointerp.search.sources import SearchConfig, Sources, asked_for
 from autointerp.search.spans import Stretches, TokensOf
-from store.feature_index import FeatureIndex
+from store.feature_index import Fired
 from store.token_map import TokenMap
 
 AROUND = 60
@@ -47,7 +47,8 @@ def search_text(sources: Sources, query: str, cfg: SearchConfig) -> pd.DataFrame
     hits, n_tokens = _hits(sources, judged), np.unique(judged.which, return_counts=True)[1]
     frame = _ranked(hits, n_tokens, sources.density).head(cfg.n).reset_index(drop=True)
     latents = frame["latent"].tolist()
-    shown = [_shown(sources.index, latent, hits, looked_at) for latent in latents]
+    events = sources.index.events_of(latents)
+    shown = [_shown(sources.index.tokens, *each, hits, looked_at) for each in zip(latents, events, strict=True)]
     frame = frame.join(pd.DataFrame(shown, columns=list(Shown._fields), index=frame.index))
     frame["explanation"] = pd.Series(sources.explanations(latents), dtype=object)
     frame.attrs["note"] = _note(len(found.start), len(looked_at.start), len(n_tokens))
@@ -122,24 +123,32 @@ class Shown(NamedTuple):
     """A match with « » around it, in its document."""
 
 
-def _shown(index: FeatureIndex, latent: int, hits: Hits, looked_at: Stretches) -> Shown:
-    own = slice(*np.searchsorted(hits.latent, np.array([latent, latent + 1], np.int64)))
-    place, match, tokens = hits.place[own], hits.match[own], index.tokens
-    fired = index.events(latent)
-    kept = tokens.places(fired.seq, fired.pos)
-    at = np.minimum(np.searchsorted(kept, place), max(len(kept) - 1, 0))
-    known = kept[at] == place if len(kept) else np.zeros(len(place), bool)
-    peak = int(np.argmax(np.where(known, fired.value[at], -np.inf))) if known.any() else 0
-    seq, pos = tokens.positions(place[peak : peak + 1])
+def _shown(tokens: TokenMap, latent: int, fired: Fired, hits: Hits, looked_at: Stretches) -> Shown:
+    number = hits.latent.dtype.type(latent)  # of another type, all of them would be copied to that one
+    own = slice(np.searchsorted(hits.latent, number), np.searchsorted(hits.latent, number, "right"))
+    match = hits.match[own]
+    seq, pos = tokens.positions(hits.place[own])
+    value = _values(fired, seq, pos)
+    peak = int(np.argmax(np.nan_to_num(value, nan=-np.inf)))
     docs = np.searchsorted(tokens.doc_bytes, looked_at.start[match], "right") - 1
     return Shown(
         n_docs=len(np.unique(docs)),
-        max=float(fired.value[at[peak]]) if known.any() else None,
+        max=None if np.isnan(value[peak]) else float(value[peak]),
         doc_id=int(docs[peak]),
-        seq=int(seq[0]),
-        pos=int(pos[0]),
+        seq=int(seq[peak]),
+        pos=int(pos[peak]),
         example=_example(tokens, int(docs[peak]), int(looked_at.start[match[peak]]), int(looked_at.stop[match[peak]])),
     )
+
+
+def _values(fired: Fired, seq: np.ndarray, pos: np.ndarray) -> np.ndarray:
+    """`[n]` the values kept there; NaN where none was."""
+    out = np.full(len(seq), np.nan)
+    kept, asked = ((s.astype(np.int64) << 32) | p for s, p in ((fired.seq, fired.pos), (seq, pos)))
+    if len(kept):
+        at = np.minimum(np.searchsorted(kept, asked), len(kept) - 1)
+        out[kept[at] == asked] = fired.value[at[kept[at] == asked]]
+    return out
 
 
 def _example(tokens: TokenMap, doc: int, start: int, stop: int) -> str:
