@@ -23,8 +23,10 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 EMBEDDINGS = "embeddings"
-UNCHECKED = frozenset({MANIFEST, "progress.jsonl", "catalog.duckdb", EMBEDDINGS})
+UNCHECKED = frozenset({MANIFEST, "progress.jsonl", "catalog.duckdb", "CURRENT", EMBEDDINGS})
 """Files and folders of a run without a checksum: when it was made, and what can be made again from the others."""
+PUBLISHED = "index.*.duckdb"
+"""Files of an index that are not checked either: each time something is published they are others."""
 RECORDED_PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "pyarrow", "duckdb")
 
 
@@ -109,7 +111,7 @@ class Run:
     def _file_names(self) -> list[str]:
         """All but those that are not checked, and what lies in hidden folders: scratch."""
         names = (path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file())
-        checked = (name for name in names if UNCHECKED.isdisjoint(name.parts))
+        checked = (name for name in names if UNCHECKED.isdisjoint(name.parts) and not name.match(PUBLISHED))
         return sorted(name.as_posix() for name in checked if not any(part.startswith(".") for part in name.parts[:-1]))
 
     def broken_files(self, progress: Callable[[Iterable[str], int, str], Iterable[str]] | None = None) -> list[str]:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from app.cli import main
 from app.workbench import Workbench
 from autointerp.embedders import HashedEmbedder
+from autointerp.index.job import repair_index
 from autointerp.search import SearchConfig, Searcher, matches
 from autointerp.search.enrichment import enrichment, expected_share
 from autointerp.search.explanations import K1, B, Texts, terms
@@ -315,6 +316,17 @@ class TestByMeaning:
         assert list((wb.run.folder / EMBEDDINGS).rglob("*.npy"))
         assert main(["verify", wb.run.id, "--root", str(root)]) == 0
         assert not any(EMBEDDINGS in name for name in wb.run._file_names())
+
+    def test_a_mended_index_does_not_answer_for_what_is_made_again(self, tiny_root: Path, tmp_path: Path):
+        root = tmp_path / "runs"
+        shutil.copytree(tiny_root, root)
+        wb = Workbench.open(root)
+        Searcher(wb.index).search("a", "meaning", SearchConfig(embedder="hashed"))
+        (wb.run.folder / "parts" / "neighbours.parquet").unlink()
+        assert repair_index(wb.run, wb.sae_run, wb.activations_run) == ["parts/neighbours.parquet"]
+        shutil.rmtree(wb.run.folder / EMBEDDINGS)
+        assert main(["explain", "--latents", "1", "2", "--root", str(root)]) == 0  # publishes another version
+        assert main(["verify", wb.run.id, "--root", str(root)]) == 0
 
     def test_an_unknown_embedder_lists_the_known(self, searcher: Searcher):
         with pytest.raises(UsageError, match="minilm, hashed"):
