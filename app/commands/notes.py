@@ -23,6 +23,9 @@ WHAT = {
     "export": "print all that was ever written, a JSON object a line",
 }
 """What can be done, and one line each."""
+ABOUT = """What people write about latents: kept by dictionary, with every version.
+
+Example: monosem notes label 3 "names of places\""""
 
 
 def _author() -> str:
@@ -110,7 +113,7 @@ class ExportArgs(RootArgs):
 
 def main(arguments: Sequence[str]) -> None:
     """Parse, then write or print."""
-    what = choose("monosem notes", "What people write about latents.", WHAT, list(arguments))
+    what = choose("monosem notes", ABOUT, WHAT, list(arguments))
     if what is not None:
         DONE[what](arguments[1:])
 
