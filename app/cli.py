@@ -25,6 +25,8 @@ COMMANDS: dict[str, str] = {
     "serve": "open the dashboard on 127.0.0.1",
     "show": "list runs, or print what a run is, what made it and what it scored",
     "verify": "check every byte of a run against its checksums",
+    "export": "write latents of an index for other tools, or as a page that opens offline",
+    "import": "read explanations, or what fires where, from other tools",
     "sql": "query a published index, or all that was harvested, with SQL",
     "study": "run a published protocol with its controls",
 }

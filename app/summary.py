@@ -75,6 +75,9 @@ def headline(run: Run) -> str:
         "index": lambda: (
             f"{results['n_alive']:,} of {results['n_latents']:,} latents alive, {results['n_events']:,} events"
         ),
+        "text": lambda: (
+            f"{config['model']} {config['hook_point']}, {results['n_tokens']:,} tokens imported from {config['format']}"
+        ),
         "explanations": lambda: f"{results['n_explained']} latents explained by {config['explainer']}",
         "scores": lambda: (
             f"{config['scorer']} {number(results['explanation']['mean'])}, "
