@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from activations.lm import LanguageModel
-from activations.tokenizer import TOKENIZER_FILES, ByteTokenizer
+from activations.tokenizer import TOKENIZER_FILES, ByteTokenizer, HFTokenizer, Tokenizer
 from store.assets import WHEELS, cache_dir, resolve
 from store.errors import UsageError
 from store.files import disk_errors, read_json, write_json
@@ -129,6 +129,23 @@ def load_model(
         lm = BridgeLM.load(files.folder, reference, files.weights_hash, device, getattr(torch, dtype))
     _remember_hook_names(files, lm)
     return lm
+
+
+def load_tokenizer(reference: str, revision: str | None = None) -> Tokenizer:
+    """A model's tokenizer, without the model.
+
+    Args:
+        reference: as for `find_model`.
+        revision: as for `find_model`.
+
+    Raises:
+        UsageError: as `find_model`.
+    """
+    files = find_model(reference, revision)
+    if files.folder is None:
+        return ByteTokenizer()
+    with _offline():
+        return HFTokenizer(files.folder)
 
 
 @contextmanager

@@ -35,6 +35,8 @@ class Tokenizer(ABC):
 
     bos_id: int | None
     special_ids: frozenset[int]
+    d_vocab: int
+    """Ids are below it."""
     fingerprint: str
     """Changes when the same text could give other ids."""
 
@@ -110,6 +112,7 @@ class HFTokenizer(Tokenizer):
         self._fast.no_truncation()
         self._fast.no_padding()
         self.bos_id = self._hf.bos_token_id
+        self.d_vocab = len(self._hf)
         self.special_ids = frozenset(self._hf.all_special_ids)
         self.fingerprint = remembered_hash(folder, TOKENIZER_FILES)
 

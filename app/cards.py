@@ -185,10 +185,12 @@ def explanations_html(page: LatentPage) -> str:
 def _explanation(page: LatentPage, explanation: Mapping[str, Any]) -> str:
     method = METHODS.get(explanation["method"], explanation["method"])
     author = f"{explanation['explainer']}: {method}"
-    seen = f"{explanation['n_contexts']} contexts of {explanation['n_docs']} documents"
+    seen = f"from {explanation['n_contexts']} contexts of {explanation['n_docs']} documents"
+    if explanation["n_contexts"] is None:
+        seen = "what its author saw is not known"
     return (
         f'<div class="ms-quote">“{escape(explanation["text"])}”</div>'
-        f'<div class="ms-small">{escape(author)} · from {seen}</div>'
+        f'<div class="ms-small">{escape(author)} · {seen}</div>'
         f"{scores_html(page, explanation['explainer'])}"
     )
 
@@ -227,6 +229,8 @@ def _estimate(row: Mapping[str, Any]) -> str:
 def _score_basis(score: Mapping[str, Any]) -> str:
     shared = score["n_docs_shared"]
     apart = "none of them seen by the explainer" if not shared else f"{shared} of them also seen by the explainer"
+    if shared is None:
+        apart = "whether its author saw any of them is not known"
     return f"Judged on {score['n_docs']} documents, {apart}; {score['n_unparsed']} answers unreadable."
 
 
@@ -294,10 +298,17 @@ def steering_html(steering: "Steering", latent: int) -> str:
     )
 
 
-def static_page(title: str, body: str) -> str:
-    """`body` as a whole HTML document that opens anywhere, in the reader's light or dark scheme."""
+def static_page(title: str, body: str, policy: str = "") -> str:
+    """`body` as a whole HTML document that opens anywhere, in the reader's light or dark scheme.
+
+    Args:
+        title: of the document.
+        body: HTML.
+        policy: what it may load and run, as a Content-Security-Policy; by default whatever it asks for.
+    """
+    allowed = f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">' if policy else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
-        f"<title>{escape(title)}</title></head><body>{body}</body></html>"
+        f"{allowed}<title>{escape(title)}</title></head><body>{body}</body></html>"
     )

@@ -29,6 +29,8 @@ COMMANDS: dict[str, str] = {
     "verify": "check every byte of a run against its checksums",
     "search": "find latents by text they fire on, token, explanation or meaning",
     "notes": "label, rate and list latents, and print what was written",
+    "export": "write latents of an index for other tools, or as a page that opens offline",
+    "import": "read explanations, or what fires where, from other tools",
     "sql": "query a published index, or all that was harvested, with SQL",
     "study": "run a published protocol with its controls",
 }

@@ -77,6 +77,9 @@ def headline(run: Run) -> str:
         ),
         "plane": lambda: f"{results['n_latents']:,} latents by {config['method']}, seed {config['seed']}",
         "matching": lambda: _matching_headline(results),
+        "text": lambda: (
+            f"{config['model']} {config['hook_point']}, {results['n_tokens']:,} tokens imported from {config['format']}"
+        ),
         "explanations": lambda: f"{results['n_explained']} latents explained by {config['explainer']}",
         "scores": lambda: (
             f"{config['scorer']} {number(results['explanation']['mean'])}, "

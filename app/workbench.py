@@ -79,7 +79,16 @@ class Workbench:
     """A dictionary, its index and its model. The model is loaded when it is first needed, and used by one at a time."""
 
     def __init__(self, run: Run) -> None:
-        """Open the index of `run`; see `open` for the usual way."""
+        """Open the index of `run`; see `open` for the usual way.
+
+        Raises:
+            UsageError: it was imported, and has no dictionary and no model here.
+        """
+        if "sae" not in run.inputs:
+            raise UsageError(
+                f"index {run.id} was imported, so there is no dictionary and no model to open it with: "
+                "use `monosem sql`, `monosem explain`, `monosem score` and `monosem export html` on it"
+            )
         self.run = run
         self.sae_run = find_run(run.root, run.inputs["sae"], "sae")
         self.activations_run = find_run(run.root, run.inputs["activations"], "activations")

@@ -57,8 +57,8 @@ def explain(cfg: ExplainConfig, index_run: Run, root: Path, progress: Progress =
             sampler = Sampler(FeatureIndex(index_run.folder), cfg.sample)
             latents = list(dict.fromkeys(cfg.latents)) or sampler.choose(cfg.n_latents)
             explanations = asyncio.run(_explain_all(cfg, sampler, latents, progress))
-            write_part(run.folder, "explanations", _explanation_columns(explanations, run.id))
-            seen = sorted(set().union(*(explanation.doc_ids for explanation in explanations)))
+            write_part(run.folder, "explanations", explanation_columns(explanations, run.id))
+            seen = sorted(set().union(*(explanation.doc_ids or () for explanation in explanations)))
             run.finish({"n_explained": len(explanations), "explain_docs": seen})
         publish(index_run)
         return run
@@ -79,7 +79,8 @@ async def _explain_all(
     return explanations
 
 
-def _explanation_columns(explanations: list[Explanation], run_id: str) -> dict[str, list[Any]]:
+def explanation_columns(explanations: list[Explanation], run_id: str) -> dict[str, list[Any]]:
+    """As the table `explanations` has them."""
     return {
         "latent": [explanation.latent for explanation in explanations],
         "explainer": [explanation.explainer for explanation in explanations],
@@ -87,7 +88,7 @@ def _explanation_columns(explanations: list[Explanation], run_id: str) -> dict[s
         "input_text": [explanation.input_text for explanation in explanations],
         "method": [explanation.method for explanation in explanations],
         "n_contexts": [explanation.n_contexts for explanation in explanations],
-        "n_docs": [len(explanation.doc_ids) for explanation in explanations],
+        "n_docs": [None if seen is None else len(seen) for seen in (each.doc_ids for each in explanations)],
         "run": [run_id] * len(explanations),
     }
 
@@ -120,7 +121,8 @@ def score(cfg: ScoreConfig, explanations_run: Run, root: Path, progress: Progres
 
 def _read_explanations(index: FeatureIndex, run: Run) -> list[Explanation]:
     rows = index.arrow("SELECT * FROM explanations WHERE run = ? ORDER BY latent", [run.id]).to_pylist()
-    seen = frozenset(run.results["explain_docs"])
+    known = run.results["explain_docs"]
+    seen = None if known is None else frozenset(known)
     return [
         Explanation(
             latent=row["latent"],
@@ -170,13 +172,13 @@ def _row(
         "n_judged": found.n_judged,
         "n_unparsed": found.n_unparsed,
         "n_docs": len(trial.doc_ids),
-        "n_docs_shared": len(trial.doc_ids & explanation.doc_ids),
+        "n_docs_shared": None if explanation.doc_ids is None else len(trial.doc_ids & explanation.doc_ids),
         "run": run_id,
     }
 
 
 def _refuse_overlap(explanation: Explanation, trial: Trial) -> None:
-    shared = trial.doc_ids & explanation.doc_ids
+    shared = trial.doc_ids & (explanation.doc_ids or frozenset())
     if shared:
         raise UsageError(
             f"latent {explanation.latent}: {len(shared)} scoring documents were shown to the explainer, so the score "

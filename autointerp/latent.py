@@ -44,9 +44,10 @@ class Explanation:
     about outputs, and unrelated words in it would only blur the comparison with contexts."""
     method: str
     """Who wrote it, in words for the reader: `counts` is not a language model."""
-    n_contexts: int
-    doc_ids: frozenset[int]
-    """Documents the explainer saw."""
+    n_contexts: int | None
+    """Shown to the explainer; None where that is not known."""
+    doc_ids: frozenset[int] | None
+    """Documents the explainer saw; None where that is not known: it was written elsewhere."""
 
 
 @dataclass(frozen=True)

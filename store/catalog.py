@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from store.answers import writing
 from store.catalog_views import ShardEntry, damaged, define, refusal
 from store.confined import Parameters, answer, confine, spill_folder
 from store.errors import UsageError
@@ -76,6 +77,14 @@ class Catalog:
             UsageError: DuckDB refuses the query, or a file it needs is damaged.
         """
         return self._run(query, parameters, duckdb.DuckDBPyRelation.to_arrow_table)
+
+    def write(self, query: str, file: Path, form: str) -> int:
+        """Write the rows of one SELECT as a file, as `FeatureIndex.write` does.
+
+        Raises:
+            UsageError: DuckDB refuses the query, it took too long, or the file cannot be written.
+        """
+        return self._run(query, None, writing(file, form))
 
     def vectors(self, query: str, parameters: Parameters = None) -> Vectors:
         """The vectors at the query's `path` and `row`, which `SELECT * FROM rows WHERE …` has.

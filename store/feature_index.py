@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from store import layout
+from store.answers import writing
 from store.confined import Parameters, answer, confine, quoted, spill_folder
 from store.errors import UsageError
 from store.index import CURRENT, GROUP_ROWS, PARTS, part_path
@@ -74,12 +75,13 @@ class FeatureIndex:
 
     @cached_property
     def harvest(self) -> Run:
-        """The harvest it is of.
+        """The run with its documents and tokens: the harvest it is of, or the text that was imported with it.
 
         Raises:
             UsageError: it is no longer there.
         """
-        return find_run(self.run.root, self.run.inputs["activations"], "activations")
+        kind = "activations" if "activations" in self.run.inputs else "text"
+        return find_run(self.run.root, self.run.inputs[kind], kind)
 
     @cached_property
     def tokens(self) -> TokenMap:
@@ -101,6 +103,19 @@ class FeatureIndex:
             UsageError: DuckDB refuses the query, with its own words; or it took too long.
         """
         return self._run(query, parameters, duckdb.DuckDBPyRelation.to_arrow_table)
+
+    def write(self, query: str, file: Path, form: str) -> int:
+        """Write the rows of one SELECT as a file, whole or not at all, some rows in memory at a time; how many.
+
+        Args:
+            query: one SELECT.
+            file: to write; whatever is there is replaced.
+            form: a name in `store.answers.WRITERS`.
+
+        Raises:
+            UsageError: DuckDB refuses the query, it took too long, or the file cannot be written.
+        """
+        return self._run(query, None, writing(file, form))
 
     def events(self, latent: int) -> Fired:
         """The events kept of `latent`, read from the few row groups that hold them.

@@ -37,6 +37,26 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path`; on success it is renamed to `path`, on failure removed with all that is in it.
+
+    Raises:
+        UsageError: there is something at `path` already, the disk is full, or the folder cannot be written.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"{path} is there already: name a new folder with --out, or delete it")
+    scratch = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    with disk_errors(path):
+        try:
+            scratch.mkdir(parents=True)
+            yield scratch
+            os.replace(scratch, path)
+            _flush(path.parent)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full disk or a read-only folder into one line that says what to do."""
     try:

@@ -150,8 +150,8 @@ EXPLANATIONS = {
     "text": Column(TEXT, "the explanation"),
     "input_text": Column(TEXT, "the part of it that speaks of inputs, which is what is scored"),
     "method": Column(TEXT, "who wrote it, in words for the reader"),
-    "n_contexts": Column(I32, "contexts shown to the explainer"),
-    "n_docs": Column(I32, "their documents"),
+    "n_contexts": Column(I32, "contexts shown to the explainer; missing where it was written elsewhere"),
+    "n_docs": Column(I32, "their documents; missing likewise"),
     "run": Column(TEXT, "id of the run that wrote it"),
 }
 SCORES = {
@@ -166,7 +166,9 @@ SCORES = {
     "n_judged": Column(I32, "examples"),
     "n_unparsed": Column(I32, "answers that could not be read"),
     "n_docs": Column(I32, "documents of the examples"),
-    "n_docs_shared": Column(I32, "with the contexts the explainer saw: 0, or the score is refused"),
+    "n_docs_shared": Column(
+        I32, "with the contexts the explainer saw: 0, or the score is refused; missing if not known"
+    ),
     "run": Column(TEXT, "id of the run"),
 }
 

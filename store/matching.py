@@ -1,17 +1,17 @@
 """A matching of two dictionaries: its tables as Parquet, and SQL over them beside both indexes' own tables."""
 
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from store.confined import Parameters, answer, confine, quoted
+from store.answers import writing
+from store.confined import Parameters, answer, confine, quoted, spill_folder
 from store.errors import UsageError
 from store.feature_index import VIEWS
 from store.files import whole_file
@@ -19,6 +19,7 @@ from store.index import CURRENT, part_path
 from store.matching_tables import SCHEMAS
 from store.run import Run, find_run, read_run
 
+T = TypeVar("T")
 SIDES = ("a", "b")
 
 
@@ -52,7 +53,6 @@ class Matching:
         self.folder, self.timeout_s = folder, timeout_s
         if self.run.kind != "matching":
             raise UsageError(f"{folder} is a run of kind {self.run.kind}, not matching: name one of `monosem match`")
-        self._spill = tempfile.TemporaryDirectory(prefix="monosem-")
         self._connection = self._open()
 
     @cached_property
@@ -66,9 +66,20 @@ class Matching:
         Raises:
             UsageError: DuckDB refuses the query, with its own words; or it took too long.
         """
+        return self._run(query, parameters, duckdb.DuckDBPyRelation.df)
+
+    def write(self, query: str, file: Path, form: str) -> int:
+        """Write the rows of one SELECT as a file, as `FeatureIndex.write` does.
+
+        Raises:
+            UsageError: DuckDB refuses the query, it took too long, or the file cannot be written.
+        """
+        return self._run(query, None, writing(file, form))
+
+    def _run(self, query: str, parameters: Parameters, fetch: Callable[[duckdb.DuckDBPyRelation], T]) -> T:
         cursor = self._connection.cursor()
         try:
-            return answer(cursor, query, parameters, duckdb.DuckDBPyRelation.df, self.timeout_s)
+            return answer(cursor, query, parameters, fetch, self.timeout_s)
         except duckdb.Error as error:
             raise UsageError(f"the query cannot be answered: {str(error).splitlines()[0]}") from error
         finally:
@@ -86,7 +97,7 @@ class Matching:
                 ) from error
         for side in SIDES:
             self._attach(connection, side)
-        confine(connection, [self.folder.resolve()], Path(self._spill.name))
+        confine(connection, [self.folder.resolve()], spill_folder())
         return connection
 
     def _attach(self, connection: duckdb.DuckDBPyConnection, side: str) -> None:

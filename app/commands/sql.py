@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-import pandas as pd
 import tyro
 
 from app.arguments import RootArgs, parse
-from app.rows import Format, print_rows
+from app.rows import print_rows
+from store.answers import WRITERS
 from store.catalog import Catalog
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
@@ -32,6 +33,8 @@ class Args(RootArgs):
 
     Example: monosem sql "select run, hook_point, count(*) from rows group by all" --over catalogue
 
+    Example: monosem sql "from events where latent = 7" --out events.parquet
+
     Example: monosem sql "select sae, metric, value, controls['random'] as random from compared" --over catalogue
     """
 
@@ -45,24 +48,39 @@ class Args(RootArgs):
     """The matching: an id, the start of one, a folder, or `latest`."""
     timeout_s: float = 600.0
     """The query is stopped after so long; Ctrl-C stops it at once."""
-    format: Format = "table"
-    """How rows are printed; json is one object a line."""
+    format: Literal["table", "csv", "json", "parquet"] | None = None
+    """How rows are printed or written; json is one object a line. By default a table, or as --out ends."""
+    out: Path | None = None
+    """A file to write instead, in bounded memory: .csv, .json, .jsonl or .parquet. It is replaced if it is there."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parse, query and print."""
     args = parse(Args, "sql", arguments)
-    print_rows(_answer(args), args.format)
+    if args.out is not None:
+        print(f"wrote {_asked(args).write(args.query, args.out, _form(args, args.out)):,} rows, as {args.out}")
+        return
+    if args.format == "parquet":
+        raise UsageError("parquet is no text to print: name a file with --out")
+    print_rows(_asked(args).sql(args.query), args.format or "table")
 
 
-def _answer(args: Args) -> pd.DataFrame:
+def _form(args: Args, out: Path) -> str:
+    """The format that was named, or the one that the file's name ends in."""
+    form = args.format or {".jsonl": "json"}.get(out.suffix, out.suffix.removeprefix("."))
+    if form not in WRITERS:
+        raise UsageError(f"{out} ends in no format, nor is '{form}' one of a file: add --format {' or '.join(WRITERS)}")
+    return form
+
+
+def _asked(args: Args) -> Catalog | FeatureIndex | Matching:
     if args.over == "catalogue":
-        return Catalog(args.root, args.timeout_s).sql(args.query)
+        return Catalog(args.root, args.timeout_s)
     if args.over == "matching":
-        return Matching(find_run(args.root, args.matching, "matching").folder, args.timeout_s).sql(args.query)
+        return Matching(find_run(args.root, args.matching, "matching").folder, args.timeout_s)
     if args.index_run == "latest" and not list_runs(args.root, "index"):
         raise UsageError(
             f"no finished index run in {args.root}: make one with `monosem index`, or ask what was harvested with "
             "--over catalogue"
         )
-    return FeatureIndex(find_run(args.root, args.index_run, "index").folder, args.timeout_s).sql(args.query)
+    return FeatureIndex(find_run(args.root, args.index_run, "index").folder, args.timeout_s)

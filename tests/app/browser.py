@@ -109,6 +109,25 @@ def draw_report(report: Path, artifacts: Path) -> int:
         return n_drawn
 
 
+def open_offline(file: Path, artifacts: Path) -> None:
+    """Open an exported page: nothing of it runs, nothing is fetched, and it fits its window with all of it unfolded."""
+    artifacts.mkdir(parents=True, exist_ok=True)
+    with _page() as page:
+        elsewhere: list[str] = []
+        page.on(
+            "request", lambda request: elsewhere.append(request.url) if not request.url.startswith("file") else None
+        )
+        page.goto(file.resolve().as_uri())
+        page.locator("mark").first.hover()
+        assert page.evaluate("window.pwned") is None, "a script from a text ran in the page"
+        page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+        for width in (1280, NARROW["width"]):
+            page.set_viewport_size({"width": width, "height": 1000})
+            assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+            page.screenshot(path=artifacts / f"exported-{width}.png")
+        assert not elsewhere, f"the page fetched {elsewhere[:3]}"
+
+
 def _leaves(url: str, base_url: str) -> bool:
     return url.startswith("http") and urlsplit(url).netloc != urlsplit(base_url).netloc
 
