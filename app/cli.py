@@ -25,6 +25,8 @@ COMMANDS: dict[str, str] = {
     "serve": "open the dashboard on 127.0.0.1",
     "show": "list runs, or print what a run is, what made it and what it scored",
     "verify": "check every byte of a run against its checksums",
+    "search": "find latents by text they fire on, token, explanation or meaning",
+    "notes": "label, rate and list latents, and print what was written",
     "sql": "query a published index, or all that was harvested, with SQL",
     "study": "run a published protocol with its controls",
 }

@@ -135,6 +135,17 @@ class Workbench:
         query = f"SELECT * FROM features WHERE {where} ORDER BY {order_by}, latent LIMIT ? OFFSET ?"
         return self.index.sql(query, [limit, offset])
 
+    def search(self, query: str, by: str = "text", n: int = 20) -> pd.DataFrame:
+        """The `n` latents that have most to do with `query`: by a `text` that they fire on, `token`, `explanation` or
+        `meaning`. `autointerp.search` has the columns and further settings.
+
+        Raises:
+            UsageError: the query is none, or there is no such way to search.
+        """
+        from autointerp.search import SearchConfig
+
+        return self._searcher.search(query, by, SearchConfig(n=n))
+
     def inspect(self, text: str) -> Inspection:
         """Which latents fire on which token of `text`.
 
@@ -244,6 +255,12 @@ class Workbench:
             n_hook_calls=splice.n_calls,
             seed=seed,
         )
+
+    @cached_property
+    def _searcher(self):
+        from autointerp.search import Searcher
+
+        return Searcher(self.index)
 
     @cached_property
     def _lm(self):

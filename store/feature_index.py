@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -26,6 +27,8 @@ from store.token_map import TokenMap
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 TEXT_FOLDER = "text"
+READERS = 4
+"""Latents whose events are read at once."""
 VIEWS = (*PUBLISHED, "features", "runs")
 """Tables of the published file that a query sees by their own names."""
 
@@ -105,14 +108,29 @@ class FeatureIndex:
         Raises:
             UsageError: there is no such latent, or its part is damaged.
         """
-        where = self.arrow("SELECT part, first_row, n_events FROM latents WHERE latent = ?", [latent]).to_pylist()
-        if not where:
-            raise UsageError(f"there is no latent {latent}: choose 0 to {self.n_latents - 1}")
-        first, n = where[0]["first_row"], where[0]["n_events"]
-        if not n:
+        return self.events_of([latent])[0]
+
+    def events_of(self, latents: Sequence[int]) -> list[Fired]:
+        """The events kept of each of some latents: sooner than one after the other.
+
+        Raises:
+            UsageError: there is no such latent, or a part is damaged.
+        """
+        query = "SELECT latent, part, first_row, n_events FROM latents WHERE latent IN (SELECT unnest(?::BIGINT[]))"
+        where = {row["latent"]: row for row in self.arrow(query, [list(latents)]).to_pylist()}
+        for latent in latents:
+            if latent not in where:
+                raise UsageError(f"there is no latent {latent}: choose 0 to {self.n_latents - 1}")
+        if len(latents) == 1:
+            return [self._fired(**where[latents[0]])]
+        with ThreadPoolExecutor(READERS) as pool:
+            return list(pool.map(lambda latent: self._fired(**where[latent]), latents))
+
+    def _fired(self, latent: int, part: int, first_row: int, n_events: int) -> Fired:
+        if not n_events:
             return Fired(*(np.empty(0, kind) for kind in (np.int32, np.int32, np.int32, np.float32)))
-        groups = list(range(first // GROUP_ROWS, (first + n - 1) // GROUP_ROWS + 1))
-        table = self._part(where[0]["part"], groups).slice(first - groups[0] * GROUP_ROWS, n)
+        groups = list(range(first_row // GROUP_ROWS, (first_row + n_events - 1) // GROUP_ROWS + 1))
+        table = self._part(part, groups).slice(first_row - groups[0] * GROUP_ROWS, n_events)
         return Fired(*(table.column(name).to_numpy() for name in Fired._fields))
 
     @cached_property

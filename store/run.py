@@ -22,8 +22,9 @@ from store.hashing import content_hash, plain
 log = logging.getLogger(__name__)
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
-UNCHECKED = frozenset({MANIFEST, "progress.jsonl", "catalog.duckdb"})
-"""Files of a run without a checksum: when it was made, and what can be made again from the others."""
+EMBEDDINGS = "embeddings"
+UNCHECKED = frozenset({MANIFEST, "progress.jsonl", "catalog.duckdb", EMBEDDINGS})
+"""Files and folders of a run without a checksum: when it was made, and what can be made again from the others."""
 RECORDED_PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "pyarrow", "duckdb")
 
 
@@ -107,9 +108,9 @@ class Run:
 
     def _file_names(self) -> list[str]:
         """All but those that are not checked, and what lies in hidden folders: scratch."""
-        paths = (path for path in self.folder.rglob("*") if path.is_file() and path.name not in UNCHECKED)
-        names = (path.relative_to(self.folder) for path in paths)
-        return sorted(name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts[:-1]))
+        names = (path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file())
+        checked = (name for name in names if UNCHECKED.isdisjoint(name.parts))
+        return sorted(name.as_posix() for name in checked if not any(part.startswith(".") for part in name.parts[:-1]))
 
     def broken_files(self, progress: Callable[[Iterable[str], int, str], Iterable[str]] | None = None) -> list[str]:
         """Names of files that are missing or whose bytes are not those recorded when the run finished.

@@ -1,6 +1,5 @@
 """`monosem sql`."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +8,7 @@ import pandas as pd
 import tyro
 
 from app.arguments import RootArgs, parse
-from app.log import printable
+from app.rows import Format, print_rows
 from store.catalog import Catalog
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
@@ -41,23 +40,14 @@ class Args(RootArgs):
     """The index: an id, the start of one, a folder, or `latest`."""
     timeout_s: float = 600.0
     """The query is stopped after so long; Ctrl-C stops it at once."""
-    format: Literal["table", "csv", "json"] = "table"
+    format: Format = "table"
     """How rows are printed; json is one object a line."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parse, query and print."""
     args = parse(Args, "sql", arguments)
-    frame = _answer(args)
-    if args.format == "csv":
-        frame.to_csv(sys.stdout, index=False)
-    elif args.format == "json":
-        print(frame.to_json(orient="records", lines=True, force_ascii=False), end="")
-    else:
-        # Texts may hold commands for the terminal, those inside lists too.
-        shown = frame.map(lambda value: printable(value) if isinstance(value, str) else value)
-        lines = shown.to_string(index=False, max_colwidth=80).split("\n")
-        print("\n".join(map(printable, lines)))
+    print_rows(_answer(args), args.format)
 
 
 def _answer(args: Args) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from autointerp.index.encode import Codes, NearMisses
+from store.codes import codes_path
 from store.errors import UsageError
 from store.files import whole_file
 from store.token_map import TokenMap
@@ -114,7 +115,7 @@ class Spill:
 
     def codes_path(self, window: int) -> Path:
         """What fires on each token of a window."""
-        return self.folder / "codes" / f"{window:05d}.safetensors"
+        return codes_path(self.folder, window)
 
     def _path(self, window: int) -> Path:
         return self.folder / SPILL / f"{window:05d}.safetensors"
