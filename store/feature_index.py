@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from store import layout
-from store.confined import Parameters, answer, confine, quoted, spill_folder
+from store.confined import Parameters, answers, confine, quoted, spill_folder
 from store.errors import UsageError
 from store.index import CURRENT, GROUP_ROWS, PARTS, part_path
 from store.index_tables import PUBLISHED, SCHEMAS
@@ -92,7 +92,7 @@ class FeatureIndex:
         Raises:
             UsageError: DuckDB refuses the query, with its own words; or it took too long.
         """
-        return self._run(query, parameters, duckdb.DuckDBPyRelation.df)
+        return self._run([query], parameters, duckdb.DuckDBPyRelation.df)[0]
 
     def arrow(self, query: str, parameters: Parameters = None) -> pa.Table:
         """Rows of one SELECT as an Arrow table: list columns stay lists and missing values stay missing.
@@ -100,7 +100,15 @@ class FeatureIndex:
         Raises:
             UsageError: DuckDB refuses the query, with its own words; or it took too long.
         """
-        return self._run(query, parameters, duckdb.DuckDBPyRelation.to_arrow_table)
+        return self.arrows([query], parameters)[0]
+
+    def arrows(self, queries: Sequence[str], parameters: Parameters = None) -> list[pa.Table]:
+        """Rows of several SELECTs with the same parameters, all of one version: sooner than one by one.
+
+        Raises:
+            UsageError: as `arrow`.
+        """
+        return self._run(queries, parameters, duckdb.DuckDBPyRelation.to_arrow_table)
 
     def events(self, latent: int) -> Fired:
         """The events kept of `latent`, read from the few row groups that hold them.
@@ -150,10 +158,12 @@ class FeatureIndex:
                 f"{path} is damaged or missing ({error}): mend it with `monosem index --repair {self.folder.name}`"
             ) from error
 
-    def _run(self, query: str, parameters: Parameters, fetch: Callable[[duckdb.DuckDBPyRelation], T]) -> T:
+    def _run(
+        self, queries: Sequence[str], parameters: Parameters, fetch: Callable[[duckdb.DuckDBPyRelation], T]
+    ) -> list[T]:
         cursor = self._cursor()
         try:
-            return answer(cursor, query, parameters, fetch, self.timeout_s)
+            return answers(cursor, queries, parameters, fetch, self.timeout_s)
         except duckdb.Error as error:
             # DuckDB says the cause first and then draws where: the cause is what fits one line.
             raise UsageError(f"the query cannot be answered: {str(error).splitlines()[0]}") from error
