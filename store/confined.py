@@ -64,12 +64,23 @@ def answer(
         UsageError: it is no single SELECT, or it took longer.
         duckdb.Error: DuckDB refuses it.
     """
-    statement = one_select(cursor, query)
+    return answers(cursor, [query], parameters, fetch, timeout_s)[0]
+
+
+def answers(
+    cursor: duckdb.DuckDBPyConnection,
+    queries: Sequence[str],
+    parameters: Parameters,
+    fetch: Callable[[duckdb.DuckDBPyRelation], T],
+    timeout_s: float | None = None,
+) -> list[T]:
+    """The rows of each of some SELECTs, in one transaction; otherwise as `answer`."""
+    statements = [one_select(cursor, query) for query in queries]
     # A SELECT may hold an INSERT since DuckDB 2: the transaction is what keeps it from writing.
     cursor.execute("BEGIN TRANSACTION READ ONLY")
     with _stopped_after(cursor, timeout_s) as late:
         try:
-            return fetch(cursor.sql(statement, params=parameters))
+            return [fetch(cursor.sql(statement, params=parameters)) for statement in statements]
         except duckdb.InterruptException as error:
             if not late.is_set():
                 raise

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from store import layout
 from store.answers import writing
-from store.confined import Parameters, answer, confine, quoted, spill_folder
+from store.confined import Parameters, answers, confine, quoted, spill_folder
 from store.errors import UsageError
 from store.index import CURRENT, GROUP_ROWS, PARTS, part_path
 from store.index_tables import PUBLISHED, SCHEMAS
@@ -94,7 +94,7 @@ class FeatureIndex:
         Raises:
             UsageError: DuckDB refuses the query, with its own words; or it took too long.
         """
-        return self._run(query, parameters, duckdb.DuckDBPyRelation.df)
+        return self._run([query], parameters, duckdb.DuckDBPyRelation.df)[0]
 
     def arrow(self, query: str, parameters: Parameters = None) -> pa.Table:
         """Rows of one SELECT as an Arrow table: list columns stay lists and missing values stay missing.
@@ -102,7 +102,15 @@ class FeatureIndex:
         Raises:
             UsageError: DuckDB refuses the query, with its own words; or it took too long.
         """
-        return self._run(query, parameters, duckdb.DuckDBPyRelation.to_arrow_table)
+        return self.arrows([query], parameters)[0]
+
+    def arrows(self, queries: Sequence[str], parameters: Parameters = None) -> list[pa.Table]:
+        """Rows of several SELECTs with the same parameters, all of one version: sooner than one by one.
+
+        Raises:
+            UsageError: as `arrow`.
+        """
+        return self._run(queries, parameters, duckdb.DuckDBPyRelation.to_arrow_table)
 
     def write(self, query: str, file: Path, form: str) -> int:
         """Write the rows of one SELECT as a file, whole or not at all, some rows in memory at a time; how many.
@@ -115,7 +123,7 @@ class FeatureIndex:
         Raises:
             UsageError: DuckDB refuses the query, it took too long, or the file cannot be written.
         """
-        return self._run(query, None, writing(file, form))
+        return self._run([query], None, writing(file, form))[0]
 
     def events(self, latent: int) -> Fired:
         """The events kept of `latent`, read from the few row groups that hold them.
@@ -165,10 +173,12 @@ class FeatureIndex:
                 f"{path} is damaged or missing ({error}): mend it with `monosem index --repair {self.folder.name}`"
             ) from error
 
-    def _run(self, query: str, parameters: Parameters, fetch: Callable[[duckdb.DuckDBPyRelation], T]) -> T:
+    def _run(
+        self, queries: Sequence[str], parameters: Parameters, fetch: Callable[[duckdb.DuckDBPyRelation], T]
+    ) -> list[T]:
         cursor = self._cursor()
         try:
-            return answer(cursor, query, parameters, fetch, self.timeout_s)
+            return answers(cursor, queries, parameters, fetch, self.timeout_s)
         except duckdb.Error as error:
             # DuckDB says the cause first and then draws where: the cause is what fits one line.
             raise UsageError(f"the query cannot be answered: {str(error).splitlines()[0]}") from error

@@ -5,8 +5,10 @@ in one sequence: what a window never reaches out of. An index keeps this once, f
 searches or counts tokens slices it, so that a window costs microseconds and memory is the operating system's.
 """
 
+import mmap
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -18,6 +20,8 @@ from store.errors import UsageError
 from store.files import disk_errors, remove_partials, whole_file
 
 TEXT = "documents.utf8"
+CHUNK = 1 << 20
+"""Tokens looked at together."""
 SEPARATOR = b"\xff"
 """Stands after every document: no text has this byte, so no search goes across two documents."""
 TOKEN_FILES = {
@@ -52,17 +56,19 @@ class TokenMap:
         """
         try:
             arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in TOKEN_FILES}
-            self.text: np.ndarray = np.memmap(folder / TEXT, mode="r", dtype=np.uint8)
+            self.text: np.ndarray = np.asarray(np.memmap(folder / TEXT, mode="r", dtype=np.uint8))
             """`[n_bytes]` uint8: every document in order, each with a separator after it."""
             others = {name: np.load(folder / f"{name}.npy") for name in OTHER_FILES}
         except (OSError, ValueError, EOFError) as error:
             raise UsageError(f"{folder} is damaged ({error}): mend it with `monosem index --repair`") from error
-        self.token_ids: np.ndarray = arrays["token_ids"]
-        self.char_start: np.ndarray = arrays["char_start"]
-        self.char_end: np.ndarray = arrays["char_end"]
-        self.byte_start: np.ndarray = arrays["byte_start"]
-        self.byte_end: np.ndarray = arrays["byte_end"]
-        self.text_class: np.ndarray = arrays["text_class"]
+        self._mapped = tuple(arrays.values())
+        # Plain arrays over the same memory: a slice of numpy's memmap costs ten times as much.
+        self.token_ids: np.ndarray = np.asarray(arrays["token_ids"])
+        self.char_start: np.ndarray = np.asarray(arrays["char_start"])
+        self.char_end: np.ndarray = np.asarray(arrays["char_end"])
+        self.byte_start: np.ndarray = np.asarray(arrays["byte_start"])
+        self.byte_end: np.ndarray = np.asarray(arrays["byte_end"])
+        self.text_class: np.ndarray = np.asarray(arrays["text_class"])
         self.seqs: np.ndarray = others["seqs"]
         """`[n_sequences]` ascending."""
         self.offsets: np.ndarray = others["offsets"]
@@ -87,6 +93,11 @@ class TokenMap:
     def n_docs(self) -> int:
         """Documents."""
         return len(self.doc_bytes) - 1
+
+    @cached_property
+    def piece_row(self) -> np.ndarray:
+        """`[n_pieces]` the how-manieth sequence each piece is in."""
+        return np.searchsorted(self.offsets, self.piece_first, "right") - 1
 
     def places(self, seq: np.ndarray, pos: np.ndarray) -> np.ndarray:
         """`[n]` int64: where the tokens at `pos` of `seq` are."""
@@ -113,11 +124,32 @@ class TokenMap:
         # The place itself always stays, whatever it is.
         start, stop = np.minimum(start, places), np.maximum(stop, places + 1)
         # Inside a document too there may be tokens of no text.
-        while (off := (start < places) & (self.char_start[start] < 0)).any():
+        while (off := (start < places) & self._is_textless(start)).any():
             start += off
-        while (off := (stop > places + 1) & (self.char_start[stop - 1] < 0)).any():
+        while (off := (stop > places + 1) & self._is_textless(stop - 1)).any():
             stop -= off
         return Spans(start, stop)
+
+    @cached_property
+    def textless(self) -> np.ndarray:
+        """`[n]` places of tokens that stand for no text, ascending."""
+        pieces = [
+            start + np.flatnonzero(self.char_start[start : start + CHUNK] < 0) for start in range(0, len(self), CHUNK)
+        ]
+        return np.concatenate(pieces)
+
+    def _is_textless(self, places: np.ndarray) -> np.ndarray:
+        if not len(self.textless):
+            return np.zeros(len(places), bool)
+        at = np.searchsorted(self.textless, places)
+        return self.textless[np.minimum(at, len(self.textless) - 1)] == places
+
+    def release(self) -> None:
+        """Give the memory of mapped files back to the system; they are mapped again where they are looked at."""
+        advice = getattr(mmap, "MADV_DONTNEED", None)
+        if advice is not None:
+            for array in self._mapped:
+                array._mmap.madvise(advice)
 
     def bytes_of(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """`[n]` each: where the tokens' own bytes begin and end. Joined, they are the text from the first to the last.

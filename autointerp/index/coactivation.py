@@ -14,9 +14,15 @@ import torch
 from torch import Tensor
 
 from autointerp.index.gather import CodeFiles, LatentEvents
+from autointerp.index.groups import largest, ranks
+from autointerp.index.statistics import order_bits
 
-ENTRIES = 8_000_000
-"""Counts of a block of latents by all latents held at a time, and pairs counted at a time."""
+COUNTS = 4_000_000
+"""Counts of a block of latents by all latents held at a time."""
+ENTRIES = 16_000_000
+"""Entries of codes held at a time."""
+PAIRS = 1_000_000
+"""Pairs whose figures are held at a time."""
 FEWEST = 5
 """Two latents that fire together on fewer tokens are not related: chance makes such pairs."""
 
@@ -31,37 +37,17 @@ class Related(NamedTuple):
 
 def counts(events: LatentEvents, codes: CodeFiles, d_sae: int) -> Iterator[tuple[int, np.ndarray]]:
     """`[block, d_sae]` tokens on which both fire, a block of the range's latents at a time, and where it begins."""
-    fired = events.fired
-    for start, stop in _blocks(fired.n, d_sae):
-        own = slice(fired.bounds[start], fired.bounds[stop])
-        latent = fired.latent[own] - start
-        keys = (latent[pairs.which] * d_sae + pairs.latent for pairs in codes.beside(fired.place[own]))
-        yield start, _counted(keys, (stop - start) * d_sae).reshape(stop - start, d_sae)
-
-
-def _counted(keys: Iterator[np.ndarray], n: int) -> np.ndarray:
-    """`[n]` how often each key below `n` is there."""
-    total, held, n_held = np.zeros(n, np.int64), [], 0
-    for some in keys:
-        held.append(some)
-        n_held += len(some)
-        if n_held > ENTRIES:
-            total += np.bincount(np.concatenate(held), minlength=n)
-            held, n_held = [], 0
-    return total + np.bincount(np.concatenate([np.empty(0, np.int64), *held]), minlength=n)
-
-
-def _blocks(n: np.ndarray, d_sae: int) -> Iterator[tuple[int, int]]:
-    """Ranges of latents with few enough counts and events."""
-    start, held = 0, 0
-    for latent, events in enumerate(n.tolist()):
-        full = (latent + 1 - start) * d_sae > ENTRIES or held + events > ENTRIES // 16
-        if latent > start and full:
-            yield start, latent
-            start, held = latent, 0
-        held += events
-    if len(n):
-        yield start, len(n)
+    fired, size = events.fired, max(1, COUNTS // d_sae)
+    for start in range(0, events.n_latents, size):
+        stop = min(start + size, events.n_latents)
+        total = np.zeros((stop - start, d_sae), np.int64)
+        own = [fired.place[fired.bounds[latent] : fired.bounds[latent + 1]] for latent in range(start, stop)]
+        for lines in codes.lines(ENTRIES):
+            for row, places in enumerate(own):
+                low, high = np.searchsorted(places, [lines.first, lines.stop])
+                if low < high:
+                    total[row] += lines.counts(places[low:high], d_sae)
+        yield start, total
 
 
 def measures(n_both: Tensor, n_own: Tensor, n_other: Tensor, n_tokens: int) -> dict[str, Tensor]:
@@ -86,7 +72,12 @@ def coactivations(
     """The columns of the index's `coactivations` table: of each latent the `n` first by each of RANKED_BY."""
     alive = torch.from_numpy(n_fired)
     blocks = counts(events, codes, len(n_fired))
-    found = [_related(events.first + start, torch.from_numpy(block), alive, n_tokens, n) for start, block in blocks]
+    rows = max(1, PAIRS // len(n_fired))
+    found = [
+        _related(events.first + start + row, block[row : row + rows], n_fired, n_tokens, n)
+        for start, block in blocks
+        for row in range(0, len(block), rows)
+    ]
     related = Related(*(torch.cat(column) for column in zip(*found, strict=True)))
     own, other = alive[related.latent], alive[related.other]
     figures = {
@@ -99,15 +90,18 @@ def coactivations(
     return {name: column.numpy()[order] for name, column in columns.items()}
 
 
-def _related(first: int, n_both: Tensor, n_fired: Tensor, n_tokens: int, n: int) -> Related:
+def _related(first: int, n_both: np.ndarray, n_fired: np.ndarray, n_tokens: int, n: int) -> Related:
     """Of latents `first`, `first` + 1, …, a row each, the others that are among the `n` largest by some figure."""
-    rows = torch.arange(len(n_both))
+    rows = np.arange(len(n_both))
     n_both[rows, first + rows] = 0
-    enough = n_both >= FEWEST
-    figures = measures(n_both, n_fired[first : first + len(n_both), None], n_fired, n_tokens)
-    chosen = torch.zeros_like(enough)
+    row, other = np.nonzero(n_both >= FEWEST)
+    both = n_both[row, other]
+    n_own, n_other = torch.from_numpy(n_fired[first + row]), torch.from_numpy(n_fired[other])
+    figures = measures(torch.from_numpy(both), n_own, n_other, n_tokens)
+    chosen = np.zeros(len(row), bool)
     for name in RANKED_BY:
-        best = figures[name].masked_fill_(~enough, -torch.inf).topk(min(n, n_both.shape[1]), dim=1).indices
-        chosen.scatter_(1, best, True)
-    row, other = (chosen & enough).nonzero(as_tuple=True)
-    return Related(first + row, other, n_both[row, other])
+        figure = figures[name].numpy()
+        may = largest(row, order_bits(figure), n)
+        order = may[np.lexsort((other[may], -figure[may], row[may]))]
+        chosen[order[ranks(row[order]) < n]] = True
+    return Related(*(torch.from_numpy(each[chosen]) for each in (first + row, other, both)))

@@ -14,6 +14,8 @@ import pyarrow as pa
 
 from autointerp.index.config import IndexConfig
 from autointerp.index.gather import PLACE_BITS, LatentEvents
+from autointerp.index.groups import firsts as first_of_each
+from autointerp.index.groups import joined, largest, ranks
 from autointerp.index.statistics import order_bits
 from store.token_map import TokenMap
 
@@ -48,9 +50,9 @@ class Peaks(NamedTuple):
     value: np.ndarray
 
 
-def peaks(events: LatentEvents, tokens: TokenMap) -> Peaks:
+def peaks(events: LatentEvents) -> Peaks:
     """The strongest event of each latent in each piece; of equal ones the first."""
-    latent, piece = events.latent, tokens.pieces(events.place)
+    latent, piece = events.latent, events.piece
     if not len(latent):
         return Peaks(latent, events.place, events.value)
     begins = np.flatnonzero(np.concatenate([[True], (latent[1:] != latent[:-1]) | (piece[1:] != piece[:-1])]))
@@ -91,20 +93,24 @@ class Reading:
 
 def mixed(key: np.ndarray, value: np.ndarray) -> np.ndarray:
     """`[n]` uint64 hash of what was hashed in `key`, followed by `value` (splitmix64's finaliser)."""
-    x = key * np.uint64(0x9E3779B97F4A7C15) + value.astype(np.uint64) + np.uint64(0x632BE59BD9B4E019)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    x = key * np.uint64(0x9E3779B97F4A7C15)
+    x += value.astype(np.uint64, copy=False)
+    x += np.uint64(0x632BE59BD9B4E019)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x ^= x >> np.uint64(shift)
+        x *= np.uint64(factor)
+    x ^= x >> np.uint64(31)
+    return x
 
 
 def choose(
     events: LatentEvents, tokens: TokenMap, reading: Reading, cfg: IndexConfig, misses: "Misses", twins: "Twins"
 ) -> Contexts:
     """The contexts of the latents of `events`, in order of latent."""
-    found = peaks(events, tokens)
+    found = peaks(events)
     chosen = [strongest(found, reading, cfg.n_top)]
     sample = events.sampled(tokens, cfg.seed)
-    sampled = peaks(sample, tokens) if events.shift.any() else found
+    sampled = peaks(sample) if events.shift.any() else found
     # Events that one of the sample stands for: of all that happened, not of all that might have been drawn.
     rate = events.fired.n / np.maximum(sample.n, 1)
     for name, band in (("q", equal_counts(sampled, cfg.n_bands)), ("v", equal_widths(sampled, cfg.n_bands))):
@@ -124,13 +130,14 @@ def choose(
 
 def strongest(found: Peaks, reading: Reading, n: int) -> Contexts:
     """The `n` strongest peaks of each latent that read differently."""
-    order = np.lexsort((found.place, -order_bits(found.value).astype(np.int64), found.latent))
-    rank = _rank(found.latent[order])
-    early = order[rank < n * SPARE]
+    may = largest(found.latent, order_bits(found.value), n * SPARE)
+    latent, value, place = found.latent[may], found.value[may], found.place[may]
+    order = may[np.lexsort((place, -order_bits(value).astype(np.int64), latent))]
+    early = order[ranks(found.latent[order]) < n * SPARE]
     keys = reading.keys(found.place[early])
-    firsts, n_same = _firsts(mixed(found.latent[early].astype(np.uint64), keys))
+    firsts, n_same = first_of_each(mixed(found.latent[early].astype(np.uint64), keys))
     kept = early[firsts]
-    rank = _rank(found.latent[kept])
+    rank = ranks(found.latent[kept])
     kept, rank, n_same = kept[rank < n], rank[rank < n], n_same[rank < n]
     ones = np.ones(len(kept))
     band = np.full(len(kept), "top", dtype=object)
@@ -139,21 +146,32 @@ def strongest(found: Peaks, reading: Reading, n: int) -> Contexts:
 
 def equal_counts(found: Peaks, n_bands: int) -> np.ndarray:
     """`[n]` the band of each peak, 0 the weakest, such that a latent's bands hold equally many."""
-    order = np.lexsort((found.place, order_bits(found.value), found.latent))
-    rank, size = _rank(found.latent[order]), _sizes(found.latent)[order]
+    band = np.zeros(len(found.latent), np.int64)
+    if not len(band):
+        return band
+    keys = joined(found.latent, order_bits(found.value))
+    ordered = np.sort(keys)
+    size = np.bincount(found.latent)
+    start = np.cumsum(size) - size
     # As numpy.array_split: the first bands have one more where they cannot be equal.
     each, rest = size // n_bands, size % n_bands
-    low = rank < rest * (each + 1)
-    band = np.where(low, rank // (each + 1), (rank - rest * (each + 1)) // np.maximum(each, 1) + rest)
-    out = np.empty(len(order), np.int64)
-    out[order] = band
-    return out
+    for number in range(1, n_bands):
+        first = start + number * each + np.minimum(number, rest)
+        weakest = ordered[np.minimum(first, len(ordered) - 1)]
+        # Of equal ones those that come first belong to the band below.
+        below = (first - np.searchsorted(ordered, weakest))[found.latent]
+        tied = np.flatnonzero(keys == weakest[found.latent])
+        band += keys >= weakest[found.latent]
+        band[tied] -= ranks(found.latent[tied]) < below[tied]
+    return band
 
 
 def equal_widths(found: Peaks, n_bands: int) -> np.ndarray:
     """`[n]` the band of each peak, 0 the weakest, such that a latent's bands divide (0, max] equally."""
     highest = np.zeros(int(found.latent.max(initial=-1)) + 1)
-    np.maximum.at(highest, found.latent, found.value)
+    begins = np.flatnonzero(np.diff(found.latent, prepend=-1))
+    if len(begins):
+        highest[found.latent[begins]] = np.maximum.reduceat(found.value, begins)
     top = np.where(highest > 0, highest, 1.0)[found.latent]
     return np.clip(np.ceil(found.value / top * n_bands).astype(np.int64) - 1, 0, n_bands - 1)
 
@@ -178,7 +196,7 @@ def draw(found: Peaks, band: np.ndarray, reading: Reading, cfg: IndexConfig, fir
     at, n_same = at[order], drawn.n_same[order]
     n_drawn = np.bincount(group[at], minlength=len(size))
     weight = (size / np.maximum(n_drawn, 1))[group[at]]
-    return Contexts(found.latent[at], band[at], _rank(group[at]), found.place[at], found.value[at], weight, n_same)
+    return Contexts(found.latent[at], band[at], ranks(group[at]), found.place[at], found.value[at], weight, n_same)
 
 
 class _Drawn(NamedTuple):
@@ -189,8 +207,8 @@ class _Drawn(NamedTuple):
 
 def _draw(found: Peaks, group: np.ndarray, priority: np.ndarray, of: np.ndarray, reading: Reading, n: int) -> _Drawn:
     order = of[np.lexsort((priority[of], group[of]))]
-    firsts, n_same = _firsts(mixed(group[order].astype(np.uint64), reading.keys(found.place[order])))
-    rank = _rank(group[order][firsts])
+    firsts, n_same = first_of_each(mixed(group[order].astype(np.uint64), reading.keys(found.place[order])))
+    rank = ranks(group[order][firsts])
     return _Drawn(order[firsts][rank < n], n_same[rank < n])
 
 
@@ -208,8 +226,8 @@ def near(misses: Misses, events: LatentEvents, reading: Reading, n: int) -> Cont
     """The `n` highest pre-activations of silent tokens, reading differently; `value` is the pre-activation."""
     latent, column = np.nonzero(misses.place >= 0)
     place, value = misses.place[latent, column], misses.value[latent, column]
-    firsts, n_same = _firsts(mixed(latent.astype(np.uint64), reading.keys(place)))
-    rank = _rank(latent[firsts])
+    firsts, n_same = first_of_each(mixed(latent.astype(np.uint64), reading.keys(place)))
+    rank = ranks(latent[firsts])
     kept, n_same, rank = firsts[rank < n], n_same[rank < n], rank[rank < n]
     band = np.full(len(kept), "near", dtype=object)
     return Contexts(latent[kept], band, rank, place[kept], value[kept], np.ones(len(kept)), n_same)
@@ -227,7 +245,7 @@ class Twins:
     @classmethod
     def of(cls, tokens: TokenMap, counted: np.ndarray) -> "Twins":
         """`counted` is `[n_tokens]` bool."""
-        places = np.flatnonzero(counted)
+        places = np.flatnonzero(counted).astype(np.int32 if len(counted) < 2**31 else np.int64)
         ids = np.asarray(tokens.token_ids)[places]
         bounds = np.concatenate([[0], np.cumsum(np.bincount(ids))])
         return cls(places[np.argsort(ids, kind="stable")], bounds)
@@ -245,6 +263,7 @@ def silent(active: Contexts, events: LatentEvents, twins: Twins, reading: Readin
     random = mixed(mixed(np.full(len(token), cfg.seed, np.uint64), active.latent + events.first), active.place)
     tries = np.stack([mixed(random, np.full(len(token), i)) for i in range(DRAWS)], axis=1)
     place = twins.places[lo[:, None] + (tries % np.maximum(hi - lo, 1).astype(np.uint64)[:, None]).astype(np.int64)]
+    place = place.astype(np.int64)
     flat, latent = place.ravel(), np.repeat(active.latent, DRAWS)
     fires = _count_between(keys, latent, flat, flat + 1) > 0
     spans = tokens.spans(flat, cfg.half_window, cfg.half_window)
@@ -253,8 +272,8 @@ def silent(active: Contexts, events: LatentEvents, twins: Twins, reading: Readin
     best = score.argmin(axis=1)
     found = score[np.arange(len(best)), best] < 2
     chosen, latent = place[np.arange(len(best)), best][found], active.latent[found]
-    firsts, n_same = _firsts(mixed(latent.astype(np.uint64), reading.keys(chosen)))
-    rank = _rank(latent[firsts])
+    firsts, n_same = first_of_each(mixed(latent.astype(np.uint64), reading.keys(chosen)))
+    rank = ranks(latent[firsts])
     firsts, n_same, rank = firsts[rank < cfg.n_silent], n_same[rank < cfg.n_silent], rank[rank < cfg.n_silent]
     latent, chosen = latent[firsts], chosen[firsts]
     weight = _silent_occurrences(latent, tokens.token_ids[chosen].astype(np.int64), events, twins, tokens)
@@ -279,26 +298,6 @@ def _count_between(keys: np.ndarray, latent: np.ndarray, start: np.ndarray, stop
     """`[n]` how many of a latent's places, as `Runs.keys` has them, are `start <= place < stop`."""
     base = latent.astype(np.int64) << PLACE_BITS
     return np.searchsorted(keys, base | stop) - np.searchsorted(keys, base | start)
-
-
-def _rank(group: np.ndarray) -> np.ndarray:
-    """`[n]` the how-manieth of its group each entry is; groups lie together."""
-    if not len(group):
-        return np.empty(0, np.int64)
-    begins = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
-    return np.arange(len(group)) - np.repeat(begins, np.diff(np.append(begins, len(group))))
-
-
-def _sizes(group: np.ndarray) -> np.ndarray:
-    """`[n]` how many entries the group of each has."""
-    return np.bincount(group, minlength=1)[group] if len(group) else np.empty(0, np.int64)
-
-
-def _firsts(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the first of each key, in order, and how many have it."""
-    _, first, counts = np.unique(keys, return_index=True, return_counts=True)
-    order = np.argsort(first)
-    return first[order], counts[order]
 
 
 def columns(chosen: Contexts, events: LatentEvents, tokens: TokenMap, cfg: IndexConfig) -> dict[str, Any]:

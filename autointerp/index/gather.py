@@ -1,7 +1,8 @@
 """Events of a range of latents, put together from all windows: as many latents at a time as memory allows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,11 @@ from store.errors import UsageError
 from store.token_map import TokenMap
 
 EVENTS_PER_PART = 4_000_000
-"""Events whose latents are worked on at a time: some 100 bytes of memory each."""
+"""Events whose latents are worked on at a time, of a short harvest."""
+BYTES_PER_EVENT, BYTES_PER_TOKEN = 100, 16
+"""Memory that work on an event takes, and what is held of every token meanwhile, about."""
+MOST_WIDE = 64
+"""Latents in a line of `Lines` at most."""
 PLACE_BITS = 40
 """Of a key that holds a latent's number within its range and a place."""
 
@@ -25,13 +30,15 @@ class Runs:
     """`[n_latents + 1]`: latent i of the range has entries `bounds[i]:bounds[i + 1]`."""
     place: np.ndarray
     """`[n]` int64."""
+    piece: np.ndarray
+    """`[n]` int32 the piece of each place, looked up once."""
 
     @property
     def n(self) -> np.ndarray:
         """`[n_latents]` entries."""
         return np.diff(self.bounds)
 
-    @property
+    @cached_property
     def latent(self) -> np.ndarray:
         """`[n]` the number within the range of each entry's latent."""
         return np.repeat(np.arange(len(self.bounds) - 1), self.n)
@@ -39,6 +46,20 @@ class Runs:
     def keys(self) -> np.ndarray:
         """`[n]` ascending: latent and place in one."""
         return (self.latent << PLACE_BITS) | self.place
+
+    def documents(self, tokens: TokenMap) -> np.ndarray:
+        """`[n]` the document of each place."""
+        return tokens.piece_doc[self.piece]
+
+    def positions(self, tokens: TokenMap) -> tuple[np.ndarray, np.ndarray]:
+        """`seq` and `pos` of each place."""
+        row = tokens.piece_row[self.piece]
+        return tokens.seqs[row], (self.place - tokens.offsets[row]).astype(np.int32)
+
+
+def runs_of(bounds: np.ndarray, place: np.ndarray, tokens: TokenMap) -> Runs:
+    """Runs whose pieces are looked up."""
+    return Runs(bounds, place, tokens.pieces(place).astype(np.int32))
 
 
 @dataclass(frozen=True)
@@ -62,12 +83,14 @@ class LatentEvents(Runs):
         """Without the strongest that were kept beyond the sample: what stands for all events, each for 2^shift."""
         if not self.shift.any():
             return self
-        return self.where(in_sample(tokens.positions(self.place)[0], self.shift[self.latent], seed))
+        return self.where(in_sample(self.positions(tokens)[0], self.shift[self.latent], seed))
 
     def where(self, keep: np.ndarray) -> "LatentEvents":
         """Those events for which `keep` is true."""
         bounds = np.concatenate([[0], np.cumsum(keep)])[self.bounds]
-        return LatentEvents(bounds, self.place[keep], self.first, self.value[keep], self.shift, self.fired)
+        return LatentEvents(
+            bounds, self.place[keep], self.piece[keep], self.first, self.value[keep], self.shift, self.fired
+        )
 
 
 class Totals(NamedTuple):
@@ -85,6 +108,12 @@ class Totals(NamedTuple):
     min: np.ndarray
     shift: np.ndarray
 
+    def and_those(self, other: "Totals") -> "Totals":
+        """Of the windows of both."""
+        added = {name: getattr(self, name) + getattr(other, name) for name in ("n_kept", "n_fired", "by_class", "sums")}
+        largest = {name: np.maximum(getattr(self, name), getattr(other, name)) for name in ("max", "shift")}
+        return Totals(**added, **largest, min=np.minimum(self.min, other.min))
+
 
 class LatentRange(NamedTuple):
     """Latents `start <= i < stop`."""
@@ -96,47 +125,49 @@ class LatentRange(NamedTuple):
 def totals(spill: Spill, n_windows: int) -> Totals:
     """Of all windows."""
     names = ("offsets", "by_class", "n_fired", "sums", "max", "min", "shift")
-    found = [spill.read(window, *names) for window in range(n_windows)]
-    offsets, by_class, n_fired, sums, largest, smallest, shift = zip(*found, strict=True)
-    return Totals(
-        n_kept=np.sum([np.diff(each) for each in offsets], axis=0),
-        n_fired=np.sum(n_fired, axis=0),
-        by_class=np.sum(by_class, axis=0),
-        sums=np.sum(sums, axis=0),
-        max=np.maximum.reduce(largest),
-        min=np.minimum.reduce(smallest),
-        shift=np.maximum.reduce(shift),
-    )
+    found = None
+    for window in range(n_windows):
+        offsets, by_class, n_fired, sums, largest, smallest, shift = spill.read(window, *names)
+        own = Totals(np.diff(offsets), n_fired, by_class, sums, largest, smallest, shift)
+        found = own if found is None else found.and_those(own)
+    if found is None:
+        raise ValueError("n_windows=0: an index has at least one window")
+    return found
 
 
-def ranges(n_kept: np.ndarray, most: int = EVENTS_PER_PART) -> list[LatentRange]:
-    """Consecutive latents with `most` events together, or one alone that has more."""
+def events_together(n_tokens: int) -> int:
+    """Events to be worked on at a time: what a longer harvest's tokens take is taken from them."""
+    return max(EVENTS_PER_PART // 4, EVENTS_PER_PART - n_tokens * BYTES_PER_TOKEN // BYTES_PER_EVENT)
+
+
+def ranges(n_held: np.ndarray, most: int = EVENTS_PER_PART) -> list[LatentRange]:
+    """Consecutive latents with `most` entries held together, or one alone that has more."""
     out, start, held = [], 0, 0
-    for latent, n in enumerate(n_kept.tolist()):
+    for latent, n in enumerate(n_held.tolist()):
         if held and held + n > most:
             out.append(LatentRange(start, latent))
             start, held = latent, 0
         held += n
-    return [*out, LatentRange(start, len(n_kept))]
+    return [*out, LatentRange(start, len(n_held))]
 
 
 def gather(spill: Spill, n_windows: int, which: LatentRange, known: Totals, codes: "CodeFiles") -> LatentEvents:
     """The events of `which` from every window, a latent's in order of place."""
     shift = known.shift[which.start : which.stop]
-    counts = np.stack([np.diff(_offsets(spill, window, which)) for window in range(n_windows)])
-    bounds = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
+    offsets = [_offsets(spill, window, which) for window in range(n_windows)]
+    counts = [np.diff(each) for each in offsets]
+    bounds = np.concatenate([[0], np.cumsum(np.sum(counts, axis=0))])
     place, value = np.empty(bounds[-1], np.int64), np.empty(bounds[-1], np.float32)
     before = bounds[:-1].copy()
-    for window in range(n_windows):
-        offsets = _offsets(spill, window, which)
-        own_place, own_value = spill.slices(window, int(offsets[0]), int(offsets[-1]))
-        target = np.repeat(before - (offsets[:-1] - offsets[0]), counts[window]) + np.arange(len(own_place))
+    for window, (own, n) in enumerate(zip(offsets, counts, strict=True)):
+        own_place, own_value = spill.slices(window, int(own[0]), int(own[-1]))
+        target = np.repeat(before - (own[:-1] - own[0]), n) + np.arange(len(own_place))
         place[target], value[target] = own_place, own_value
-        before += counts[window]
-    fired = Runs(bounds, place)
+        before += n
+    kept = fired = runs_of(bounds, place, codes.tokens)
     if shift.any():
         fired = codes.fired(which, fired, shift > 0)
-    return LatentEvents(bounds, place, which.start, value, shift, fired)
+    return LatentEvents(bounds, place, kept.piece, which.start, value, shift, fired)
 
 
 def _offsets(spill: Spill, window: int, which: LatentRange) -> np.ndarray:
@@ -167,37 +198,79 @@ class CodeFiles:
 
     def counted(self) -> np.ndarray:
         """`[n_tokens]` bool: which tokens count."""
-        return np.concatenate([counted for *_, counted in self.windows()])
+        return np.concatenate([self._read(window, "counted")[0] for window in range(len(self._bounds) - 1)])
 
     def fired(self, which: LatentRange, kept: Runs, thinned: np.ndarray) -> Runs:
         """Every place of the latents of `which`: for those `thinned` looked up, for the others what is kept."""
-        keys = [kept.keys()[~thinned[kept.latent]]]
+        looked_up = np.flatnonzero(thinned).tolist()
+        found: list[list[np.ndarray]] = [[] for _ in looked_up]
         for first, offsets, latents, _ in self.windows():
-            own = np.flatnonzero((latents >= which.start) & (latents < which.stop))
-            at = own[thinned[latents[own].astype(np.int64) - which.start]]
-            place = np.searchsorted(offsets, at, "right") - 1 + first
-            keys.append(((latents[at].astype(np.int64) - which.start) << PLACE_BITS) | place)
-        found = np.sort(np.concatenate(keys))
-        bounds = np.searchsorted(found, np.arange(len(kept.bounds)) << PLACE_BITS)
-        return Runs(bounds, found & ((1 << PLACE_BITS) - 1))
+            for own, number in zip(found, looked_up, strict=True):
+                at = np.flatnonzero(latents == latents.dtype.type(which.start + number))
+                own.append(np.searchsorted(offsets, at, "right") - 1 + first)
+        runs = [kept.place[kept.bounds[i] : kept.bounds[i + 1]] for i in range(len(thinned))]
+        for number, own in zip(looked_up, found, strict=True):
+            runs[number] = np.concatenate(own)
+        bounds = np.concatenate([[0], np.cumsum([len(run) for run in runs])])
+        return runs_of(bounds, np.concatenate(runs), self.tokens)
 
-    def beside(self, places: np.ndarray) -> Iterator["Beside"]:
-        """Which latents fire on each of some places, a window at a time."""
-        order = np.argsort(places, kind="stable")
-        cuts = np.searchsorted(places[order], self._bounds)
-        for window in np.flatnonzero(np.diff(cuts)).tolist():
-            offsets, latents = self._read(window, "offsets", "latents")
-            rows = order[cuts[window] : cuts[window + 1]]
-            at = places[rows] - self._bounds[window]
-            n = offsets[at + 1] - offsets[at]
-            entry = np.repeat(offsets[at] - (np.cumsum(n) - n), n) + np.arange(n.sum())
-            yield Beside(np.repeat(rows, n), latents[entry])
+    def lines(self, most: int) -> Iterator["Lines"]:
+        """The codes of all tokens, some windows with about `most` entries at a time."""
+        held: list[tuple[np.ndarray, np.ndarray]] = []
+        first, n_held = 0, 0
+        for place, offsets, latents, _ in self.windows():
+            if held and n_held + len(latents) > most:
+                yield Lines.of(first, held)
+                held, n_held, first = [], 0, place
+            held.append((offsets, latents))
+            n_held += len(latents)
+        yield Lines.of(first, held)
 
 
-class Beside(NamedTuple):
-    """Latents that fire on places."""
+@dataclass(frozen=True)
+class Lines:
+    """What fires on each of some tokens in a row, in lines of one length, to be counted line by line."""
 
-    which: np.ndarray
-    """`[n]` index into the places that were asked for."""
-    latent: np.ndarray
-    """`[n]`."""
+    first: int
+    """Place of the first token."""
+    begins: np.ndarray
+    """`[n_tokens + 1]`: token i has lines `begins[i]:begins[i + 1]`."""
+    n: np.ndarray
+    """`[n_tokens]` latents that fire."""
+    latents: np.ndarray
+    """`[n_lines, width]`: a token's last line is filled up with latent 0."""
+
+    @property
+    def stop(self) -> int:
+        """One past the last place."""
+        return self.first + len(self.n)
+
+    @classmethod
+    def of(cls, first: int, windows: Sequence[tuple[np.ndarray, np.ndarray]]) -> "Lines":
+        """Of neighbouring windows' `offsets` and `latents`; `first` is the place of the first token."""
+        n = np.concatenate([np.diff(offsets) for offsets, _ in windows])
+        width = int(np.clip(np.median(n[n > 0]), 1, MOST_WIDE)) if n.any() else 1
+        n_lines = -(-n // width)
+        begins = np.concatenate([[0], np.cumsum(n_lines)])
+        if (n == n_lines * width).all():
+            return cls(first, begins, n, np.concatenate([latents for _, latents in windows]).reshape(-1, width))
+        lines = np.zeros((begins[-1], width), windows[0][1].dtype)
+        token = 0
+        for offsets, latents in windows:
+            own = np.diff(offsets)
+            shift = begins[token : token + len(own)] * width - offsets[:-1]
+            lines.ravel()[np.arange(len(latents)) + np.repeat(shift, own)] = latents
+            token += len(own)
+        return cls(first, begins, n, lines)
+
+    def counts(self, places: np.ndarray, d_sae: int) -> np.ndarray:
+        """`[d_sae]` on how many of the places each latent fires."""
+        token = places - self.first
+        begin, n_lines = self.begins[token], self.begins[token + 1] - self.begins[token]
+        if (n_lines == 1).all():
+            lines = begin
+        else:
+            lines = np.repeat(begin - (np.cumsum(n_lines) - n_lines), n_lines) + np.arange(n_lines.sum())
+        found = np.bincount(self.latents[lines].ravel(), minlength=d_sae)
+        found[0] -= len(lines) * self.latents.shape[1] - self.n[token].sum()
+        return found

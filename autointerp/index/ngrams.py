@@ -1,5 +1,6 @@
 """On which tokens, and after which, a latent fires, and how often those are there at all."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,16 +8,19 @@ import pyarrow as pa
 
 from autointerp.index.contexts import Twins
 from autointerp.index.gather import LatentEvents
+from autointerp.index.groups import largest, ranks
 from store.token_map import TokenMap
 
 TOKEN_BITS = 21
 """Of a key that holds two token ids: vocabularies have less than two million."""
+PLACES = 1_000_000
+"""Places whose pairs are looked at together."""
 FEWEST = 2
 """Pairs of tokens on which a latent fires less often are left out."""
 
 
 class Pairs(NamedTuple):
-    """How often each pair of neighbouring tokens is there, the second of which counts."""
+    """How often each pair of neighbouring tokens is there that is there more than once; the second counts."""
 
     keys: np.ndarray
     """`[n]` int64 ascending: the first token and the second."""
@@ -25,13 +29,31 @@ class Pairs(NamedTuple):
     @classmethod
     def of(cls, tokens: TokenMap, twins: Twins) -> "Pairs":
         """Of all tokens that count."""
-        keys, counts = np.unique(_pair(tokens, twins.places), return_counts=True)
-        return cls(keys[keys >= 0], counts[keys >= 0])
+        found = []
+        for low, high in _slices(twins.bounds, PLACES):
+            # All places of a second token are in one slice.
+            places = twins.places[low:high]
+            pairs = _pair(tokens, places, tokens.pieces(places))
+            keys, counts = np.unique(pairs, return_counts=True)
+            often = (keys >= 0) & (counts >= FEWEST)
+            found.append((keys[often], counts[often].astype(np.int32)))
+        keys, counts = (np.concatenate(columns) for columns in zip(*found, strict=True))
+        order = np.argsort(keys)
+        return cls(keys[order], counts[order])
 
 
-def _pair(tokens: TokenMap, places: np.ndarray) -> np.ndarray:
-    """`[n]` int64: the token before each place, in the same document's text, and the one there; −1 for none before."""
-    has_one = places > tokens.piece_start[tokens.pieces(places)]
+def _slices(bounds: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
+    """Neighbouring runs, `bounds[i]` to `bounds[i + 1]`, of `most` entries together, or one alone that has more."""
+    low = 0
+    while low < len(bounds) - 1:
+        high = max(int(np.searchsorted(bounds, bounds[low] + most, "right")) - 1, low + 1)
+        yield int(bounds[low]), int(bounds[high])
+        low = high
+
+
+def _pair(tokens: TokenMap, places: np.ndarray, pieces: np.ndarray) -> np.ndarray:
+    """`[n]` int64: the token before each place, in its piece's text, and the one there; −1 for none before."""
+    has_one = places > tokens.piece_start[pieces]
     before = tokens.token_ids[np.maximum(places - 1, 0)].astype(np.int64)
     return np.where(has_one, (before << TOKEN_BITS) | tokens.token_ids[places], -1)
 
@@ -39,11 +61,12 @@ def _pair(tokens: TokenMap, places: np.ndarray) -> np.ndarray:
 def ngrams(events: LatentEvents, tokens: TokenMap, twins: Twins, pairs: Pairs, n: int) -> dict[str, Any]:
     """The columns of the index's `ngrams` table but `text`: the `n` commonest of one token and of two."""
     fired, latent = events.fired.place, events.fired.latent
-    value = np.full(len(fired), np.nan)
-    at = np.searchsorted(events.fired.keys(), events.keys())
-    value[at] = events.value
+    value = events.value
+    if events.shift.any():
+        value = np.full(len(fired), np.nan, np.float32)
+        value[np.searchsorted(events.fired.keys(), events.keys())] = events.value
     single = _commonest(latent, tokens.token_ids[fired].astype(np.int64), value, n, fewest=1)
-    double = _commonest(latent, _pair(tokens, fired), value, n, fewest=FEWEST)
+    double = _commonest(latent, _pair(tokens, fired, events.fired.piece), value, n, fewest=FEWEST)
     seen = np.diff(twins.bounds)[single.key]
     seen_pairs = pairs.counts[np.searchsorted(pairs.keys, double.key)] if len(double.key) else np.empty(0, np.int64)
     ids = [[key] for key in single.key.tolist()]
@@ -76,23 +99,31 @@ class _Common(NamedTuple):
 
 def _commonest(latent: np.ndarray, key: np.ndarray, value: np.ndarray, n: int, fewest: int) -> _Common:
     """The `n` commonest keys (none below 0) of each latent, commonest first."""
-    keep = key >= 0
-    latent, key, value = latent[keep], key[keep], value[keep]
-    order = np.lexsort((key, latent))
-    latent, key, value = latent[order], key[order], value[order]
-    new = np.ones(len(key), bool)
-    new[1:] = (latent[1:] != latent[:-1]) | (key[1:] != key[:-1])
-    begins = np.flatnonzero(new)
-    counts = np.diff(np.append(begins, len(key)))
-    known = np.isfinite(value)
-    sums = np.add.reduceat(np.where(known, value, 0.0), begins) if len(begins) else np.empty(0)
-    n_known = np.add.reduceat(known.astype(np.int64), begins) if len(begins) else np.empty(0, np.int64)
-    mean = np.where(n_known > 0, sums / np.maximum(n_known, 1), np.nan)
-    latent, key = latent[begins], key[begins]
-    enough = np.flatnonzero(counts >= fewest)
-    chosen = enough[np.lexsort((key[enough], -counts[enough], latent[enough]))]
-    of = latent[chosen]
-    first = np.flatnonzero(np.concatenate([[True], of[1:] != of[:-1]])) if len(of) else np.empty(0, np.int64)
-    rank = np.arange(len(of)) - np.repeat(first, np.diff(np.append(first, len(of))))
-    kept = chosen[rank < n]
-    return _Common(latent[kept], rank[rank < n], key[kept], counts[kept], mean[kept])
+    keys = np.where(key >= 0, (latent << (2 * TOKEN_BITS)) | key, -1)
+    ordered = np.sort(keys)
+    ordered = ordered[np.searchsorted(ordered, 0) :]
+    begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(ordered) else ordered
+    counts = np.diff(np.append(begins, len(ordered)))
+    begins, counts = begins[counts >= fewest], counts[counts >= fewest]
+    whose = ordered[begins] >> (2 * TOKEN_BITS)
+    may = largest(whose, counts, n)
+    begins, counts, whose = begins[may], counts[may], whose[may]
+    order = np.lexsort((begins, -counts, whose))
+    order = order[ranks(whose[order]) < n]
+    chosen, counts, whose = ordered[begins[order]], counts[order], whose[order]
+    return _Common(whose, ranks(whose), chosen & ((1 << (2 * TOKEN_BITS)) - 1), counts, _means(chosen, keys, value))
+
+
+def _means(chosen: np.ndarray, keys: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """`[n]` mean of the known values of each chosen key; NaN where there is none."""
+    if not len(chosen):
+        return np.empty(0)
+    order = np.argsort(chosen)
+    ordered = chosen[order]
+    at = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
+    own = (ordered[at] == keys) & np.isfinite(value)
+    n_known = np.bincount(at[own], minlength=len(chosen))
+    sums = np.bincount(at[own], value[own], len(chosen))
+    out = np.empty(len(chosen))
+    out[order] = np.where(n_known > 0, sums / np.maximum(n_known, 1), np.nan)
+    return out

@@ -18,7 +18,7 @@ from autointerp.index.coactivation import coactivations
 from autointerp.index.config import IndexConfig
 from autointerp.index.contexts import Misses, Reading, Twins, choose, columns
 from autointerp.index.encode import NearMisses
-from autointerp.index.gather import CodeFiles, LatentEvents, Totals, gather, ranges, totals
+from autointerp.index.gather import CodeFiles, LatentEvents, Totals, events_together, gather, ranges, totals
 from autointerp.index.ngrams import Pairs, ngrams
 from autointerp.index.spill import Spill
 from autointerp.index.statistics import sources_of, statistics
@@ -64,7 +64,8 @@ class Ranges:
         known = totals(self.spill, self.n_windows)
         if not known.n_fired.any():
             raise UsageError("no latent fires on any token of this harvest: train the SAE on activations like these")
-        plan = ranges(known.n_kept)
+        held = known.n_fired + np.where(known.shift > 0, known.n_kept, 0)
+        plan = ranges(held, events_together(len(self.tokens)))
         shared = _Shared.of(self, known)
         for number, which in enumerate(self.progress(plan, len(plan), "statistics, contexts and relations")):
             wanted = [table for table in TABLES if not part_path(self.folder, table, number).exists()]
@@ -72,6 +73,7 @@ class Ranges:
                 events = gather(self.spill, self.n_windows, which, known, self.codes)
                 for table in wanted:
                     write_part(self.folder, table, MAKERS[table](shared, events, number), number)
+                    self.tokens.release()
         if not (self.folder / PLAN).exists():
             with whole_file(self.folder / PLAN) as scratch, scratch.open("wb") as handle:
                 np.save(handle, np.array([*(which.start for which in plan), plan[-1].stop]))
@@ -152,8 +154,8 @@ class _Shared:
 
 def _events(shared: _Shared, events: LatentEvents, number: int) -> Mapping[str, Any]:
     tokens = shared.work.tokens
-    seq, pos = tokens.positions(events.place)
-    docs = tokens.documents(events.place)
+    seq, pos = events.positions(tokens)
+    docs = events.documents(tokens)
     return {"latent": events.latent + events.first, "seq": seq, "pos": pos, "doc_id": docs, "value": events.value}
 
 

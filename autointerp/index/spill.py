@@ -76,7 +76,9 @@ class Thinning:
         """The window's events; `first` is the place of its first token."""
         offsets, token, value = by_latent(codes, d_sae)
         place = token + first
-        sums = np.stack([_segments(np.add, value.astype(np.float64) ** power, offsets, 0.0) for power in (1, 2, 3)])
+        wide = value.astype(np.float64)
+        powers = (wide, wide * wide, wide * wide * wide)
+        sums = np.stack([_segments(np.add, power, offsets, 0.0) for power in powers])
         largest = _segments(np.maximum, value, offsets, -np.inf).astype(np.float32)
         smallest = _segments(np.minimum, value, offsets, np.inf).astype(np.float32)
         allowed = max(1.0, self.max_events * (len(codes.counted) / self.n_tokens))

@@ -109,7 +109,7 @@ def scaled(counts: np.ndarray, total: np.ndarray) -> np.ndarray:
 
 def spread(fired: Runs, tokens: TokenMap, sources: np.ndarray) -> dict[str, np.ndarray]:
     """How a latent's firings are spread over documents and their sources, and where its first and last are."""
-    docs = tokens.documents(fired.place)
+    docs = fired.documents(tokens)
     n_latents, n_sources = len(fired.bounds) - 1, int(sources.max(initial=0)) + 1
     keys, counts = np.unique(fired.latent * max(tokens.n_docs, 1) + docs, return_counts=True)
     of = keys // max(tokens.n_docs, 1)
@@ -117,7 +117,7 @@ def spread(fired: Runs, tokens: TokenMap, sources: np.ndarray) -> dict[str, np.n
     source_of = np.repeat(np.arange(n_latents), n_sources)
     alive = fired.n > 0
     ends = {"first_seq": fired.bounds[:-1], "last_seq": fired.bounds[1:] - 1}
-    seq = tokens.positions(fired.place)[0] if len(fired.place) else np.empty(0, np.int32)
+    seq = fired.positions(tokens)[0]
     return {
         "n_docs": np.bincount(of, minlength=n_latents),
         "doc_entropy": entropy(of, counts, n_latents),

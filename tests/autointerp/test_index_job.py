@@ -80,7 +80,7 @@ class TestRanges:
     def test_how_many_latents_are_worked_on_at_a_time_changes_nothing(
         self, root: Path, whole: dict, monkeypatch: pytest.MonkeyPatch, most: int
     ):
-        monkeypatch.setattr("autointerp.index.ranges.ranges", lambda n_kept: ranges(n_kept, most))
+        monkeypatch.setattr("autointerp.index.ranges.ranges", lambda n_held, _: ranges(n_held, most))
         monkeypatch.setattr("autointerp.index.coactivation.ENTRIES", 64 * 5)
         run = built(root)
         assert len(list((run.folder / "parts").glob("events-*.parquet"))) > 1
@@ -278,8 +278,8 @@ class TestSampled:
 class TestMaths:
     def test_values_are_sorted_with_their_signs(self):
         value = np.array([2.0, -1.0, -3.0, 0.5, -0.0, 7.0, -7.0], np.float32)
-        bounds, place = np.array([0, 5, 7]), np.arange(7)
-        events = LatentEvents(bounds, place, 0, value, np.zeros(2), Runs(bounds, place))
+        fired = Runs(np.array([0, 5, 7]), np.arange(7), np.zeros(7, np.int32))
+        events = LatentEvents(fired.bounds, fired.place, fired.piece, 0, value, np.zeros(2), fired)
         assert sorted_values(events).tolist() == [-3.0, -1.0, 0.0, 0.5, 2.0, -7.0, 7.0]
 
     def test_scaled_counts_add_up(self):

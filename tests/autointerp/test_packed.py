@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from autointerp.index.config import IndexConfig
 from autointerp.index.contexts import Reading, peaks, strongest
 from autointerp.index.encode import Codes
-from autointerp.index.gather import LatentEvents, Runs
+from autointerp.index.gather import LatentEvents, runs_of
 from autointerp.index.given import index_codes
 from autointerp.sample import ELIGIBLE, SampleConfig, Sampler, explain_side
 from store import layout
@@ -161,9 +161,11 @@ def test_contexts_that_read_the_same_are_one_wherever_they_are_packed(tmp_path: 
     tokens = map_of(tmp_path, [first, second, third, fourth])
     places = tokens.places(np.arange(4), np.array([2, 5, 2, 2]))
     bounds = np.array([0, 4])
-    events = LatentEvents(bounds, places, 0, np.array([2, 1, 3, 0.5], np.float32), np.zeros(1), Runs(bounds, places))
+    fired = runs_of(bounds, places, tokens)
+    values = np.array([2, 1, 3, 0.5], np.float32)
+    events = LatentEvents(bounds, places, fired.piece, 0, values, np.zeros(1), fired)
     words = ["", "one", " two", "x", "", "other", "ONE", "Two ", "", ""]
-    found = strongest(peaks(events, tokens), Reading.of(tokens, words), 5)
+    found = strongest(peaks(events), Reading.of(tokens, words), 5)
     assert tokens.positions(found.place)[0].tolist() == [2, 3], (
         "two of three are gone; the same words in another order stay"
     )
