@@ -15,6 +15,8 @@ from autointerp.index.coactivation import FEWEST
 from autointerp.matching.config import MatchConfig
 from autointerp.matching.products import Laid
 
+PLACES = 100_000
+"""Looked up at a time."""
 MAX_ABSORBING = 16
 """Kept of one parent, nearest first."""
 
@@ -114,10 +116,13 @@ def _covered(laid: Laid, parents: np.ndarray, children: Related) -> tuple[np.nda
         own = np.isin(firings.latent + firings.first, parents)
         place, parent = firings.place[own], (firings.latent + firings.first)[own]
         n_here = np.zeros(len(place), np.int64)
-        for beside in laid.b.codes.beside(place):
-            key = parent[beside.which] * laid.b.d_sae + beside.latent.astype(np.int64)
+        for start in range(0, len(place), PLACES):
+            some = slice(start, start + PLACES)
+            beside = laid.b.code_map.fired(place[some])
+            which = np.repeat(np.arange(len(beside.bounds) - 1), np.diff(beside.bounds))
+            key = parent[some][which] * laid.b.d_sae + beside.latents.astype(np.int64)
             at = np.minimum(np.searchsorted(known, key), len(known) - 1)
-            np.add.at(n_here, beside.which[known[at] == key], 1)
+            n_here[some] = np.bincount(which[known[at] == key], minlength=len(n_here[some]))
         at = np.searchsorted(parents, parent)
         for i, mask in enumerate((n_here >= 0, n_here > 0, n_here > 1)):
             counts[i] += np.bincount(at[mask], minlength=len(parents))

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import sparse
 
-from autointerp.index.gather import CodeFiles, LatentRange, Runs
+from autointerp.index.gather import CodeFiles, LatentRange, runs_of
 from autointerp.index.spill import Spill
+from store.codes import CodeMap
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
 from store.index import part_path
@@ -61,6 +62,7 @@ class Side:
         self.index = index
         self.tokens: TokenMap = index.tokens
         self.codes = CodeFiles(Spill(index.folder), index.tokens)
+        self.code_map = CodeMap(index.folder, index.tokens.windows)
         table = index.arrow("SELECT event_share, n_events, part FROM latents ORDER BY latent")
         share, self._n_events, self._part = (table.column(name).to_numpy() for name in table.column_names)
         self.exact: np.ndarray = share == 1
@@ -107,7 +109,7 @@ class Side:
         which = LatentRange(int(own[0]), int(own[-1]) + 1)
         table = self._events(number, ["seq", "pos", "value"])
         seq, pos, value = (table.column(name).to_numpy() for name in table.column_names)
-        kept = Runs(np.concatenate([[0], np.cumsum(self._n_events[own])]), self.tokens.places(seq, pos))
+        kept = runs_of(np.concatenate([[0], np.cumsum(self._n_events[own])]), self.tokens.places(seq, pos), self.tokens)
         thinned = ~self.exact[own]
         if not thinned.any():
             return Firings(which.start, kept.bounds, kept.place, value.astype(np.float64))
