@@ -249,7 +249,7 @@ def test_blocks_chunks_and_parts_do_not_change_a_figure(work: Path, tokens: Toke
     two[:, :3] = one[:, :3] * (one[:, :3] > 0.4)
     whole = [given_index(work, dense, tokens, name=f"whole {i}") for i, dense in enumerate((one, two))]
     once = Matching(match_indexes(MatchConfig(), *whole, work).folder)
-    monkeypatch.setattr(ranges, "ranges", lambda n_kept: gather.ranges(n_kept, most=2000))
+    monkeypatch.setattr(ranges, "ranges", lambda n_kept, most: gather.ranges(n_kept, most=2000))
     monkeypatch.setattr("autointerp.matching.products.ENTRIES", 20)
     monkeypatch.setattr("autointerp.matching.side.CHUNK_EVENTS", 700)
     parts = [given_index(work, dense, tokens, name=f"parts {i}") for i, dense in enumerate((one, two))]
