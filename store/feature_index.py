@@ -170,7 +170,8 @@ class FeatureIndex:
                 return file.read_row_groups(groups, columns=list(Fired._fields), use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise UsageError(
-                f"{path} is damaged or missing ({error}): mend it with `monosem index --repair {self.folder.name}`"
+                f"{path} is damaged or missing ({str(error).splitlines()[0]}): "
+                f"mend it with `monosem index --repair {self.folder.name}`"
             ) from error
 
     def _run(

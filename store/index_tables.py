@@ -239,9 +239,9 @@ WITH promoted AS (
     SELECT latent, text AS explanation, explainer FROM explanations JOIN runs ON runs.id = run
     QUALIFY row_number() OVER (PARTITION BY latent ORDER BY finished_at DESC, run) = 1
 ), scored AS (
-    SELECT latent, run, scorer, value AS score, ci_low, ci_high, chance, n_judged FROM scores JOIN runs ON runs.id = run
-    WHERE arm = 'explanation'
-    QUALIFY row_number() OVER (PARTITION BY latent ORDER BY finished_at DESC, run, scorer) = 1
+    SELECT latent, explainer, run, scorer, value AS score, ci_low, ci_high, chance, n_judged
+    FROM scores JOIN runs ON runs.id = run WHERE arm = 'explanation'
+    QUALIFY row_number() OVER (PARTITION BY latent, explainer ORDER BY finished_at DESC, run, scorer) = 1
 ), nulls AS (
     SELECT latent, run, scorer, value AS null_score FROM scores WHERE arm = 'shuffled'
 )
@@ -251,7 +251,7 @@ SELECT l.latent, l.density, l.n_fired, l.n_docs, l.dead, l.dense, l.max, l.q50, 
        f.fires_on, p.promotes
 FROM latents l
 LEFT JOIN promoted p USING (latent) LEFT JOIN fires f USING (latent) LEFT JOIN explained e USING (latent)
-LEFT JOIN scored s USING (latent)
+LEFT JOIN scored s ON s.latent = l.latent AND s.explainer = e.explainer
 LEFT JOIN nulls n ON n.latent = s.latent AND n.run = s.run AND n.scorer = s.scorer
 ORDER BY l.latent
 """

@@ -43,9 +43,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _repair(reference: str, args: Args) -> None:
     run = find_run(args.root, reference, "index")
-    sae_run = find_run(args.root, run.inputs["sae"], "sae")
-    activations_run = find_run(args.root, run.inputs["activations"], "activations")
-    mended = repair_index(run, sae_run, activations_run, progress)
+    mended = repair_index(run, progress)
     for name in mended:
         print(f"made again: {name}")
     if not mended:

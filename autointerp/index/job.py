@@ -27,11 +27,12 @@ from autointerp.pairing import check_model, check_width, only_hook_point, own_ha
 from sae import checkpoint
 from sae.base import SAE
 from sae.encoder import EncoderSAE
+from store.errors import UsageError
 from store.feature_index import TEXT_FOLDER
 from store.files import remove_partials
 from store.hashing import plain
 from store.index import part_path, publish, write_part
-from store.run import Run, locked, start_run
+from store.run import Run, find_run, locked, start_run
 from store.token_map import OTHER_FILES, TEXT, TOKEN_FILES, TokenMap, write_token_map
 
 VERSION = 1
@@ -58,15 +59,18 @@ def build_index(
         return run
 
 
-def repair_index(run: Run, sae_run: Run, activations_run: Run, progress: Progress = no_progress) -> list[str]:
+def repair_index(run: Run, progress: Progress = no_progress) -> list[str]:
     """Make the damaged or missing files of a finished index again, and nothing else; their names.
 
     Raises:
         Busy: another process is making or mending it.
         UsageError: what it is made from is not there.
     """
+    if "sae" not in run.inputs:
+        raise UsageError(f"index {run.id} was imported, so nothing here can make its files again: import it anew")
     asked: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in run.config.items()}
     cfg = IndexConfig(**asked)
+    sae_run, activations_run = (find_run(run.root, run.inputs[kind], kind) for kind in ("sae", "activations"))
     with locked(run.folder):
         broken = run.broken_files(progress)
         if broken:

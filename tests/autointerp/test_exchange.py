@@ -19,6 +19,7 @@ from autointerp.exchange.delphi_write import write_delphi
 from autointerp.exchange.events import event_batches
 from autointerp.exchange.export import Export, ExportConfig, choose
 from autointerp.exchange.spelled import spell, vocabulary
+from autointerp.index.job import repair_index
 from autointerp.interpret import ExplainConfig, ScoreConfig, explain, score
 from autointerp.sample import SampleConfig, Sampler
 from store.errors import UsageError
@@ -128,6 +129,10 @@ class TestDelphi:
         trial = Sampler(index, SampleConfig()).trial(explained_latent(index))
         assert trial.active
         assert trial.silent
+
+    def test_an_imported_index_cannot_be_mended(self, imported: Run):
+        with pytest.raises(UsageError, match="was imported, so nothing here can make its files again: import it anew"):
+            repair_index(imported)
 
     def test_asking_again_makes_nothing(self, cache: Path, imported: Run):
         assert import_delphi(DelphiConfig(), cache, imported.root).reused

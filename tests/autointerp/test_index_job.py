@@ -175,8 +175,7 @@ class TestRepair:
         path.write_bytes(path.read_bytes()[:-20]) if how == "cut" else path.unlink()
         assert main(["verify", run.id, "--root", str(root)]) != 0
         assert name in "".join(capsys.readouterr())
-        sae = find_run(root, run.inputs["sae"])
-        assert repair_index(run, sae, find_run(root, run.inputs["activations"])) == [name]
+        assert repair_index(run) == [name]
         assert {n: (run.folder / n).stat().st_mtime_ns for n in others} == before
         assert main(["verify", run.id, "--root", str(root)]) == 0
         assert tables(find_run(root, run.id)) == whole

@@ -323,7 +323,7 @@ class TestByMeaning:
         wb = Workbench.open(root)
         Searcher(wb.index).search("a", "meaning", SearchConfig(embedder="hashed"))
         (wb.run.folder / "parts" / "neighbours.parquet").unlink()
-        assert repair_index(wb.run, wb.sae_run, wb.activations_run) == ["parts/neighbours.parquet"]
+        assert repair_index(wb.run) == ["parts/neighbours.parquet"]
         shutil.rmtree(wb.run.folder / EMBEDDINGS)
         assert main(["explain", "--latents", "1", "2", "--root", str(root)]) == 0  # publishes another version
         assert main(["verify", wb.run.id, "--root", str(root)]) == 0
