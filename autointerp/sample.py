@@ -114,6 +114,12 @@ class Sampler:
         """Windows at random places of the score side in which the latent is silent; fewer if they are hard to find."""
         if not n:
             return ()
+        query = "SELECT event_share FROM latents WHERE latent = ?"
+        if self.index.arrow(query, [latent]).column(0)[0].as_py() < 1:
+            raise UsageError(
+                f"latent {latent} fires so often that not all of its events are kept, and where it is silent is not "
+                "told: choose another, or index with a larger --index.max-events"
+            )
         random = np.random.default_rng([self.cfg.seed, latent, 2])
         piece = random.integers(len(self._score_text.start), size=DRAWS_PER_WINDOW * n)
         drawn = random.integers(self._score_text.start[piece], self._score_text.stop[piece])

@@ -34,7 +34,9 @@ def writing(file: Path, form: str) -> Callable[[duckdb.DuckDBPyRelation], int]:
     """
 
     def write(rows: duckdb.DuckDBPyRelation) -> int:
-        reader, n = rows.to_arrow_reader(ROWS), 0
+        # The name it has since DuckDB 2, and the one before.
+        fetch = rows.to_arrow_reader if hasattr(duckdb.DuckDBPyRelation, "to_arrow_reader") else rows.fetch_arrow_reader
+        reader, n = fetch(ROWS), 0
         with whole_file(file) as scratch, WRITERS[form](scratch, reader.schema) as add:
             for batch in reader:
                 add(batch)

@@ -57,7 +57,7 @@ class FeatureIndex:
         """
         self.folder, self.timeout_s = folder, timeout_s
         self._lock = threading.Lock()
-        self._files: dict[int, pq.FileMetaData] = {}
+        self._files: dict[tuple[int, int], pq.FileMetaData] = {}
         self._version = self.version()
         self._published = self._open(self._version)
 
@@ -164,9 +164,10 @@ class FeatureIndex:
     def _part(self, number: int, groups: list[int]) -> pa.Table:
         path = part_path(self.folder, "events", number)
         try:
-            if number not in self._files:
-                self._files[number] = pq.read_metadata(path)
-            with pq.ParquetFile(path, metadata=self._files[number], memory_map=True) as file:
+            key = number, path.stat().st_mtime_ns
+            if key not in self._files:
+                self._files[key] = pq.read_metadata(path)
+            with pq.ParquetFile(path, metadata=self._files[key], memory_map=True) as file:
                 return file.read_row_groups(groups, columns=list(Fired._fields), use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise UsageError(
@@ -205,6 +206,11 @@ class FeatureIndex:
                     self._prepare(published.connection)
                     published.ready = True
             return published
+        except FileNotFoundError as error:
+            # Published again, twice, between the look at the pointer and this one.
+            if (now := self.version()) != version:
+                return self._open(now)
+            raise UsageError(f"{self.folder / version} is gone: run `monosem index` again") from error
         except (OSError, duckdb.Error) as error:
             raise UsageError(
                 f"{self.folder / version} cannot be opened ({str(error).splitlines()[0]}): run `monosem index` again"

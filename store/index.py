@@ -4,6 +4,7 @@ Batch jobs write Parquet parts; `publish` builds `index.<version>.duckdb` from t
 reader sees the old version or the new one, and never a lock: DuckDB refuses all readers while one process writes.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
+from store.errors import UsageError
 from store.files import remove_partials, whole_file
 from store.index_tables import FEATURES, PUBLISHED, SCHEMAS, SORTED_BY
 from store.published import opened
@@ -77,7 +79,7 @@ def publish(index: Run) -> None:
         if _published(index.folder) == {index.id, *(run.id for run in annotations)}:
             return
         remove_partials(index.folder)
-        versions = sorted(index.folder.glob("index.*.duckdb"), key=_version)
+        versions = sorted(filter(_version, index.folder.glob("index.*.duckdb")), key=_version)
         target = index.folder / f"index.{_version(versions[-1]) + 1 if versions else 1}.duckdb"
         with whole_file(target) as scratch:
             _build(scratch, _parts(index, annotations), [index, *annotations])
@@ -96,6 +98,19 @@ def _annotations(index: Run) -> list[Run]:
     return found
 
 
+def published_whole(folder: Path) -> bool:
+    """Whether every block of the current version can be read: each has a checksum of its own."""
+    try:
+        published = opened(folder / (folder / CURRENT).read_text(encoding="utf-8").strip())
+        with published.lock:
+            cursor = published.connection.cursor()
+        for name in (*PUBLISHED, "features"):
+            cursor.execute(f"SELECT count(hash(t)) FROM published.{name} t").fetchall()
+    except (OSError, duckdb.Error):
+        return False
+    return True
+
+
 def _published(folder: Path) -> set[str]:
     """Ids of the runs in the current version; none where nothing readable is published."""
     try:
@@ -105,7 +120,9 @@ def _published(folder: Path) -> set[str]:
 
 
 def _version(path: Path) -> int:
-    return int(path.suffixes[-2].removeprefix("."))
+    """Its number; 0 for a file of somebody else's."""
+    found = re.fullmatch(r"index\.(\d+)\.duckdb", path.name)
+    return int(found[1]) if found else 0
 
 
 def _parts(index: Run, annotations: Sequence[Run]) -> dict[str, list[Path]]:
@@ -124,7 +141,14 @@ def _build(file: Path, parts: Mapping[str, Sequence[Path]], runs: Sequence[Run])
             schema, files = SCHEMAS[name], [str(path) for path in parts.get(name, [])]
             if files:
                 query = f"CREATE TABLE {name} AS SELECT {', '.join(schema.names)} FROM read_parquet(?)"
-                connection.execute(f"{query} ORDER BY {SORTED_BY[name]}", [files])
+                try:
+                    connection.execute(f"{query} ORDER BY {SORTED_BY[name]}", [files])
+                except duckdb.Error as error:
+                    raise UsageError(
+                        f"table {name} cannot be published ({str(error).splitlines()[0]}): `monosem verify RUN` names "
+                        f"what is damaged, of {', '.join(run.id for run in runs)}; an index is mended with `monosem "
+                        "index --repair`, another run is deleted and made again"
+                    ) from error
             else:
                 connection.register("empty", schema.empty_table())
                 connection.execute(f"CREATE TABLE {name} AS SELECT * FROM empty")

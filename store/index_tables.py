@@ -61,7 +61,7 @@ CONTEXTS = {
         "`top`; `q1` (weakest) to `q4`, equal counts of its peaks; `v1` to `v4`, equal widths of value; `near`, silent "
         "tokens of the highest pre-activation; `silent`, silent on a token on which it fires elsewhere",
     ),
-    "rank": Column(I32, "within the band, strongest first"),
+    "rank": Column(I32, "within the band, largest value first; where latents have signs, those are not left out"),
     "seq": Column(I32, "the sequence"),
     "pos": Column(I32, "of the peak"),
     "value": Column(F32, "at the peak; of a near miss its pre-activation; 0 where silent"),
@@ -199,7 +199,7 @@ ROWS: dict[str, str] = {
     "heads": "A row for each latent and head, where the dictionary reads heads' outputs side by side.",
     "ngrams": "A row for each of the commonest tokens, and pairs of tokens, on which a latent fires.",
     "coactivations": "A row for each pair of latents that is among the first of the one by Jaccard, φ, PMI or "
-    "implication. Counts are of all tokens.",
+    "implication. Counts are of all tokens; pairs that fire together on fewer than five are left out.",
     "neighbours": "A row for each of the nearest latents, exact.",
     "plane": "A row for each latent, where a plane was made.",
     "titles": "A row for each document, without its text.",

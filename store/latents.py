@@ -120,30 +120,26 @@ def windows_at(
     about = {row["doc_id"]: row for row in index.arrow(ABOUT, [docs.tolist()]).to_pylist()}
     seq, pos = tokens.positions(places)
     found = []
-    for i, (place, start, stop) in enumerate(
-        zip(places.tolist(), spans.start.tolist(), spans.stop.tolist(), strict=True)
-    ):
+    for i, place in enumerate(places.tolist()):
+        start, stop = int(spans.start[i]), int(spans.stop[i])
         low, high = np.searchsorted(on, [start, stop])
         shown = np.zeros(stop - start)
         shown[on[low:high] - start] = fired.value[low:high]
-        doc = about[int(docs[i])]
-        found.append(
-            Window(
-                band="given",
-                value=float(values[i]),
-                doc_id=int(docs[i]),
-                source=doc["source"],
-                title=doc["title"],
-                split=doc["split"],
-                seq=int(seq[i]),
-                start=int(pos[i]) - (place - start),
-                peak=place - start,
-                tokens=tokens.texts(start, stop),
-                token_ids=tuple(tokens.token_ids[start:stop].tolist()),
-                values=tuple(shown.tolist()),
-            )
-        )
+        at = {"seq": int(seq[i]), "start": int(pos[i]) - (place - start), "peak": place - start}
+        found.append(_given(index, start, shown, about[int(docs[i])] | at | {"value": float(values[i])}))
     return found
+
+
+def _given(index: FeatureIndex, first: int, values: np.ndarray, about: dict[str, Any]) -> Window:
+    """The window whose first token is at place `first`."""
+    stop = first + len(values)
+    return Window(
+        band="given",
+        tokens=index.tokens.texts(first, stop),
+        token_ids=tuple(index.tokens.token_ids[first:stop].tolist()),
+        values=tuple(values.tolist()),
+        **about,
+    )
 
 
 ABOUT = "SELECT doc_id, source, title, split FROM titles WHERE doc_id IN (SELECT unnest(?::BIGINT[]))"

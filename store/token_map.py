@@ -292,15 +292,22 @@ def _byte_spans(
     base = doc_bytes[flat["doc_ids"]]
     starts = base + np.maximum(flat["char_start"], 0)
     ends = base + np.maximum(flat["char_end"], 0)
+    looked_at, at = -1, None
     for first, stop, doc in _runs(pieces, len(base)):
-        own = text[doc_bytes[doc] : doc_bytes[doc + 1] - 1]
-        if own.max(initial=0) < 128:
-            continue  # one byte a character
-        # A byte that goes on with a character is 10xxxxxx.
-        at = np.append(np.flatnonzero((own & 0xC0) != 0x80), len(own))
-        starts[first:stop] = doc_bytes[doc] + at[np.maximum(flat["char_start"][first:stop], 0)]
-        ends[first:stop] = doc_bytes[doc] + at[np.maximum(flat["char_end"][first:stop], 0)]
+        if doc != looked_at:  # a long document is many pieces
+            looked_at, at = doc, _characters(text[doc_bytes[doc] : doc_bytes[doc + 1] - 1])
+        if at is not None:
+            starts[first:stop] = doc_bytes[doc] + at[np.maximum(flat["char_start"][first:stop], 0)]
+            ends[first:stop] = doc_bytes[doc] + at[np.maximum(flat["char_end"][first:stop], 0)]
     return {"byte_start": starts, "byte_end": ends}
+
+
+def _characters(own: np.ndarray) -> np.ndarray | None:
+    """`[n_chars + 1]` where each character begins among the bytes; None where each is one byte."""
+    if own.max(initial=0) < 128:
+        return None
+    # A byte that goes on with a character is 10xxxxxx.
+    return np.append(np.flatnonzero((own & 0xC0) != 0x80), len(own))
 
 
 def _runs(pieces: _Piece, n: int) -> Iterator[tuple[int, int, int]]:

@@ -16,6 +16,7 @@ from autointerp.index.config import IndexConfig
 from autointerp.index.gather import PLACE_BITS, LatentEvents
 from autointerp.index.groups import firsts as first_of_each
 from autointerp.index.groups import joined, largest, ranks
+from autointerp.index.spill import in_sample
 from autointerp.index.statistics import order_bits
 from store.token_map import TokenMap
 
@@ -113,7 +114,8 @@ def choose(
     sampled = peaks(sample) if events.shift.any() else found
     # Events that one of the sample stands for: of all that happened, not of all that might have been drawn.
     rate = events.fired.n / np.maximum(sample.n, 1)
-    for name, band in (("q", equal_counts(sampled, cfg.n_bands)), ("v", equal_widths(sampled, cfg.n_bands))):
+    widths = equal_widths(sampled, cfg.n_bands, highest(found, events.n_latents))
+    for name, band in (("q", equal_counts(sampled, cfg.n_bands)), ("v", widths)):
         drawn = draw(sampled, band, reading, cfg, events.first)
         chosen.append(
             drawn._replace(
@@ -121,7 +123,7 @@ def choose(
                 weight=drawn.weight * rate[drawn.latent],
             )
         )
-    chosen.append(near(misses, events, reading, cfg.n_near))
+    chosen.append(near(misses, events, reading, cfg))
     chosen.append(silent(chosen[1], events, twins, reading, cfg))
     together = Contexts(*(np.concatenate(columns) for columns in zip(*chosen, strict=True)))
     order = np.argsort(together.latent, kind="stable")
@@ -130,10 +132,25 @@ def choose(
 
 def strongest(found: Peaks, reading: Reading, n: int) -> Contexts:
     """The `n` strongest peaks of each latent that read differently."""
-    may = largest(found.latent, order_bits(found.value), n * SPARE)
+    first = _strongest(found, reading, n, n * SPARE)
+    n_peaks = np.bincount(found.latent, minlength=1)
+    n_kept = np.bincount(first.latent, minlength=len(n_peaks))
+    # Where the strongest read too much the same, all are looked at.
+    short = (n_kept < n) & (n_peaks > n * SPARE)
+    if not short.any():
+        return first
+    again = _strongest(Peaks(*(column[short[found.latent]] for column in found)), reading, n, len(found.latent))
+    keep = ~short[first.latent]
+    both = Contexts(*(np.concatenate([a[keep], b]) for a, b in zip(first, again, strict=True)))
+    order = np.argsort(both.latent, kind="stable")
+    return Contexts(*(column[order] for column in both))
+
+
+def _strongest(found: Peaks, reading: Reading, n: int, looked_at: int) -> Contexts:
+    may = largest(found.latent, order_bits(found.value), looked_at)
     latent, value, place = found.latent[may], found.value[may], found.place[may]
     order = may[np.lexsort((place, -order_bits(value).astype(np.int64), latent))]
-    early = order[ranks(found.latent[order]) < n * SPARE]
+    early = order[ranks(found.latent[order]) < looked_at]
     keys = reading.keys(found.place[early])
     firsts, n_same = first_of_each(mixed(found.latent[early].astype(np.uint64), keys))
     kept = early[firsts]
@@ -166,13 +183,18 @@ def equal_counts(found: Peaks, n_bands: int) -> np.ndarray:
     return band
 
 
-def equal_widths(found: Peaks, n_bands: int) -> np.ndarray:
-    """`[n]` the band of each peak, 0 the weakest, such that a latent's bands divide (0, max] equally."""
-    highest = np.zeros(int(found.latent.max(initial=-1)) + 1)
+def highest(found: Peaks, n_latents: int) -> np.ndarray:
+    """`[n_latents]` the largest peak of each; 0 where there is none."""
+    out = np.zeros(n_latents)
     begins = np.flatnonzero(np.diff(found.latent, prepend=-1))
     if len(begins):
-        highest[found.latent[begins]] = np.maximum.reduceat(found.value, begins)
-    top = np.where(highest > 0, highest, 1.0)[found.latent]
+        out[found.latent[begins]] = np.maximum.reduceat(found.value, begins)
+    return out
+
+
+def equal_widths(found: Peaks, n_bands: int, most: np.ndarray) -> np.ndarray:
+    """`[n]` the band of each peak, 0 the weakest, such that a latent's bands divide (0, `most`] equally."""
+    top = np.where(most > 0, most, 1.0)[found.latent]
     return np.clip(np.ceil(found.value / top * n_bands).astype(np.int64) - 1, 0, n_bands - 1)
 
 
@@ -222,9 +244,21 @@ class Misses:
     """`[n_latents, n]`; −1 where there is none."""
 
 
-def near(misses: Misses, events: LatentEvents, reading: Reading, n: int) -> Contexts:
-    """The `n` highest pre-activations of silent tokens, reading differently; `value` is the pre-activation."""
+def complete(events: LatentEvents, latent: np.ndarray, places: np.ndarray, tokens: TokenMap, seed: int) -> np.ndarray:
+    """`[n]` bool: whether all of a latent's events in the sequence of a place are kept, so that a window shows them."""
+    if not events.shift.any():
+        return np.ones(len(places), bool)
+    seq = tokens.positions(places)[0].astype(np.int64)
+    held = (events.latent << PLACE_BITS) | events.positions(tokens)[0].astype(np.int64)
+    return in_sample(seq, events.shift[latent], seed) | np.isin((latent << PLACE_BITS) | seq, held)
+
+
+def near(misses: Misses, events: LatentEvents, reading: Reading, cfg: IndexConfig) -> Contexts:
+    """The highest pre-activations of silent tokens, reading differently; `value` is the pre-activation."""
+    n = cfg.n_near
     latent, column = np.nonzero(misses.place >= 0)
+    shown = complete(events, latent, misses.place[latent, column], reading.tokens, cfg.seed)
+    latent, column = latent[shown], column[shown]
     place, value = misses.place[latent, column], misses.value[latent, column]
     firsts, n_same = first_of_each(mixed(latent.astype(np.uint64), reading.keys(place)))
     rank = ranks(latent[firsts])
@@ -268,7 +302,8 @@ def silent(active: Contexts, events: LatentEvents, twins: Twins, reading: Readin
     fires = _count_between(keys, latent, flat, flat + 1) > 0
     spans = tokens.spans(flat, cfg.half_window, cfg.half_window)
     beside = _count_between(keys, latent, spans.start, spans.stop) > 0
-    score = np.where(fires, 2, beside.astype(np.int64)).reshape(-1, DRAWS)
+    hidden = ~complete(events, latent, flat, tokens, cfg.seed)
+    score = np.where(fires | hidden, 2, beside.astype(np.int64)).reshape(-1, DRAWS)
     best = score.argmin(axis=1)
     found = score[np.arange(len(best)), best] < 2
     chosen, latent = place[np.arange(len(best)), best][found], active.latent[found]

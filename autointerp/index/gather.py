@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from autointerp.index.spill import Spill, in_sample
+from autointerp.index.spill import Spill, Thinning, in_sample
 from store.errors import UsageError
 from store.token_map import TokenMap
 
@@ -151,8 +151,10 @@ def ranges(n_held: np.ndarray, most: int = EVENTS_PER_PART) -> list[LatentRange]
     return [*out, LatentRange(start, len(n_held))]
 
 
-def gather(spill: Spill, n_windows: int, which: LatentRange, known: Totals, codes: "CodeFiles") -> LatentEvents:
-    """The events of `which` from every window, a latent's in order of place."""
+def gather(
+    spill: Spill, n_windows: int, which: LatentRange, known: Totals, codes: "CodeFiles", thinning: Thinning
+) -> LatentEvents:
+    """The events of `which` from every window, a latent's in order of place, thinned alike in all of them."""
     shift = known.shift[which.start : which.stop]
     offsets = [_offsets(spill, window, which) for window in range(n_windows)]
     counts = [np.diff(each) for each in offsets]
@@ -164,6 +166,13 @@ def gather(spill: Spill, n_windows: int, which: LatentRange, known: Totals, code
         target = np.repeat(before - (own[:-1] - own[0]), n) + np.arange(len(own_place))
         place[target], value[target] = own_place, own_value
         before += n
+    keep = np.ones(len(place), bool)
+    for latent in np.flatnonzero(shift).tolist():
+        own = slice(bounds[latent], bounds[latent + 1])
+        keep[own] = thinning.sampled(codes.tokens, place[own], value[own], int(shift[latent]))
+    if not keep.all():
+        bounds = np.concatenate([[0], np.cumsum(keep)])[bounds]
+        place, value = place[keep], value[keep]
     kept = fired = runs_of(bounds, place, codes.tokens)
     if shift.any():
         fired = codes.fired(which, fired, shift > 0)

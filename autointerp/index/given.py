@@ -4,6 +4,8 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from activations.progress import Progress, no_progress
 from autointerp.index.config import IndexConfig
 from autointerp.index.encode import Codes
@@ -39,9 +41,12 @@ def index_codes(
     if not part_path(folder, "titles").exists():
         write_part(folder, "titles", titles(harvest))
     thinning = Thinning(cfg.max_events, cfg.n_top, cfg.seed, len(tokens))
+    seen = np.zeros(d_sae, np.int64)
     for window, codes in enumerate(windows):
         first = int(tokens.windows[window])
-        spill.write(window, codes, thinning.kept(codes, tokens, first, d_sae), None, d_sae)
+        kept = thinning.kept(codes, tokens, first, d_sae, seen)
+        spill.write(window, codes, kept, None, d_sae)
+        seen = kept.seen
     work = Ranges(folder, cfg, tokens, lambda: list(words), progress)
     work.write()
     shutil.rmtree(folder / SPILL, ignore_errors=True)

@@ -31,7 +31,7 @@ from store.errors import UsageError
 from store.feature_index import TEXT_FOLDER
 from store.files import remove_partials
 from store.hashing import plain
-from store.index import part_path, publish, write_part
+from store.index import CURRENT, part_path, publish, published_whole, write_part
 from store.run import Run, find_run, locked, start_run
 from store.token_map import OTHER_FILES, TEXT, TOKEN_FILES, TokenMap, write_token_map
 
@@ -77,7 +77,16 @@ def repair_index(run: Run, progress: Progress = no_progress) -> list[str]:
             for name in broken:
                 (run.folder / name).unlink(missing_ok=True)
             activations = Activations(activations_run, only_hook_point(sae_run, "index"))
-            run.finish(_Index(run.folder, cfg, sae_run, activations, progress).make())
+            results = _Index(run.folder, cfg, sae_run, activations, progress).make()
+            if lost := [name for name in broken if not (run.folder / name).exists()]:
+                raise UsageError(
+                    f"{run.folder} lacks {', '.join(lost)}, which are not made any more: delete it and index anew"
+                )
+            run.finish(results)
+        if not published_whole(run.folder):
+            broken.append(CURRENT)
+        if broken:
+            (run.folder / CURRENT).unlink(missing_ok=True)  # what was made of damaged files is made again
         publish(run)
     return broken
 
@@ -142,16 +151,19 @@ class _Index:
         sae, d_sae = self.sae, self.sae.cfg.d_sae
         misses = NearMisses(d_sae, 2 * self.cfg.n_near) if self.cfg.n_near and isinstance(sae, EncoderSAE) else None
         thinning = Thinning(self.cfg.max_events, self.cfg.n_top, self.cfg.seed, len(self.tokens))
+        seen = np.zeros(d_sae, np.int64)
         blocks: dict[int, list[Any]] = {}
         for block in self.activations.blocks:
             blocks.setdefault(block.window, []).append(block)
         for window in self.progress(range(self.n_windows), self.n_windows, "encode every token"):
             if self.spill.has(window):
                 misses = self.spill.misses(window)
+                (seen,) = self.spill.read(window, "seen")
                 continue
             encoder = Encoder(sae, self.tokens, self.cfg.classes, misses)
             codes = encoder.window(window, blocks.get(window, []), self.activations.dtype)
-            kept = thinning.kept(codes, self.tokens, int(self.tokens.windows[window]), d_sae)
+            kept = thinning.kept(codes, self.tokens, int(self.tokens.windows[window]), d_sae, seen)
+            seen = kept.seen
             self.spill.write(window, codes, kept, misses, d_sae)
 
     def _output_side(self) -> None:
@@ -162,13 +174,15 @@ class _Index:
             heads = through_heads(rows, W_O)
             rows = heads.rows
             self._once("heads", lambda: heads.by_head)
-        if (W_O is None and not hook.in_residual_basis) or part_path(self.folder, "logit_effects").exists():
+        missing = [name for name in ("logits", "logit_effects") if not part_path(self.folder, name).exists()]
+        if (W_O is None and not hook.in_residual_basis) or not missing:
             return
         found = logit_effects(rows, self.lm.unembedding().float(), self.cfg.n_logits, self.progress)
         ids = found.logits["token_id"]
         words = {int(token_id): self.lm.tokenizer.decode([int(token_id)]) for token_id in np.unique(ids)}
-        write_part(self.folder, "logits", {**found.logits, "token": [words[i] for i in ids.tolist()]})
-        write_part(self.folder, "logit_effects", found.effects)
+        tables = {"logits": {**found.logits, "token": [words[i] for i in ids.tolist()]}, "logit_effects": found.effects}
+        for name in missing:
+            write_part(self.folder, name, tables[name])
 
 
 _TEXT_NAMES = [*(f"{name}.npy" for name in (*TOKEN_FILES, *OTHER_FILES)), TEXT]

@@ -6,6 +6,7 @@ Nothing here knows a dictionary or a model: what fires where is enough, wherever
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,18 @@ from autointerp.index.coactivation import coactivations
 from autointerp.index.config import IndexConfig
 from autointerp.index.contexts import Misses, Reading, Twins, choose, columns
 from autointerp.index.encode import NearMisses
-from autointerp.index.gather import CodeFiles, LatentEvents, Totals, events_together, gather, ranges, totals
+from autointerp.index.gather import (
+    CodeFiles,
+    LatentEvents,
+    LatentRange,
+    Totals,
+    events_together,
+    gather,
+    ranges,
+    totals,
+)
 from autointerp.index.ngrams import Pairs, ngrams
-from autointerp.index.spill import Spill
+from autointerp.index.spill import Spill, Thinning
 from autointerp.index.statistics import sources_of, statistics
 from store import layout
 from store.errors import UsageError
@@ -64,19 +74,25 @@ class Ranges:
         known = totals(self.spill, self.n_windows)
         if not known.n_fired.any():
             raise UsageError("no latent fires on any token of this harvest: train the SAE on activations like these")
-        held = known.n_fired + np.where(known.shift > 0, known.n_kept, 0)
-        plan = ranges(held, events_together(len(self.tokens)))
+        plan = self._plan(known)
+        thinning = Thinning(self.cfg.max_events, self.cfg.n_top, self.cfg.seed, len(self.tokens))
         shared = _Shared.of(self, known)
         for number, which in enumerate(self.progress(plan, len(plan), "statistics, contexts and relations")):
             wanted = [table for table in TABLES if not part_path(self.folder, table, number).exists()]
             if wanted:
-                events = gather(self.spill, self.n_windows, which, known, self.codes)
+                events = gather(self.spill, self.n_windows, which, known, self.codes, thinning)
                 for table in wanted:
                     write_part(self.folder, table, MAKERS[table](shared, events, number), number)
                     self.tokens.release()
+
+    def _plan(self, known: Totals) -> list[LatentRange]:
+        """The ranges, decided once: a part's number says which latents it holds, whenever it is made."""
         if not (self.folder / PLAN).exists():
+            held = known.n_fired + np.where(known.shift > 0, known.n_kept, 0)
+            plan = ranges(held, events_together(len(self.tokens)))
             with whole_file(self.folder / PLAN) as scratch, scratch.open("wb") as handle:
                 np.save(handle, np.array([*(which.start for which in plan), plan[-1].stop]))
+        return [LatentRange(int(a), int(b)) for a, b in pairwise(np.load(self.folder / PLAN))]
 
     @cached_property
     def spill(self) -> Spill:
@@ -93,6 +109,9 @@ class Ranges:
         """Of the harvest."""
         return len(self.tokens.windows) - 1
 
+    def _code_bytes(self) -> int:
+        return sum(self.spill.codes_path(window).stat().st_size for window in range(self.n_windows))
+
     def summary(self) -> dict[str, float | int]:
         """What was made, in numbers."""
         parts = {table: sorted((self.folder / PARTS).glob(f"{table}-*.parquet")) for table in TABLES}
@@ -108,7 +127,8 @@ class Ranges:
             "n_tokens": n_tokens,
             "n_fired": int(n_fired.sum()),
             "n_events": n_kept,
-            "bytes_per_event": sum(path.stat().st_size for path in parts["events"]) / max(n_kept, 1),
+            "bytes_per_event": (sum(path.stat().st_size for path in parts["events"]) + self._code_bytes())
+            / max(n_kept, 1),
             "l0": float(n_fired.sum() / max(n_tokens, 1)),
             "n_contexts": sum(pq.read_metadata(path).num_rows for path in parts["contexts"]),
         }

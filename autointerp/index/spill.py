@@ -22,6 +22,8 @@ from store.token_map import TokenMap
 
 SPILL = ".spill"
 MAX_SHIFT = 32
+PEAKS = 16
+"""Peaks whose sequences stay for every context that is shown: several may read the same."""
 
 
 class Kept(NamedTuple):
@@ -35,6 +37,8 @@ class Kept(NamedTuple):
     """`[n]` float32."""
     n_fired: np.ndarray
     """`[d_sae]` events, kept or not."""
+    seen: np.ndarray
+    """`[d_sae]` the same of this window and all before it."""
     shift: np.ndarray
     """`[d_sae]` uint8: one sequence of 2^shift is in the sample; 0 where all are kept."""
     sums: np.ndarray
@@ -72,8 +76,11 @@ class Thinning:
     n_tokens: int
     """Of the harvest: what `max_events` is spread over."""
 
-    def kept(self, codes: Codes, tokens: TokenMap, first: int, d_sae: int) -> Kept:
-        """The window's events; `first` is the place of its first token."""
+    def kept(self, codes: Codes, tokens: TokenMap, first: int, d_sae: int, seen: np.ndarray | None = None) -> Kept:
+        """The window's events; `first` is the place of its first token, `seen` what fired in all windows before.
+
+        A latent is left whole as long as it has not fired too often: one that fires in a single window may do so.
+        """
         offsets, token, value = by_latent(codes, d_sae)
         place = token + first
         wide = value.astype(np.float64)
@@ -83,21 +90,25 @@ class Thinning:
         smallest = _segments(np.minimum, value, offsets, np.inf).astype(np.float32)
         allowed = max(1.0, self.max_events * (len(codes.counted) / self.n_tokens))
         n_fired = n = np.diff(offsets)
-        shift = np.ceil(np.log2(np.maximum(n / allowed, 1.0))).astype(np.uint8)
+        seen = n_fired if seen is None else seen + n_fired
+        often = np.where(seen > self.max_events, n / allowed, 1.0)
+        shift = np.ceil(np.log2(np.maximum(often, 1.0))).astype(np.uint8)
         keep = np.ones(len(place), bool)
         for latent in np.flatnonzero(shift).tolist():
             own = slice(offsets[latent], offsets[latent + 1])
-            keep[own] = self._sampled(tokens.positions(place[own])[0], value[own], int(shift[latent]))
+            keep[own] = self.sampled(tokens, place[own], value[own], int(shift[latent]))
         if not keep.all():
             n = np.diff(np.concatenate([[0], np.cumsum(keep)])[offsets])
             offsets, place, value = np.concatenate([[0], np.cumsum(n)]), place[keep], value[keep]
-        return Kept(offsets, place, value, n_fired, shift, sums, largest, smallest)
+        return Kept(offsets, place, value, n_fired, seen, shift, sums, largest, smallest)
 
-    def _sampled(self, seq: np.ndarray, value: np.ndarray, shift: int) -> np.ndarray:
-        chosen = in_sample(seq, shift, self.seed)
-        # Two peaks may be one context, so more than are shown.
-        strongest = np.unique(seq[np.argsort(-value, kind="stable")[: 4 * self.n_top]])
-        return chosen | np.isin(seq, strongest)
+    def sampled(self, tokens: TokenMap, place: np.ndarray, value: np.ndarray, shift: int) -> np.ndarray:
+        """`[n]` bool: which of one latent's events stay: those of the sample, and of its strongest peaks' sequences."""
+        seq, piece = tokens.positions(place)[0], tokens.pieces(place)
+        begins = np.flatnonzero(np.diff(piece, prepend=-1))
+        highest = np.maximum.reduceat(value, begins)
+        strongest = seq[begins[np.argsort(-highest, kind="stable")[: PEAKS * self.n_top]]]
+        return in_sample(seq, shift, self.seed) | np.isin(seq, strongest)
 
 
 def _segments(function: np.ufunc, values: np.ndarray, offsets: np.ndarray, empty: float) -> np.ndarray:
@@ -144,6 +155,8 @@ class Spill:
 
     def slices(self, window: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Place and value of events `start` to `stop`."""
+        if start == stop:  # a slice of nothing at the end of a tensor is refused
+            return np.empty(0, np.int64), np.empty(0, np.float32)
         with self._opened(window) as file:
             place, value = (file.get_slice(name)[start:stop] for name in ("place", "value"))
         return place, value

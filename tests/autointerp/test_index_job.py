@@ -14,14 +14,13 @@ import torch
 from activations.reader import Activations
 from app.cli import main
 from autointerp.index.config import IndexConfig
-from autointerp.index.encode import Codes, NearMisses
-from autointerp.index.gather import LatentEvents, Runs, ranges
+from autointerp.index.encode import Codes
+from autointerp.index.gather import ranges
 from autointerp.index.job import build_index, repair_index
-from autointerp.index.spill import Thinning, in_sample
-from autointerp.index.statistics import moments, scaled, sorted_values
-from sae.sparse import Pattern
+from autointerp.index.spill import PEAKS, Thinning, in_sample
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
+from store.index import CURRENT
 from store.index_tables import PUBLISHED, SORTED_BY
 from store.latents import windows
 from store.run import Run, find_run, list_runs
@@ -161,11 +160,21 @@ class TestKilled:
 class TestRepair:
     @pytest.mark.parametrize(
         "name",
-        ["parts/contexts-00000.parquet", "codes/00001.safetensors", "text/byte_start.npy", "parts/logits.parquet"],
+        [
+            *("parts/contexts-00000.parquet", "parts/latents-00000.parquet", "parts/events-00000.parquet"),
+            *(
+                "parts/logits.parquet",
+                "parts/logit_effects.parquet",
+                "parts/neighbours.parquet",
+                "parts/titles.parquet",
+            ),
+            *("codes/00001.safetensors", "text/byte_start.npy", "ranges.npy"),
+        ],
     )
     @pytest.mark.parametrize("how", ["cut", "gone"])
     def test_a_damaged_file_is_named_and_made_again_alone(self, root: Path, whole: dict, capsys, name: str, how: str):
         run = built(root)
+        files = dict(run.manifest["files"])
         # The files of the text are written in one go, to the same bytes.
         others = [
             n for n in run.manifest["files"] if n != name and not (n.startswith("text/") and name.startswith("text/"))
@@ -178,6 +187,7 @@ class TestRepair:
         assert repair_index(run) == [name]
         assert {n: (run.folder / n).stat().st_mtime_ns for n in others} == before
         assert main(["verify", run.id, "--root", str(root)]) == 0
+        assert find_run(root, run.id).manifest["files"] == files, "the same bytes"
         assert tables(find_run(root, run.id)) == whole
 
     def test_the_command_says_what_it_made(self, root: Path, capsys):
@@ -188,6 +198,27 @@ class TestRepair:
         assert main(["index", "--repair", "latest", "--root", str(root)]) == 0
         assert f"index {run.id} is whole" in capsys.readouterr().out
 
+    def test_a_part_holds_the_latents_that_its_number_says_whatever_memory_there_is(
+        self, root: Path, whole: dict, monkeypatch: pytest.MonkeyPatch
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr("autointerp.index.ranges.ranges", lambda n_held, most: ranges(n_held, 9000))
+            run = built(root)
+        (run.folder / "parts/latents-00001.parquet").unlink()
+        assert repair_index(run) == ["parts/latents-00001.parquet"]
+        rows = tables(run)["latents"]
+        assert [row["n_fired"] for row in rows] == [row["n_fired"] for row in whole["latents"]]
+
+    def test_a_damaged_publication_is_made_again(self, root: Path, whole: dict):
+        run = built(root)
+        path = run.folder / (run.folder / CURRENT).read_text()
+        content = bytearray(path.read_bytes())
+        for at in range(len(content) // 3, len(content), len(content) // 8):
+            content[at : at + 64] = bytes(64)
+        path.write_bytes(content)
+        assert repair_index(run) == [CURRENT]
+        assert tables(run) == whole
+
 
 class TestSampled:
     """Latents that fire on too many tokens."""
@@ -196,7 +227,7 @@ class TestSampled:
     def sampled(self, harvested: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureIndex:
         folder = tmp_path_factory.mktemp("sampled") / "runs"
         shutil.copytree(harvested, folder)
-        return FeatureIndex(built(folder, IndexConfig(max_events=300, n_top=3)).folder)
+        return FeatureIndex(built(folder, IndexConfig(max_events=300, n_top=2)).folder)
 
     def test_what_is_exact_stays_exact(self, sampled: FeatureIndex, whole: dict):
         exact = ("n_fired", "density", "mean", "mean_square", "skewness", "min", "max", "n_docs", "doc_entropy")
@@ -230,7 +261,7 @@ class TestSampled:
         for latent in range(64):
             expected = [row["value"] for row in top if row["latent"] == latent]
             found = windows(sampled, latent, "top")
-            assert [window.value for window in found] == expected[:3]
+            assert [window.value for window in found] == expected[:2]
             assert all(max(window.values) > 0 for window in found)
 
     def test_histograms_and_weights_stand_for_all_events(self, sampled: FeatureIndex, whole: dict):
@@ -248,6 +279,39 @@ class TestSampled:
         assert rows
         assert not any((row["latent"], row["seq"], row["pos"]) in fired for row in rows)
 
+    def test_value_bands_divide_up_to_the_largest_value_of_all(self, sampled: FeatureIndex):
+        query = "SELECT c.value, c.band, l.max FROM contexts c JOIN latents l USING (latent) WHERE c.band[1] = 'v'"
+        for value, band, largest in sampled.sql(query).itertuples(index=False):
+            assert (int(band[1]) - 1) / 4 * largest < value * (1 + 1e-6)
+            assert value <= int(band[1]) / 4 * largest * (1 + 1e-5)
+
+    def test_windows_of_silent_contexts_show_every_token_that_fires(self, sampled: FeatureIndex, whole: dict):
+        fired = {(row["latent"], row["seq"], row["pos"]) for row in whole["events"]}
+        for latent in range(64):
+            for window in windows(sampled, latent):
+                for i, value in enumerate(window.values):
+                    assert (value != 0) == ((latent, window.seq, window.start + i) in fired)
+
+    def test_a_burst_is_no_reason_to_thin(self):
+        """It fires less than is allowed, all in one window of many."""
+        codes = codes_of(np.ones((900, 1), bool))
+        tokens = object.__new__(TokenMap)
+        thinning = Thinning(max_events=1000, n_top=2, seed=0, n_tokens=90_000)
+        kept = thinning.kept(codes, tokens, 0, 1, np.array([50]))
+        assert kept.shift.tolist() == [0]
+        assert (len(kept.place), kept.seen.tolist()) == (900, [950])
+
+    def test_a_sequence_full_of_strong_events_is_one_peak(self):
+        """The strongest peaks stay, though one sequence has more strong events than there are places for peaks."""
+        n_seq, n_ctx = 100, 20
+        level = np.linspace(1, 2, n_seq)[np.random.default_rng(0).permutation(n_seq)].astype(np.float32)
+        tokens = object.__new__(TokenMap)
+        tokens.positions = lambda places: (places // n_ctx, places % n_ctx)  # type: ignore[method-assign]
+        tokens.pieces = lambda places: places // n_ctx  # type: ignore[method-assign]
+        place = np.arange(n_seq * n_ctx)
+        kept = Thinning(max_events=1, n_top=3, seed=0, n_tokens=1).sampled(tokens, place, level[place // n_ctx], 30)
+        assert set(place[kept] // n_ctx) == set(np.argsort(-level)[: 3 * PEAKS])
+
     def test_samples_are_nested_and_of_their_share(self):
         seq = np.arange(100_000)
         inner, outer = in_sample(seq, 3, 7), in_sample(seq, 2, 7)
@@ -260,53 +324,25 @@ class TestSampled:
         n, d_sae = 4000, 3
         on = np.zeros((n, d_sae), bool)
         on[:, 0], on[::40, 1] = True, True
-        token, latent = np.nonzero(on)
-        offsets = np.concatenate([[0], np.cumsum(on.sum(1))])
-        value = np.random.default_rng(0).exponential(size=len(token)).astype(np.float32)
-        codes = Codes(offsets, latent.astype(np.int32), value, np.ones(n, bool), np.zeros((4, d_sae), np.int64))
+        codes = codes_of(on)
+        latent, value = codes.latents, codes.values
 
         tokens = object.__new__(TokenMap)
         tokens.positions = lambda places: (places // 20, places % 20)  # type: ignore[method-assign]
-        kept = Thinning(max_events=1000, n_top=2, seed=0, n_tokens=8000).kept(codes, tokens, 0, d_sae)
+        tokens.pieces = lambda places: places // 20  # type: ignore[method-assign]
+        kept = Thinning(max_events=1000, n_top=1, seed=0, n_tokens=8000).kept(codes, tokens, 0, d_sae)
         assert kept.shift.tolist() == [3, 0, 0]
         assert kept.n_fired.tolist() == [4000, 100, 0]
         assert np.diff(kept.offsets)[0] < 1000
         assert np.allclose(kept.sums[0], [value[latent == i].astype(np.float64).sum() for i in range(3)])
 
 
-class TestMaths:
-    def test_values_are_sorted_with_their_signs(self):
-        value = np.array([2.0, -1.0, -3.0, 0.5, -0.0, 7.0, -7.0], np.float32)
-        fired = Runs(np.array([0, 5, 7]), np.arange(7), np.zeros(7, np.int32))
-        events = LatentEvents(fired.bounds, fired.place, fired.piece, 0, value, np.zeros(2), fired)
-        assert sorted_values(events).tolist() == [-3.0, -1.0, 0.0, 0.5, 2.0, -7.0, 7.0]
-
-    def test_scaled_counts_add_up(self):
-        counts = np.array([[3, 0, 4], [1, 1, 1], [0, 0, 0]])
-        assert scaled(counts, np.array([7, 10, 0])).tolist() == [[3, 0, 4], [3, 4, 3], [0, 0, 0]]
-
-    def test_equal_values_have_no_skewness(self):
-        value = np.float64(np.float32(0.1))
-        found = moments(np.array([1000, 0]), np.array([[1000 * value**p, 0] for p in (1, 2, 3)]))
-        assert found["skewness"].tolist() == [0.0, 0.0]
-
-    @pytest.mark.parametrize("n", [1, 3])
-    def test_near_misses_are_the_largest_silent_pre_activations_one_a_block(self, n: int):
-        random = torch.Generator().manual_seed(0)
-        misses, best = NearMisses(5, n), [[] for _ in range(5)]
-        for block in range(6):
-            pre_acts = torch.randn(4, 5, generator=random)
-            pattern = Pattern.of_table(pre_acts.topk(2, dim=1).indices, 5)
-            silent = pre_acts.masked_fill(pattern.scattered(torch.ones(8)) > 0, -torch.inf)
-            for latent in range(5):
-                value, row = silent[:, latent].max(dim=0)
-                if value.isfinite():
-                    best[latent].append((value.item(), 4 * block + row.item()))
-            misses.look(pre_acts.clone(), pattern, torch.arange(4 * block, 4 * block + 4))
-        for latent in range(5):
-            expected = sorted(best[latent], reverse=True)[:n]
-            assert misses.value[latent, : len(expected)].tolist() == [value for value, _ in expected]
-            assert misses.place[latent, : len(expected)].tolist() == [place for _, place in expected]
+def codes_of(on: np.ndarray) -> Codes:
+    """Codes of a `[n_tokens, d_sae]` pattern, with values drawn."""
+    token, latent = np.nonzero(on)
+    offsets = np.concatenate([[0], np.cumsum(on.sum(1))])
+    value = np.random.default_rng(0).exponential(size=len(token)).astype(np.float32)
+    return Codes(offsets, latent.astype(np.int32), value, np.ones(len(on), bool), np.zeros((4, on.shape[1]), np.int64))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autointerp.index.config import IndexConfig
-from autointerp.index.contexts import Reading, peaks, strongest
+from autointerp.index.contexts import Peaks, Reading, peaks, strongest
 from autointerp.index.encode import Codes
 from autointerp.index.gather import LatentEvents, runs_of
 from autointerp.index.given import index_codes
@@ -313,3 +313,17 @@ def test_a_root_with_pattern_characters_is_published_like_any_other(tmp_path: Pa
     found = FeatureIndex(run.folder)
     assert len(found.sql("SELECT * FROM sequences")) == 2
     assert len(found.sql("SELECT * FROM events")) == run.results["n_events"]
+
+
+def test_where_the_strongest_read_the_same_the_others_are_looked_at(tmp_path: Path):
+    """Seven hundred equal peaks do not keep three hundred different ones from being shown."""
+    n, same = 1000, 700
+    rows = [
+        {"seq": i, "token_ids": [0 if i < same else i], "doc_ids": [i % N_DOCS], "char_start": [i]} for i in range(n)
+    ]
+    tokens = map_of(tmp_path, rows)
+    words = ["same", *(f"word{'abcdefghij'[i % 10]}{chr(97 + i // 10 % 26)}{chr(97 + i // 260)}" for i in range(1, n))]
+    found = Peaks(np.zeros(n, np.int64), np.arange(n), np.linspace(2, 1, n, dtype=np.float32))
+    kept = strongest(found, Reading.of(tokens, words), 20)
+    assert kept.place.tolist() == [0, *range(same, same + 19)]
+    assert kept.n_same.tolist() == [same, *[1] * 19]
