@@ -48,10 +48,7 @@ class Window:
         return "".join(self.tokens)
 
 
-CONTEXTS = """
-SELECT c.*, d.source, d.title, d.split FROM contexts c LEFT JOIN titles d USING (doc_id)
-WHERE c.latent = ? AND (? IS NULL OR c.band = ?)
-"""
+CONTEXTS = "SELECT * FROM contexts WHERE latent = ? AND (? IS NULL OR band = ?)"
 BANDS = ("top", "q", "v", "near", "silent")
 """In the order in which they are shown, each from strong to weak."""
 

@@ -35,7 +35,7 @@ from store.index import CURRENT, part_path, publish, published_whole, write_part
 from store.run import Run, find_run, locked, start_run
 from store.token_map import OTHER_FILES, TEXT, TOKEN_FILES, TokenMap, write_token_map
 
-VERSION = 1
+VERSION = 2
 """Of what an index holds: a change makes another run of the same request."""
 
 

@@ -40,6 +40,8 @@ from store.token_map import TokenMap
 
 TABLES = ("events", "contexts", "ngrams", "coactivations", "latents")
 """Tables with a part for every range of latents."""
+ABOUT = ("source", "title", "split")
+"""What a context says of its document."""
 PLAN = "ranges.npy"
 """`[n_ranges + 1]` the first latent of each range, and the number of latents."""
 
@@ -148,6 +150,8 @@ class _Shared:
     work: Ranges
     known: Totals
     n_tokens: int
+    titles: pa.Table
+    """Source, title and split of each document."""
     sources: np.ndarray
     words: list[str]
     reading: Reading
@@ -158,12 +162,14 @@ class _Shared:
     @classmethod
     def of(cls, work: Ranges, known: Totals) -> "_Shared":
         counted, words = work.codes.counted(), work.words()
+        titled = pq.read_table(part_path(work.folder, "titles"), columns=list(ABOUT))
         twins = Twins.of(work.tokens, counted)
         return cls(
             work=work,
             known=known,
             n_tokens=int(counted.sum()),
-            sources=sources_of(pq.read_table(part_path(work.folder, "titles"), columns=["source"]).to_pydict()),
+            titles=titled,
+            sources=sources_of(titled.to_pydict()),
             words=words,
             reading=Reading.of(work.tokens, words),
             twins=twins,
@@ -185,7 +191,9 @@ def _contexts(shared: _Shared, events: LatentEvents, number: int) -> Mapping[str
     if shared.misses is not None:
         misses = Misses(shared.misses.value[own].numpy(), shared.misses.place[own].numpy())
     chosen = choose(events, work.tokens, shared.reading, work.cfg, misses, shared.twins)
-    return columns(chosen, events, work.tokens, work.cfg)
+    found = columns(chosen, events, work.tokens, work.cfg)
+    about = shared.titles.take(pa.array(found["doc_id"]))
+    return found | {name: about.column(name).combine_chunks() for name in ABOUT}
 
 
 def _ngrams(shared: _Shared, events: LatentEvents, number: int) -> Mapping[str, Any]:
