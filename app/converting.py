@@ -13,6 +13,7 @@ from safetensors.torch import save as save_tensors
 from activations.joined import JoinedActivations
 from activations.reader import Activations
 from app.training import heldout, open_activations
+from autointerp.pairing import model_of
 from sae import SAE, SAEConfig, checkpoint
 from sae.convert import Foreign
 from store.errors import UsageError
@@ -174,7 +175,7 @@ def _write_into(run: Run, job: ConvertJob, foreign: Foreign, activations: Activa
     told = {"hook_point": job.hook_point, "other_hook_points": list(job.other_hook_points), "model": foreign.model}
     checkpoint.save(run.folder, sae, {"run": run.id, **told, "origin": job.origin})
     parameters = sum(parameter.numel() for parameter in sae.parameters())
-    run.finish({"d_sae": sae.cfg.d_sae, "n_parameters": parameters, **found})
+    run.finish({"d_sae": sae.cfg.d_sae, "n_parameters": parameters, **found, **model_of(activations)})
     fvu = found.get("heldout_fvu")
     if fvu is not None and fvu >= 1:
         log.warning(

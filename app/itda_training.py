@@ -12,6 +12,7 @@ from torch import Tensor
 from activations.progress import Progress, no_progress
 from activations.reader import Activations, RowSet
 from activations.text_order import in_text_order
+from autointerp.pairing import model_of
 from sae import checkpoint
 from sae.itda import ITDA, Provenance
 from sae.itda_build import BuildConfig, Builder, BuildStep, Labelled, build_random
@@ -90,7 +91,7 @@ def _build_into(run: Run, job: ItdaJob, activations: Activations, progress: Prog
     with whole_file(run.folder / "log.jsonl") as scratch:
         scratch.write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
     checkpoint.save(run.folder, itda, {"run": run.id, "hook_point": job.hook_point})
-    run.finish(_results(itda, log, found))
+    run.finish({**_results(itda, log, found), **model_of(activations)})
 
 
 def labelled(rows: RowSet, job: ItdaJob) -> Iterator[Labelled]:

@@ -15,6 +15,7 @@ from activations.reader import Activations, RowSet
 from activations.shuffle import Shuffled, ShuffleState
 from app.loggers import open_loggers
 from app.training_loop import CHECKPOINTS, DEFAULT_TRAIL, Loop, Trail
+from autointerp.pairing import model_of
 from sae import VARIANTS, SAEConfig, checkpoint
 from sae.base import SAE
 from sae.encoder import EncoderSAE
@@ -130,7 +131,7 @@ def _train_into(
         "distinct_sequences": sum(line["distinct_sequences"] for line in log) / len(log),
     }
     measured = heldout(sae, activations.rows("heldout", job.classes))
-    run.finish({**_results(sae, log[-1], len(rows)), **reading, **measured})
+    run.finish({**_results(sae, log[-1], len(rows)), **reading, **measured, **model_of(activations)})
 
 
 def heldout(sae: SAE, rows: RowSet) -> dict[str, Any]:

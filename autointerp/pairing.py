@@ -1,7 +1,12 @@
-"""Whether a dictionary and a harvest belong together; where not, both are named."""
+"""Whether a dictionary and a harvest belong together; where not, both are named.
+
+Hook point, width and model must be the same. Normalisation cannot differ: harvests hold raw vectors, and an SAE reads
+raw vectors, whatever it was trained on, since scales are folded into its weights.
+"""
 
 import logging
 
+from activations.joined import JoinedActivations
 from activations.reader import Activations
 from sae.base import SAE
 from store.errors import UsageError
@@ -34,15 +39,35 @@ def check_width(sae: SAE, activations: Activations) -> None:
         )
 
 
+def model_of(activations: Activations | JoinedActivations) -> dict[str, str]:
+    """What a dictionary's results say of the model it was made for; of several, the first."""
+    return _model(activations.run if isinstance(activations, Activations) else activations.members[0].run)
+
+
+def _model(harvest: Run) -> dict[str, str]:
+    identity = harvest.same.get("model") or {}
+    return {"model": harvest.config["harvest"]["model"], "model_weights": identity.get("weights", "")}
+
+
 def own_harvest(sae_run: Run, activations_run: Run) -> Run | None:
-    """The harvest it was trained on, where that is another one and can still be looked at."""
+    """The harvest it was trained on, where that is another one and can still be looked at.
+
+    Raises:
+        UsageError: it cannot, and the dictionary says that it was made for another model.
+    """
     trained_on = sae_run.inputs.get("activations", activations_run.id)
     if trained_on == activations_run.id:
         return None
     if not (sae_run.root / "activations" / trained_on).exists():
+        said, here = sae_run.results.get("model_weights"), _model(activations_run)
+        if said and said != here["model_weights"]:
+            raise UsageError(
+                f"SAE {sae_run.id} was made for another model ({sae_run.results['model']}, weights {said}) than "
+                f"harvest {activations_run.id} is of ({here['model']}, weights {here['model_weights']}): choose a "
+                "harvest of its own model"
+            )
         log.warning(
-            "harvest %s, which SAE %s was trained on, is gone: whether %s is of its model, and holds its texts out, is "
-            "not checked",
+            "harvest %s, which SAE %s was trained on, is gone: whether %s holds its texts out is not checked",
             trained_on,
             sae_run.id,
             activations_run.id,

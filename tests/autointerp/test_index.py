@@ -324,3 +324,9 @@ def test_a_harvest_of_another_model_is_refused_and_both_are_named(tiny_root: Pat
     other = Run(own.folder, {**own.manifest, "id": "f" * 16, "same": {**own.same, "model": "another"}})
     with pytest.raises(UsageError, match=rf"SAE {sae.id} was trained on another model .*harvest {own.id}.*{other.id}"):
         build_index(IndexConfig(), sae, other, tmp_path)
+    # Where its own harvest is gone, the dictionary itself knows.
+    alone = Run(tmp_path / "sae" / sae.id, {**sae.manifest, "results": {**sae.results, "model_weights": "another"}})
+    with pytest.raises(
+        UsageError, match=rf"SAE {sae.id} was made for another model \(tiny, weights another\).*{other.id}"
+    ):
+        build_index(IndexConfig(), alone, Run(own.folder, {**own.manifest, "id": "f" * 16}), tmp_path)
