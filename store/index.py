@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
+from store.confined import quoted
 from store.errors import UsageError
 from store.files import remove_partials, whole_file
 from store.index_tables import FEATURES, PUBLISHED, SCHEMAS, SORTED_BY
@@ -28,6 +29,8 @@ NEWEST_ONLY = ("plane",)
 PARTS = "parts"
 KEPT_VERSIONS = 2
 """Published files kept: the current one and the one a reader may still be opening."""
+LOOKUP_ROWS = 16_384
+"""Rows of a published table that a look-up of one latent goes through at least: an eighth of DuckDB's own choice."""
 GROUP_ROWS = 16_384
 """Rows of `events` in a row group: what reading one latent's reads at least."""
 EVENT_ENCODINGS = {
@@ -136,7 +139,9 @@ def _parts(index: Run, annotations: Sequence[Run]) -> dict[str, list[Path]]:
 
 
 def _build(file: Path, parts: Mapping[str, Sequence[Path]], runs: Sequence[Run]) -> None:
-    with duckdb.connect(str(file)) as connection:
+    with duckdb.connect() as connection:
+        connection.execute(f"ATTACH {quoted(str(file))} AS made (ROW_GROUP_SIZE {LOOKUP_ROWS})")
+        connection.execute("USE made")
         for name in PUBLISHED:
             schema, files = SCHEMAS[name], [str(path) for path in parts.get(name, [])]
             if files:

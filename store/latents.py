@@ -62,7 +62,10 @@ def windows(index: FeatureIndex, latent: int, band: str | None = None) -> list[W
         band: only this band, if given.
     """
     rows = index.arrow(CONTEXTS, [latent, band, band]).to_pylist()
-    return [_stored(index, row) for row in sorted(rows, key=_shown)]
+    rows.sort(key=_shown)
+    seq, start = (np.array([row[name] for row in rows], np.int64) for name in ("seq", "start"))
+    firsts = index.tokens.places(seq, start).tolist()
+    return [_stored(index, row, first) for row, first in zip(rows, firsts, strict=True)]
 
 
 def _shown(row: dict[str, Any]) -> tuple[int, int, int]:
@@ -71,8 +74,7 @@ def _shown(row: dict[str, Any]) -> tuple[int, int, int]:
     return BANDS.index(name), -int(number or 0), row["rank"]
 
 
-def _stored(index: FeatureIndex, row: dict[str, Any]) -> Window:
-    first = int(index.tokens.places(np.array([row["seq"]]), np.array([row["start"]]))[0])
+def _stored(index: FeatureIndex, row: dict[str, Any], first: int) -> Window:
     values = [0.0] * (row["stop"] - row["start"])
     for at, value in zip(row["active_at"], row["activations"], strict=True):
         values[at] = value
