@@ -272,6 +272,28 @@ def pieces(dense: Dense) -> set[tuple[int, int]]:
     return {*zip(dense["seq"].tolist(), dense["doc_id"].tolist(), strict=True)}
 
 
+def test_logit_effects_equal_the_dense_product_and_its_moments(wb: Workbench):
+    sae = checkpoint.load(wb.sae_run.folder)
+    effect = (sae.W_dec.detach().double() @ wb._lm.unembedding().double()).numpy()
+    effect -= effect.mean(axis=1, keepdims=True)
+    logits = wb.index.arrow("SELECT * FROM logits ORDER BY latent, side, rank").to_pylist()
+    rows = wb.index.arrow("SELECT * FROM logit_effects ORDER BY latent").to_pylist()
+    assert [row["latent"] for row in rows] == list(range(wb.d_sae))
+    for row in rows:
+        own = effect[row["latent"]]
+        for side, expected in (("top", np.sort(own)[::-1]), ("bottom", np.sort(own))):
+            kept = [r for r in logits if r["latent"] == row["latent"] and r["side"] == side]
+            assert np.allclose([r["value"] for r in kept], expected[: len(kept)], atol=1e-5)
+            assert np.allclose([own[r["token_id"]] for r in kept], [r["value"] for r in kept], atol=1e-5)
+        assert row["std"] == pytest.approx(own.std(), rel=1e-5)
+        assert row["skewness"] == pytest.approx((own**3).mean() / own.std() ** 3, rel=1e-3, abs=1e-5)
+        assert row["kurtosis"] == pytest.approx((own**4).mean() / own.std() ** 4, rel=1e-4)
+        assert (row["low"], row["high"]) == pytest.approx((own.min(), own.max()), rel=1e-5)
+        assert sum(row["histogram"]) == len(own)
+        expected, _ = np.histogram(own, len(row["histogram"]))
+        assert np.abs(np.cumsum(row["histogram"]) - np.cumsum(expected)).max() <= 1
+
+
 def test_heads_side_by_side_reach_the_logits_through_their_output_weights(tmp_path: Path):
     hook = "blocks.0.attn.hook_z"
     commands = [
