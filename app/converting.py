@@ -79,7 +79,16 @@ def convert_sae(
     places = _places(foreign, hook_points, activations_run, source)
     activations = open_activations([activations_run], places)
     _check_widths(foreign.sae, activations, source)
-    job = ConvertJob(
+    job = _job(foreign, source, files, places, classes)
+    same = {**{name: getattr(job, name) for name in SAME}, "tensors": _fingerprint(foreign.sae)}
+    with start_run(root, "sae", job, {"activations": activations_run.id}, same) as run:
+        if not run.finished:
+            _write_into(run, job, foreign, activations)
+        return run
+
+
+def _job(foreign: Foreign, source: str, files: Path, places: tuple[str, ...], classes: Sequence[str]) -> ConvertJob:
+    return ConvertJob(
         source=source,
         files=_hashes(files),
         variant=checkpoint.variant_name(foreign.sae),
@@ -89,11 +98,6 @@ def convert_sae(
         classes=tuple(classes),
         origin=foreign.origin,
     )
-    same = {**{name: getattr(job, name) for name in SAME}, "tensors": _fingerprint(foreign.sae)}
-    with start_run(root, "sae", job, {"activations": activations_run.id}, same) as run:
-        if not run.finished:
-            _write_into(run, job, foreign, activations)
-        return run
 
 
 SAME = ("variant", "sae", "hook_point", "other_hook_points", "classes")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autointerp.index.groups import begins
 from autointerp.latent import Evidence, Trial
 from store.errors import UsageError
 from store.feature_index import FeatureIndex, Fired
@@ -106,7 +107,7 @@ class Sampler:
         places, values = self._tokens.places(fired.seq[own], fired.pos[own]), fired.value[own]
         key = fired.seq[own].astype(np.int64) * self._tokens.n_docs + fired.doc_id[own]
         order = np.lexsort((places, -values, key))
-        first = order[np.concatenate([[True], key[order][1:] != key[order][:-1]])] if len(order) else order
+        first = order[begins(key[order])]
         strongest = first[np.lexsort((places[first], -values[first]))]
         return places[strongest], values[strongest]
 
@@ -118,7 +119,7 @@ class Sampler:
         if self.index.arrow(query, [latent]).column(0)[0].as_py() < 1:
             raise UsageError(
                 f"latent {latent} fires so often that not all of its events are kept, and where it is silent is not "
-                "told: choose another, or index with a larger --index.max-events"
+                "told: choose another, or index with a larger --max-events"
             )
         random = np.random.default_rng([self.cfg.seed, latent, 2])
         piece = random.integers(len(self._score_text.start), size=DRAWS_PER_WINDOW * n)

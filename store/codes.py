@@ -17,7 +17,7 @@ MOST_OPEN = 256
 """Files mapped at once: each takes a file descriptor."""
 
 
-class Codes(NamedTuple):
+class MappedCodes(NamedTuple):
     """What fires on the tokens of one window."""
 
     offsets: np.ndarray
@@ -42,14 +42,14 @@ def codes_path(folder: Path, window: int) -> Path:
     return folder / CODES / f"{window:05d}.safetensors"
 
 
-def map_codes(path: Path) -> Codes:
+def map_codes(path: Path) -> MappedCodes:
     """A file of codes, none of it read yet.
 
     Raises:
         UsageError: it is missing or damaged.
     """
     try:
-        return Codes(*_mapped(path))
+        return MappedCodes(*_mapped(path))
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UsageError(f"{path} is damaged ({error}): mend it with `monosem index --repair`") from error
 
@@ -61,7 +61,7 @@ def _mapped(path: Path) -> list[np.ndarray]:
         raise ValueError("it is no file of codes")
     header, body = json.loads(data[8 : 8 + n_header].tobytes()), data[8 + n_header :]
     arrays = []
-    for name in Codes._fields:
+    for name in MappedCodes._fields:
         start, stop = header[name]["data_offsets"]
         dtype = np.dtype(DTYPES[header[name]["dtype"]])
         if not 0 <= start <= stop <= len(body) or header[name]["shape"] != [(stop - start) // dtype.itemsize]:
@@ -74,7 +74,7 @@ class CodeMap:
     """The codes of all windows of an index."""
 
     def __init__(self, folder: Path, windows: np.ndarray) -> None:
-        """Codes of the index in `folder`, whose windows begin at the places `windows` `[n_windows + 1]`."""
+        """MappedCodes of the index in `folder`, whose windows begin at the places `windows` `[n_windows + 1]`."""
         self._windows = windows
         self._open = lru_cache(MOST_OPEN)(lambda window: map_codes(codes_path(folder, window)))
 
@@ -98,8 +98,8 @@ class CodeMap:
         for window, rows in grouped:
             codes = self._open(window)
             source = codes.offsets[places[rows] - self._windows[window]]
-            own = ranges(source, n[rows])
-            latents[ranges(bounds[rows], n[rows])] = codes.latents[own]
+            own = runs_from(source, n[rows])
+            latents[runs_from(bounds[rows], n[rows])] = codes.latents[own]
         return FiredOn(bounds, latents)
 
     def _by_window(self, places: np.ndarray) -> list[tuple[int, np.ndarray]]:
@@ -109,6 +109,6 @@ class CodeMap:
         return [(w, order[cuts[w] : cuts[w + 1]]) for w in np.flatnonzero(np.diff(cuts)).tolist()]
 
 
-def ranges(start: np.ndarray, n: np.ndarray) -> np.ndarray:
+def runs_from(start: np.ndarray, n: np.ndarray) -> np.ndarray:
     """`start[0], start[0] + 1, …` (`n[0]` of them), then those from `start[1]`, and so on."""
     return np.repeat(start - (np.cumsum(n) - n), n) + np.arange(int(n.sum()))

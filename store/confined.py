@@ -89,6 +89,27 @@ def answers(
             ) from error
 
 
+def asked(
+    cursor: duckdb.DuckDBPyConnection,
+    queries: Sequence[str],
+    parameters: Parameters,
+    fetch: Callable[[duckdb.DuckDBPyRelation], T],
+    timeout_s: float | None = None,
+) -> list[T]:
+    """`answers`, with DuckDB's own words in one line where it refuses; the cursor is closed.
+
+    Raises:
+        UsageError: a query cannot be answered, or took too long.
+    """
+    try:
+        return answers(cursor, queries, parameters, fetch, timeout_s)
+    except duckdb.Error as error:
+        # DuckDB says the cause first and then draws where: the cause is what fits one line.
+        raise UsageError(f"the query cannot be answered: {str(error).splitlines()[0]}") from error
+    finally:
+        cursor.close()
+
+
 @contextlib.contextmanager
 def _stopped_after(cursor: duckdb.DuckDBPyConnection, timeout_s: float | None) -> Iterator[threading.Event]:
     late = threading.Event()

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from store import layout
 from store.answers import writing
-from store.confined import Parameters, answers, confine, quoted, spill_folder
+from store.confined import Parameters, asked, confine, quoted, spill_folder
 from store.errors import UsageError
 from store.index import CURRENT, GROUP_ROWS, PARTS, part_path
 from store.index_tables import PUBLISHED, SCHEMAS
@@ -178,14 +178,7 @@ class FeatureIndex:
     def _run(
         self, queries: Sequence[str], parameters: Parameters, fetch: Callable[[duckdb.DuckDBPyRelation], T]
     ) -> list[T]:
-        cursor = self._cursor()
-        try:
-            return answers(cursor, queries, parameters, fetch, self.timeout_s)
-        except duckdb.Error as error:
-            # DuckDB says the cause first and then draws where: the cause is what fits one line.
-            raise UsageError(f"the query cannot be answered: {str(error).splitlines()[0]}") from error
-        finally:
-            cursor.close()
+        return asked(self._cursor(), queries, parameters, fetch, self.timeout_s)
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         """A cursor of its own for every call: one connection must not be used by two threads at once."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from store.answers import writing
-from store.confined import Parameters, answer, confine, quoted, spill_folder
+from store.confined import Parameters, asked, confine, quoted, spill_folder
 from store.errors import UsageError
 from store.feature_index import VIEWS
 from store.files import whole_file
@@ -77,13 +77,7 @@ class Matching:
         return self._run(query, None, writing(file, form))
 
     def _run(self, query: str, parameters: Parameters, fetch: Callable[[duckdb.DuckDBPyRelation], T]) -> T:
-        cursor = self._connection.cursor()
-        try:
-            return answer(cursor, query, parameters, fetch, self.timeout_s)
-        except duckdb.Error as error:
-            raise UsageError(f"the query cannot be answered: {str(error).splitlines()[0]}") from error
-        finally:
-            cursor.close()
+        return asked(self._connection.cursor(), [query], parameters, fetch, self.timeout_s)[0]
 
     def _open(self) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect()

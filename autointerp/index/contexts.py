@@ -14,8 +14,7 @@ import pyarrow as pa
 
 from autointerp.index.config import IndexConfig
 from autointerp.index.gather import PLACE_BITS, LatentEvents
-from autointerp.index.groups import firsts as first_of_each
-from autointerp.index.groups import joined, largest, ranks
+from autointerp.index.groups import begins, first_of_each, joined, largest, ranks
 from autointerp.index.spill import in_sample
 from autointerp.index.statistics import order_bits
 from store.token_map import TokenMap
@@ -56,11 +55,11 @@ def peaks(events: LatentEvents) -> Peaks:
     latent, piece = events.latent, events.piece
     if not len(latent):
         return Peaks(latent, events.place, events.value)
-    begins = np.flatnonzero(np.concatenate([[True], (latent[1:] != latent[:-1]) | (piece[1:] != piece[:-1])]))
-    group = np.repeat(np.arange(len(begins)), np.diff(np.append(begins, len(latent))))
-    highest = np.maximum.reduceat(events.value, begins)
+    first = begins(latent, piece)
+    group = np.repeat(np.arange(len(first)), np.diff(np.append(first, len(latent))))
+    highest = np.maximum.reduceat(events.value, first)
     at = np.flatnonzero(events.value == highest[group])
-    at = at[np.concatenate([[True], group[at][1:] != group[at][:-1]])]
+    at = at[begins(group[at])]
     return Peaks(latent[at], events.place[at], events.value[at])
 
 
@@ -186,9 +185,9 @@ def equal_counts(found: Peaks, n_bands: int) -> np.ndarray:
 def highest(found: Peaks, n_latents: int) -> np.ndarray:
     """`[n_latents]` the largest peak of each; 0 where there is none."""
     out = np.zeros(n_latents)
-    begins = np.flatnonzero(np.diff(found.latent, prepend=-1))
-    if len(begins):
-        out[found.latent[begins]] = np.maximum.reduceat(found.value, begins)
+    first = begins(found.latent)
+    if len(first):
+        out[found.latent[first]] = np.maximum.reduceat(found.value, first)
     return out
 
 

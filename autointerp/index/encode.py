@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from activations.reader import Block
+from autointerp.index.groups import ranks
 from sae.base import SAE
 from sae.encoder import EncoderSAE
 from sae.sparse import Pattern, SparseLatents
@@ -134,8 +135,6 @@ def _by_token(
     offsets = np.concatenate([[0], np.cumsum(counts)])
     latents, values = np.empty(len(token), np.int32), np.empty(len(token), np.float32)
     for at, latent, value in parts:
-        begins = np.flatnonzero(np.concatenate([[True], at[1:] != at[:-1]])) if len(at) else np.empty(0, np.int64)
-        lengths = np.diff(np.append(begins, len(at)))
-        target = np.repeat(offsets[at[begins]] - begins, lengths) + np.arange(len(at))
+        target = offsets[at] + ranks(at)
         latents[target], values[target] = latent, value
     return Codes(offsets, latents, values, counted, by_class)

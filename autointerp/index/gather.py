@@ -6,10 +6,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from autointerp.index.spill import Spill, Thinning, in_sample
-from store.errors import UsageError
+from store.codes import MappedCodes, map_codes
 from store.token_map import TokenMap
 
 EVENTS_PER_PART = 4_000_000
@@ -194,20 +193,15 @@ class CodeFiles:
     def windows(self) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
         """Of each window the place of its first token, and `offsets`, `latents` and `counted` of its tokens."""
         for window in range(len(self._bounds) - 1):
-            offsets, latents, counted = self._read(window, "offsets", "latents", "counted")
-            yield int(self._bounds[window]), offsets, latents, counted
+            codes = self._map(window)
+            yield int(self._bounds[window]), codes.offsets, codes.latents, codes.counted
 
-    def _read(self, window: int, *names: str) -> list[np.ndarray]:
-        path = self._spill.codes_path(window)
-        try:
-            with safe_open(path, "numpy") as file:
-                return [file.get_tensor(name) for name in names]
-        except (SafetensorError, FileNotFoundError) as error:
-            raise UsageError(f"{path} is damaged ({error}): mend it with `monosem index --repair`") from error
+    def _map(self, window: int) -> MappedCodes:
+        return map_codes(self._spill.codes_path(window))
 
     def counted(self) -> np.ndarray:
         """`[n_tokens]` bool: which tokens count."""
-        return np.concatenate([self._read(window, "counted")[0] for window in range(len(self._bounds) - 1)])
+        return np.concatenate([self._map(window).counted for window in range(len(self._bounds) - 1)])
 
     def fired(self, which: LatentRange, kept: Runs, thinned: np.ndarray) -> Runs:
         """Every place of the latents of `which`: for those `thinned` looked up, for the others what is kept."""

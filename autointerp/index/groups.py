@@ -3,12 +3,19 @@
 import numpy as np
 
 
+def begins(*keys: np.ndarray) -> np.ndarray:
+    """Indices at which a run of entries begins that are equal in all `keys` `[n]`."""
+    new = np.zeros(len(keys[0]), bool)
+    new[:1] = True
+    for key in keys:
+        new[1:] |= key[1:] != key[:-1]
+    return np.flatnonzero(new)
+
+
 def ranks(group: np.ndarray) -> np.ndarray:
     """`[n]` the how-manieth of its group each entry is; groups lie together."""
-    if not len(group):
-        return np.empty(0, np.int64)
-    begins = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
-    return np.arange(len(group)) - np.repeat(begins, np.diff(np.append(begins, len(group))))
+    first = begins(group)
+    return np.arange(len(group)) - np.repeat(first, np.diff(np.append(first, len(group))))
 
 
 def sizes(group: np.ndarray) -> np.ndarray:
@@ -16,7 +23,7 @@ def sizes(group: np.ndarray) -> np.ndarray:
     return np.bincount(group, minlength=1)[group] if len(group) else np.empty(0, np.int64)
 
 
-def firsts(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def first_of_each(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the first of each key, in order, and how many have it."""
     _, first, counts = np.unique(keys, return_index=True, return_counts=True)
     order = np.argsort(first)

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from autointerp.index.contexts import Twins
 from autointerp.index.gather import LatentEvents
-from autointerp.index.groups import largest, ranks
+from autointerp.index.groups import begins, largest, ranks
 from store.token_map import TokenMap
 
 TOKEN_BITS = 21
@@ -102,15 +102,15 @@ def _commonest(latent: np.ndarray, key: np.ndarray, value: np.ndarray, n: int, f
     keys = np.where(key >= 0, (latent << (2 * TOKEN_BITS)) | key, -1)
     ordered = np.sort(keys)
     ordered = ordered[np.searchsorted(ordered, 0) :]
-    begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(ordered) else ordered
-    counts = np.diff(np.append(begins, len(ordered)))
-    begins, counts = begins[counts >= fewest], counts[counts >= fewest]
-    whose = ordered[begins] >> (2 * TOKEN_BITS)
+    first = begins(ordered)
+    counts = np.diff(np.append(first, len(ordered)))
+    first, counts = first[counts >= fewest], counts[counts >= fewest]
+    whose = ordered[first] >> (2 * TOKEN_BITS)
     may = largest(whose, counts, n)
-    begins, counts, whose = begins[may], counts[may], whose[may]
-    order = np.lexsort((begins, -counts, whose))
+    first, counts, whose = first[may], counts[may], whose[may]
+    order = np.lexsort((first, -counts, whose))
     order = order[ranks(whose[order]) < n]
-    chosen, counts, whose = ordered[begins[order]], counts[order], whose[order]
+    chosen, counts, whose = ordered[first[order]], counts[order], whose[order]
     return _Common(whose, ranks(whose), chosen & ((1 << (2 * TOKEN_BITS)) - 1), counts, _means(chosen, keys, value))
 
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from autointerp.index.encode import Codes, NearMisses
+from autointerp.index.groups import begins
 from store.codes import codes_path
 from store.errors import UsageError
 from store.files import whole_file
@@ -105,9 +106,9 @@ class Thinning:
     def sampled(self, tokens: TokenMap, place: np.ndarray, value: np.ndarray, shift: int) -> np.ndarray:
         """`[n]` bool: which of one latent's events stay: those of the sample, and of its strongest peaks' sequences."""
         seq, piece = tokens.positions(place)[0], tokens.pieces(place)
-        begins = np.flatnonzero(np.diff(piece, prepend=-1))
-        highest = np.maximum.reduceat(value, begins)
-        strongest = seq[begins[np.argsort(-highest, kind="stable")[: PEAKS * self.n_top]]]
+        first = begins(piece)
+        highest = np.maximum.reduceat(value, first)
+        strongest = seq[first[np.argsort(-highest, kind="stable")[: PEAKS * self.n_top]]]
         return in_sample(seq, shift, self.seed) | np.isin(seq, strongest)
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from autointerp.index.coactivation import FEWEST
+from autointerp.index.groups import ranks
 from autointerp.matching.config import MatchConfig
 from autointerp.matching.products import Laid
 
@@ -139,6 +140,4 @@ def _nearest(found: Related) -> Related:
     """The first of each parent by cosine."""
     order = np.lexsort((found.latent, -found.near, found.parent))
     sorted_by = Related(*(column[order] for column in found))
-    _, begins, n = np.unique(sorted_by.parent, return_index=True, return_counts=True)
-    rank = np.arange(len(order)) - np.repeat(begins, n)
-    return sorted_by.where(rank < MAX_ABSORBING)
+    return sorted_by.where(ranks(sorted_by.parent) < MAX_ABSORBING)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from store.codes import ranges
+from store.codes import runs_from
 from store.token_map import TokenMap
 
 BLOCK = 1 << 20
@@ -63,7 +63,7 @@ class TextRuns:
         """Every token of which at least a byte lies in a stretch, or that stands between two bytes of it."""
         low = np.searchsorted(self.reached, stretches.start, "right")
         n = np.maximum(np.searchsorted(self.begin, stretches.stop, "left") - low, 0)
-        which, run = np.repeat(np.arange(len(n)), n), ranges(low, n)
+        which, run = np.repeat(np.arange(len(n)), n), runs_from(low, n)
         inside = self.end[run] > stretches.start[which]
         which, run = which[inside], run[inside]
         start, stop = stretches.start[which], stretches.stop[which]
@@ -71,7 +71,7 @@ class TextRuns:
         first = _first(self.first[run], self.stop[run], lambda at, i: ends[at] > start[i])
         past = _first(self.first[run], self.stop[run], lambda at, i: begins[at] >= stop[i])
         n = np.maximum(past - first, 0)
-        return TokensOf(np.repeat(which, n), ranges(first, n))
+        return TokensOf(np.repeat(which, n), runs_from(first, n))
 
 
 def _bounds(tokens: TokenMap, start: int) -> tuple[np.ndarray, np.ndarray]:
