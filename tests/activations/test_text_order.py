@@ -62,7 +62,8 @@ def test_a_number_of_rows_is_a_prefix(rows: RowSet, n_rows: int):
 def test_order_depends_on_the_text_alone(rows: RowSet, change: dict, tmp_path: Path):
     other = Activations(harvest(dataclasses.replace(CFG, **change), tmp_path), HOOKS[0]).rows("train")
     expected, found = everything(rows), everything(other)
-    torch.testing.assert_close(found.x, expected.x)
+    # Rows computed in batches of another shape may be rounded to the next float16: half of 2^-10 on either side.
+    torch.testing.assert_close(found.x, expected.x, rtol=2**-10, atol=1e-6)
     assert all(np.array_equal(found.columns[name], column) for name, column in expected.columns.items())
 
 

@@ -74,6 +74,16 @@ def test_there_are_several_windows(harvested: Path):
     assert len({block.window for block in activations.blocks}) > 2
 
 
+def assert_alike(found: list[dict], expected: list[dict]) -> None:
+    """The same rows, but that values computed in batches of another shape are rounded otherwise in their last bits."""
+    assert len(found) == len(expected)
+    for row, other in zip(found, expected, strict=True):
+        assert row.keys() == other.keys()
+        for name, value in row.items():
+            is_float = isinstance(value, float) or (isinstance(value, list) and value and isinstance(value[0], float))
+            assert other[name] == (pytest.approx(value, rel=1e-5) if is_float else value), name
+
+
 class TestRanges:
     @pytest.mark.parametrize("most", [1, 300, 5000])
     def test_how_many_latents_are_worked_on_at_a_time_changes_nothing(
@@ -149,7 +159,7 @@ class TestKilled:
         for name in ("events", "contexts", "coactivations", "ngrams"):
             # A near miss is one of a block of rows, and blocks are other ones.
             rows = [[row for row in table[name] if row.get("band") != "near"] for table in (found, whole)]
-            assert rows[0] == rows[1]
+            assert_alike(*rows)
 
     def test_the_same_request_does_nothing(self, root: Path):
         first = built(root)
@@ -213,8 +223,10 @@ class TestRepair:
         run = built(root)
         path = run.folder / (run.folder / CURRENT).read_text()
         content = bytearray(path.read_bytes())
-        for at in range(len(content) // 3, len(content), len(content) // 8):
-            content[at : at + 64] = bytes(64)
+        for at in range(len(content) // 3, len(content), len(content) // 64):
+            content[at : at + 64] = bytes(
+                byte ^ 0xFF for byte in content[at : at + 64]
+            )  # every block: some hold nothing
         path.write_bytes(content)
         assert repair_index(run) == [CURRENT]
         assert tables(run) == whole
