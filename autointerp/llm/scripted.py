@@ -8,8 +8,7 @@ from autointerp.llm import Reply, Request
 
 
 def _echo(request: Request) -> str:
-    said = request.messages[-1].text.strip() if request.messages else ""
-    return said.splitlines()[-1] if said else ""
+    return request.user.strip().splitlines()[-1] if request.user.strip() else ""
 
 
 @final
@@ -19,11 +18,10 @@ class Scripted:
 
     answer: Callable[[Request], str] = _echo
     requests: list[Request] = field(default_factory=list)
-    name: str = "scripted"
 
     async def complete(self, request: Request) -> Reply:
         """The scripted answer; tokens are counted as words."""
         self.requests.append(request)
         text = self.answer(request)
-        n_tokens_in = sum(len(message.text.split()) for message in request.messages)
+        n_tokens_in = len(request.system.split()) + len(request.user.split())
         return Reply(text=text, n_tokens_in=n_tokens_in, n_tokens_out=len(text.split()))
