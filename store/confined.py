@@ -18,8 +18,8 @@ from store.errors import UsageError
 T = TypeVar("T")
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 WRITES = re.compile("enable_logging", re.IGNORECASE)
-"""What a SELECT of DuckDB 1.4 can write log files with, wherever the connection may read; later versions refuse it,
-also where its name is put together within the query, which is not seen here."""
+"""What a SELECT of DuckDB 1.4 can write log files with, wherever the connection may read. Later versions refuse it,
+also where the name is escaped, joined within `query(...)` or bound as a parameter, which is not seen here."""
 
 
 def quoted(text: str) -> str:
