@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from activations.progress import Progress, no_progress
-from autointerp.embedders import EMBEDDERS
 from autointerp.explain import EXPLAINERS
 from autointerp.latent import Explanation, Score, Trial
 from autointerp.sample import SampleConfig, Sampler
 from autointerp.scorers import SCORERS
+from autointerp.tools import Tools, ToolsConfig
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
 from store.index import publish, write_part
@@ -67,7 +67,7 @@ def explain(cfg: ExplainConfig, index_run: Run, root: Path, progress: Progress =
 async def _explain_all(
     cfg: ExplainConfig, sampler: Sampler, latents: list[int], progress: Progress
 ) -> list[Explanation]:
-    explainer = EXPLAINERS[cfg.explainer]()
+    explainer = EXPLAINERS[cfg.explainer](Tools(sampler=sampler))
     explanations: list[Explanation] = []
     for latent in progress(latents, len(latents), f"explain with {cfg.explainer}"):
         evidence = sampler.evidence(latent)
@@ -103,7 +103,6 @@ def score(cfg: ScoreConfig, explanations_run: Run, root: Path, progress: Progres
         UsageError: unknown scorer or embedder, or a trial that shares a document with what the explainer saw.
     """
     _known(cfg.scorer, SCORERS, "scorer")
-    _known(cfg.embedder, EMBEDDERS, "embedder")
     index_run = find_run(root, explanations_run.inputs["index"], "index")
     inputs = {"explanations": explanations_run.id, "index": index_run.id}
     with start_run(root, "scores", cfg, inputs) as run:
@@ -140,7 +139,7 @@ def _read_explanations(index: FeatureIndex, run: Run) -> list[Explanation]:
 async def _score_all(
     cfg: ScoreConfig, sampler: Sampler, explanations: list[Explanation], run_id: str, progress: Progress
 ) -> dict[str, list[Any]]:
-    scorer = SCORERS[cfg.scorer](EMBEDDERS[cfg.embedder]())
+    scorer = SCORERS[cfg.scorer](Tools(ToolsConfig(embedder=cfg.embedder), sampler=sampler))
     others = derangement(len(explanations), cfg.seed)
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMAS["scores"].names}
     jobs = list(zip(explanations, others, strict=True))

@@ -12,6 +12,10 @@ from store.feature_index import FeatureIndex, Fired
 from store.latents import LatentPage, Window, latent_page, windows_at
 from store.token_map import Spans
 
+EVIDENCE = frozenset({"windows", "top", "silent", "neighbours", "logits"})
+"""Parts of `Evidence` that an explainer can want."""
+TRIAL = frozenset({"items", "neighbours"})
+"""Parts of `Trial` that a scorer can want."""
 DRAWS_PER_WINDOW = 50
 """Places tried for every silent window wanted."""
 
@@ -88,7 +92,7 @@ class Sampler:
     def trial(self, latent: int) -> Trial:
         """Active and silent contexts of the score side."""
         active = self._active(latent, explain=False, n=self.cfg.n_score)
-        return Trial(latent, active, self._silent(latent, len(active)))
+        return Trial.of(latent, active, self._silent(latent, len(active)))
 
     def _active(self, latent: int, *, explain: bool, n: int) -> tuple[Window, ...]:
         fired = self.index.events(latent)

@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from autointerp.latent import Evidence, Explanation
+from autointerp.tools import Tools
 from store.latents import Logit, Window
 
 METHOD = "counts"
@@ -16,10 +17,18 @@ METHOD = "counts"
 class TokensExplainer:
     """Counts words at and before the peaks; every number in the text can be recounted from its contexts."""
 
+    wants: ClassVar[frozenset[str]] = frozenset({"windows", "logits"})
+
     n_named: int = 5
     """Most words named in each part."""
     min_share: float = 0.1
     """A word is named when it makes up this share of the contexts, and at least two of them."""
+
+    @classmethod
+    def open(cls, tools: Tools) -> "TokensExplainer":
+        """It needs none of the tools."""
+        del tools
+        return cls()
 
     async def __call__(self, evidence: Evidence) -> Explanation:
         """The counts of `evidence` in one to three short sentences."""

@@ -8,7 +8,8 @@ from autointerp.llm import Reply, Request
 
 
 def _echo(request: Request) -> str:
-    return request.user.strip().splitlines()[-1] if request.user.strip() else ""
+    said = request.messages[-1].text.strip() if request.messages else ""
+    return said.splitlines()[-1] if said else ""
 
 
 @final
@@ -18,10 +19,11 @@ class Scripted:
 
     answer: Callable[[Request], str] = _echo
     requests: list[Request] = field(default_factory=list)
+    name: str = "scripted"
 
     async def complete(self, request: Request) -> Reply:
         """The scripted answer; tokens are counted as words."""
         self.requests.append(request)
         text = self.answer(request)
-        n_tokens_in = len(request.system.split()) + len(request.user.split())
+        n_tokens_in = sum(len(message.text.split()) for message in request.messages)
         return Reply(text=text, n_tokens_in=n_tokens_in, n_tokens_out=len(text.split()))

@@ -3,13 +3,14 @@
 AUROC of the cosine between explanation and context, after Paulo et al. 2024, arXiv:2410.13928, section 3.
 """
 
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 from scipy.stats import bootstrap, rankdata
 
 from autointerp.embedders import Embedder
 from autointerp.latent import Explanation, Score, Trial
+from autointerp.tools import Tools
 
 CHANCE = 0.5
 N_RESAMPLES = 1000
@@ -21,10 +22,18 @@ MIN_EACH = 2
 class EmbeddingScorer:
     """AUROC of cosine similarities; remembers the vectors of texts it has seen, so that nulls cost nothing."""
 
+    reads_explanation: ClassVar[bool] = True
+    wants: ClassVar[frozenset[str]] = frozenset({"items"})
+
     def __init__(self, embedder: Embedder) -> None:
         """Score with `embedder`."""
         self.embedder = embedder
         self._known: dict[str, np.ndarray] = {}
+
+    @classmethod
+    def open(cls, tools: Tools) -> "EmbeddingScorer":
+        """With the job's embedder."""
+        return cls(tools.embedder)
 
     async def __call__(self, explanation: Explanation, trial: Trial) -> Score:
         """The score of `explanation` on `trial`; None when a side has too few contexts."""

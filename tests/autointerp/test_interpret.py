@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.workbench import Workbench
-from autointerp.embedders import EMBEDDERS, HashedEmbedder
+from autointerp.embedders import EMBEDDERS
 from autointerp.explain import EXPLAINERS
 from autointerp.explain.tokens import TokensExplainer
 from autointerp.interpret import ExplainConfig, ScoreConfig, derangement, explain, score
@@ -20,6 +20,7 @@ from autointerp.llm import BACKENDS, Reply, Request, open_backend
 from autointerp.sample import SampleConfig, Sampler
 from autointerp.scorers import SCORERS
 from autointerp.scorers.embedding import auroc, interval
+from autointerp.tools import Tools, ToolsConfig
 from store.errors import UsageError
 from store.latents import Logit, Window
 from store.run import find_run
@@ -81,7 +82,7 @@ class TestSampler:
 @pytest.mark.parametrize("name", EXPLAINERS)
 class TestEveryExplainer:
     def test_says_something_and_where_it_is_from(self, name: str):
-        found = asyncio.run(EXPLAINERS[name]()(EVIDENCE))
+        found = asyncio.run(EXPLAINERS[name](Tools())(EVIDENCE))
         assert isinstance(found, Explanation)
         assert found.latent == 7
         assert found.explainer == name
@@ -91,23 +92,23 @@ class TestEveryExplainer:
         assert found.doc_ids == {w.doc_id for w in CATS}
 
     def test_is_deterministic(self, name: str):
-        assert asyncio.run(EXPLAINERS[name]()(EVIDENCE)) == asyncio.run(EXPLAINERS[name]()(EVIDENCE))
+        assert asyncio.run(EXPLAINERS[name](Tools())(EVIDENCE)) == asyncio.run(EXPLAINERS[name](Tools())(EVIDENCE))
 
     def test_survives_hostile_and_empty_evidence(self, name: str):
         odd = (window("<script>| \n|\ufffd|", 1), window("|", 0), window("x", 0))
-        assert asyncio.run(EXPLAINERS[name]()(Evidence(0, odd, (), ()))).text
+        assert asyncio.run(EXPLAINERS[name](Tools())(Evidence(0, odd, (), ()))).text
 
 
 @pytest.mark.parametrize("name", SCORERS)
 class TestEveryScorer:
     def scorer(self, name: str):
-        return SCORERS[name](HashedEmbedder())
+        return SCORERS[name](Tools(ToolsConfig(embedder="hashed")))
 
     def explanation(self, text: str) -> Explanation:
         return Explanation(7, "tokens", text, text, "counts", 5, frozenset())
 
     def test_a_true_explanation_beats_a_false_one(self, name: str):
-        trial = Trial(7, CATS, SHIPS)
+        trial = Trial.of(7, CATS, SHIPS)
         right = asyncio.run(self.scorer(name)(self.explanation("the black cat sat on a mat"), trial))
         wrong = asyncio.run(self.scorer(name)(self.explanation("stormy seas wreck boats"), trial))
         assert right.value is not None
@@ -117,14 +118,14 @@ class TestEveryScorer:
         assert right.n_judged == 40
 
     def test_the_interval_holds_the_value_and_an_uninformed_text_gets_chance(self, name: str):
-        found: Score = asyncio.run(self.scorer(name)(self.explanation("quantum"), Trial(7, CATS, CATS)))
+        found: Score = asyncio.run(self.scorer(name)(self.explanation("quantum"), Trial.of(7, CATS, CATS)))
         assert found.interval is not None
         assert found.value == pytest.approx(found.chance)
         assert found.interval[0] <= found.value <= found.interval[1]
 
     @pytest.mark.parametrize(("active", "silent"), [((), ()), (CATS, ()), ((), SHIPS), (CATS[:1], SHIPS)])
     def test_too_little_to_judge_is_none_never_zero(self, name: str, active: tuple, silent: tuple):
-        found = asyncio.run(self.scorer(name)(self.explanation("cat"), Trial(7, active, silent)))
+        found = asyncio.run(self.scorer(name)(self.explanation("cat"), Trial.of(7, active, silent)))
         assert found.value is None
         assert found.interval is None
         assert found.n_judged == 0
@@ -134,7 +135,7 @@ class TestEveryScorer:
 def test_every_backend_answers_with_text_and_token_counts(name: str):
     backend = open_backend(name)
     assert inspect.iscoroutinefunction(backend.complete)
-    reply = asyncio.run(backend.complete(Request(system="Answer in one word.", user="first\nlast line")))
+    reply = asyncio.run(backend.complete(Request.ask("Answer in one word.", "first\nlast line")))
     assert isinstance(reply, Reply)
     assert reply.text
     assert min(reply.n_tokens_in, reply.n_tokens_out) > 0
