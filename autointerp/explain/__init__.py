@@ -5,7 +5,9 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from autointerp.explain.contrastive import ContrastiveExplainer
 from autointerp.explain.default import DefaultExplainer, TopExplainer
+from autointerp.explain.ensemble import EnsembleExplainer
 from autointerp.explain.noop import NoOpExplainer
+from autointerp.explain.output import OutputExplainer
 from autointerp.explain.single_token import SingleTokenExplainer
 from autointerp.explain.tokens import TokensExplainer
 from autointerp.latent import Evidence, Explanation, Unexplained
@@ -27,7 +29,9 @@ class Explainer(Protocol):
 EXPLAINERS: dict[str, Callable[[Tools], Explainer]] = {
     "contrastive": ContrastiveExplainer.open,
     "default": DefaultExplainer.open,
+    "ensemble": EnsembleExplainer.open,
     "noop": NoOpExplainer.open,
+    "output": OutputExplainer.open,
     "single_token": SingleTokenExplainer.open,
     "tokens": TokensExplainer.open,
     "top": TopExplainer.open,

@@ -4,10 +4,10 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
-from autointerp.latent import Evidence, Explanation, Unexplained
 from autointerp.explain.reading import read_parts
+from autointerp.latent import Evidence, Explanation, Unexplained
 from autointerp.leakage import quoted
 from autointerp.llm import LLM, Message, Reply, Request
 from autointerp.prompts import Prompt
@@ -30,6 +30,14 @@ class Material:
     """Contexts whose text is shown."""
     note: str = ""
     """What was wanted and not there, for the reader."""
+
+
+class Words(NamedTuple):
+    """The texts of an explanation, as it has them."""
+
+    text: str
+    input_text: str
+    output_text: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,10 +77,9 @@ class Asking(ABC):
     def material(self, evidence: Evidence) -> Material | None:
         """What the model is shown; None where the evidence has nothing of it."""
 
-    def words(self, parts: Mapping[str, str]) -> dict[str, str]:
-        """The texts of `Explanation` that `parts` are."""
-        text = parts["explanation"]
-        return {"text": text, "input_text": text}
+    def words(self, parts: Mapping[str, str]) -> Words:
+        """What the parts of the reply say."""
+        return Words(parts["explanation"], parts["explanation"])
 
     def drawn(self, seed: int, temperature: float) -> "Asking":
         """The same explainer with other luck."""
@@ -90,13 +97,15 @@ class Asking(ABC):
         return Explanation(
             latent=evidence.latent,
             explainer=self.name,
+            text=words.text,
+            input_text=words.input_text,
+            output_text=words.output_text,
             method="; ".join(part for part in (self.llm.name, material.note) if part),
             n_contexts=material.n_shown,
             doc_ids=frozenset(window.doc_id for window in material.windows),
             prompt=self.prompt.tag,
             calls=said.calls,
-            quoted=quoted(words["text"], material.windows),
-            **words,
+            quoted=quoted(words.text, material.windows),
         )
 
     async def _ask(self, material: Material) -> Said:

@@ -1,4 +1,4 @@
-"""The `contrastive` explainer: beside active contexts, silent ones that look alike, and those of the nearest latents."""
+"""The `contrastive` explainer: active contexts beside silent ones that look alike and the nearest latents."""
 
 from dataclasses import dataclass
 from typing import ClassVar, final

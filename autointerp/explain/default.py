@@ -1,7 +1,7 @@
 """The `default` and `top` explainers: contexts, marked and with strengths, from all of the range or its upper end.
 
-Examples over all quantiles score better than top ones alone; 20 to 40 of about 32 tokens are enough, and neither a chain
-of thought nor worked examples pay (Paulo et al. 2024, arXiv:2410.13928, section 4).
+Contexts of all quantiles score better than top ones alone, 20 to 40 of about 32 tokens are enough, and a chain of
+thought does not pay (Paulo et al. 2024, arXiv:2410.13928).
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The `noop` explainer: explanations that exist already, from a run here, a JSON or CSV file, or Neuronpedia's export."""
+"""The `noop` explainer: explanations that exist, from a run here, a JSON or CSV file, or Neuronpedia's export."""
 
 import csv
 import json
@@ -123,7 +123,7 @@ def _by_latent(explanations: Iterable[Explanation], path: Path) -> dict[int, Exp
 
 
 def _of_run(reference: str, tools: Tools) -> dict[int, Explanation]:
-    """Of a run here. What its explainer saw is known, where it explained the same index: others count documents anew."""
+    """Of a run here. What its explainer saw is known where it explained this index: others count documents anew."""
     if tools.root is None:
         raise UsageError(f"{reference} is no file, and there is no folder of runs to look in: check the path")
     run = find_run(tools.root, reference, "explanations")

@@ -19,11 +19,14 @@ def read_parts(reply: str, names: Sequence[str]) -> dict[str, str] | None:
     quoted from the evidence. Prose without an object is not read: a refusal must not pass for an explanation.
     """
     text = FENCE.sub("", reply)
-    found = [parts for value in _objects(text) if (parts := _parts(value, names)) is not None]
-    return found[-1] if found else _parts({name: _loose(text, name) for name in names}, names)
+    objects = [value for value in _objects(text) if value.keys() >= set(names)]
+    found = [parts for value in objects if (parts := _parts(value, names)) is not None]
+    if objects:
+        return found[-1] if found else None
+    return _parts({name: _loose(text, name) for name in names}, names)
 
 
-def _objects(text: str) -> Iterator[Any]:
+def _objects(text: str) -> Iterator[dict[str, Any]]:
     """Every outermost JSON object in `text`."""
     at = 0
     while (at := text.find("{", at)) >= 0:
@@ -43,7 +46,7 @@ def _parts(value: Mapping[str, Any], names: Sequence[str]) -> dict[str, str] | N
 
 
 def _loose(text: str, name: str) -> str | None:
-    """The last text after `name` and a colon, up to a quote that a comma and another name, a brace or the end follow."""
+    """The last text after `name` and a colon, up to a quote before a comma and a name, a brace, or the end."""
     keys = list(re.finditer(rf"""["'“]?\b{re.escape(name)}\b["'”]?\s*[:=]\s*(["'“])""", text))
     if not keys:
         return None

@@ -23,7 +23,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u206
 
 
 def active(windows: Sequence[Window]) -> str:
-    """A line for each context: the strengths of its marked runs in order, as tenths of the strongest shown; the text."""
+    """A line for each context: the strength of each marked run, in tenths of the strongest shown, then the text."""
     most = max((max(window.values) for window in windows), default=0.0)
     return _block(f"{_strengths(window, most)} | {_line(window, _fires(window))}" for window in windows)
 
@@ -38,17 +38,20 @@ def others(windows: Sequence[Window]) -> str:
     return _block(_line(window, _fires(window)) for window in windows)
 
 
-def tokens(logits: Iterable[Logit], n: int) -> str:
-    """The first `n` tokens that can be read, in quotes, in their order."""
-    readable = [logit.token for logit in logits if "\ufffd" not in logit.token and logit.token]
-    return quote(" ".join(json.dumps(token, ensure_ascii=False) for token in readable[:n])) if readable else NONE
+def spelled(logits: Iterable[Logit]) -> str:
+    """The tokens that can be read, in quotes, in their order; empty where there are none."""
+    return " ".join(_json(logit.token) for logit in logits if logit.token and "\ufffd" not in logit.token)
 
 
 def counted(words: Iterable[str], n: int) -> str:
     """The `n` commonest of the words, in quotes, each with its count."""
     counts = Counter(words).most_common()
     listed = sorted(counts, key=lambda item: (-item[1], item[0]))[:n]
-    return quote(" ".join(f"{json.dumps(word, ensure_ascii=False)} {count}" for word, count in listed))
+    return quote(" ".join(f"{_json(word)} {count}" for word, count in listed))
+
+
+def _json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _fires(window: Window) -> tuple[int, ...]:
