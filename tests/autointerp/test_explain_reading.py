@@ -22,9 +22,7 @@ SAID = "past-tense verbs, such as “went”"
         f'{{"explanation": "{SAID}"',
         f"{{'explanation': '{SAID}'}}",
         f'{{explanation: "{SAID}"}}',
-        f"{{“explanation”: “{SAID.replace('“', '').replace('”', '')}”}}".replace(
-            SAID.replace("“", "").replace("”", ""), SAID
-        ),
+        f"{{“explanation”: “{SAID}”}}",
         '{"explanation": "past-tense\nverbs,  such as\t“went”"}',
         f'<think>{{"explanation": "maybe nouns"}} no: verbs {{</think>{{"explanation": "{SAID}"}}',
         f'{{"confidence": 3, "explanation": "{SAID}", "notes": [1, {{"a": null}}]}}',
