@@ -1,5 +1,6 @@
 """The types that flow from evidence to score."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -89,6 +90,11 @@ class Trial:
     def silent(self) -> tuple[Window, ...]:
         """It fires nowhere in any of these."""
         return tuple(item.window for item in self.items if not item.active)
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """How many items of each kind there are: silent ones that were not to be found are random ones instead."""
+        return dict(Counter(item.kind for item in self.items))
 
     @property
     def doc_ids(self) -> frozenset[int]:
