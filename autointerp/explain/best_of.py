@@ -7,10 +7,12 @@ what it got while it was chosen is kept, and is not its score.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import final
 
 from autointerp.explain.asking import Asking
 from autointerp.latent import Candidate, Evidence, Explanation, Score, Trial, Unexplained
+from autointerp.sample import Sampler
 from autointerp.scorers import Scorer
 from store.errors import UsageError
 
@@ -28,6 +30,12 @@ class BestOf:
     n: int = 4
     temperature: float = 1.0
     """Of all samples: at 0 they would be one."""
+
+    @classmethod
+    def of(cls, explainer: Asking, scorer: Scorer, sampler: Sampler, n: int) -> "BestOf":
+        """Chosen on the sampler's `select` part, which its config must leave documents for."""
+        trial = partial(sampler.trial, wants=scorer.wants, part="select")
+        return cls(explainer=explainer, scorer=scorer, trial=trial, n=n)
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.temperature <= 0:

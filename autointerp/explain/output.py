@@ -5,14 +5,14 @@ VocabProj and TokenChange of Gur-Arieh et al. 2025, arXiv:2501.08319, section 3,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Protocol, final, runtime_checkable
 
 from autointerp.explain.asking import Asking, Material, Words
 from autointerp.explain.shown import spelled
 from autointerp.latent import Evidence
 from autointerp.prompts import Prompt, quote
 from autointerp.prompts.explain_output import OUTPUT
-from autointerp.steering import Steerable
+from autointerp.steering import TokenChange
 from autointerp.tools import Tools
 from store.errors import UsageError
 from store.latents import Logit, Window
@@ -23,6 +23,19 @@ N_CHANGED = 10
 """Tokens shown of each list of what clamping changes (as in the paper)."""
 N_CONTEXTS = 16
 """Contexts in which the latent is clamped."""
+
+
+@runtime_checkable
+class Clampable(Protocol):
+    """A model in which a latent can be held at a high value, as `Tools.subject`."""
+
+    def token_change(self, latent: int, contexts: Sequence[Window], n: int = 10) -> TokenChange:
+        """The `n` next tokens that this makes likelier in the contexts, and less likely.
+
+        Raises:
+            UsageError: the latent or the contexts do not allow it.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,7 @@ class TokenLists:
 class OutputAsking(Asking):
     """An explainer that shows tokens, from the model too where there is one."""
 
-    subject: Steerable | None = None
+    subject: Clampable | None = None
     """Where the latent is clamped; None: its decoder row alone tells."""
     no_subject: str = "no model was given"
     """Why there is none, for the reader."""

@@ -44,9 +44,15 @@ def quote(text: str) -> str:
 
 
 def marked(window: Window, indices: Collection[int]) -> str:
-    """The window's text with « and » around runs of the tokens at `indices`; those of the text itself are quotes."""
+    """The window's text with « and » around the words of runs of the tokens at `indices`, the space before them left
+    outside; such marks in the text itself are quotes."""
     own = set(indices)
     pieces = [token.replace("«", '"').replace("»", '"') for token in window.tokens]
     runs = groupby(range(len(pieces)), key=own.__contains__)
     texts = ((inside, "".join(pieces[i] for i in run)) for inside, run in runs)
-    return "".join(f"«{text}»" if inside else text for inside, text in texts)
+    return "".join(_marked(text) if inside else text for inside, text in texts)
+
+
+def _marked(text: str) -> str:
+    words = text.lstrip() or text
+    return f"{text[: len(text) - len(words)]}«{words}»"

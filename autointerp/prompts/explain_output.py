@@ -6,7 +6,7 @@ from autointerp.prompts.explain_contexts import ANSWER, DATA, LINES, REPLY
 
 LISTS = (
     "Raised and lowered: the tokens that its direction by itself makes likelier and less likely next, most affected "
-    "first. Raised and lowered in text: those whose probability changed most when it was turned on in ordinary text."
+    "first. Raised and lowered in text: those that change most when it is kept strongly active throughout real text."
 )
 SHARED = (
     "Find what most of the raised tokens share: a word and its forms, a meaning, a topic, a language, a form. Lowered "
