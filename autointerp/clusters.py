@@ -1,7 +1,7 @@
 """Latents whose decoder rows are nearly parallel, explained together: one feature that a wide dictionary has split."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,12 +11,13 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import squareform
 
-from autointerp.explain import Explainer
 from autointerp.latent import Evidence, Explanation, Unexplained
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
 from store.latents import Logit, Window
 
+Explains = Callable[[Evidence], Awaitable[Explanation | Unexplained]]
+"""An explainer, or the best of several."""
 LARGEST = 4096
 """Latents that hang together, of which all pairs are held at once: 128 MiB."""
 
@@ -160,9 +161,9 @@ def _mean_logits(lists: Sequence[Sequence[Logit]]) -> tuple[Logit, ...]:
 
 
 async def explain_cluster(
-    explainer: Explainer, cluster: Cluster, evidences: Sequence[Evidence], cfg: ClusterConfig
+    explainer: Explains, cluster: Cluster, evidences: Sequence[Evidence], cfg: ClusterConfig
 ) -> Explanation | Unexplained:
-    """One explanation of all members, which it names."""
+    """One explanation of all members, which it names. `BestOf` chooses on the medoid's contexts."""
     found = await explainer(pooled(cluster, evidences, cfg.n_contexts))
     return replace(found, members=cluster.latents) if isinstance(found, Explanation) else found
 

@@ -27,7 +27,7 @@ class Material:
     windows: tuple[Window, ...]
     """Contexts that are shown, or from which what is shown was computed."""
     n_shown: int
-    """Contexts whose text is shown."""
+    """Contexts of which text is shown."""
     note: str = ""
     """What was wanted and not there, for the reader."""
 
