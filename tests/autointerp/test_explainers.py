@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from explaining import CATS, EVIDENCE, NAMED, Keyed, answer, scripted, silent_window, tools, window
 
+from app.workbench import Workbench
 from autointerp.explain import EXPLAINERS
 from autointerp.explain.default import DefaultExplainer
 from autointerp.explain.ensemble import EnsembleExplainer
@@ -19,6 +20,7 @@ from autointerp.latent import Evidence, Explanation, Unexplained
 from autointerp.llm import Request
 from autointerp.llm.scripted import Scripted
 from autointerp.sample import EVIDENCE as PARTS
+from autointerp.sample import SampleConfig, Sampler
 from autointerp.steering import TokenChange
 from store.errors import UsageError
 from store.latents import Logit, Window
@@ -218,6 +220,21 @@ class TestOutput:
         tokens = (Logit(1, "\ufffd", 3.0), Logit(2, " é", 2.0), Logit(3, "", 1.0))
         assert self.lists(None, Evidence(0, (), tokens, ())).text == '<data>\nRaised: " é"\n</data>'
         assert self.lists(None, Evidence(0, (), tokens[:1], ())).text == ""
+
+
+def test_an_index_with_its_model_is_explained_from_clamping_too(tiny_root: Path):
+    cfg = SampleConfig(n_explain=6, min_contexts=3, min_docs=2, max_density=0.5)
+    llm = Scripted(answer)
+    opened = tools(llm)
+    opened.sampler, opened.root = Sampler(Workbench.open(tiny_root).index, cfg), tiny_root
+    explainer = EXPLAINERS["output"](opened)
+    evidence = opened.sampler.evidence(opened.sampler.choose(1)[0], explainer.wants)
+    found = asyncio.run(explainer(evidence))
+    assert isinstance(found, Explanation)
+    assert found.method == "scripted"
+    assert (found.n_contexts, found.doc_ids) == (0, frozenset(window.doc_id for window in evidence.windows))
+    shown = [line.partition(":")[0] for line in lines(llm.requests[0])[1:-1]]
+    assert shown == ["Raised", "Lowered", "Raised in text", "Lowered in text"]
 
 
 class TestEnsemble:
