@@ -32,8 +32,8 @@ ENSEMBLE = Prompt(
         f"{LINES}\n{ANSWER}\n{LISTS}\n{SHARED}\n"
         "The two may differ. Use the tokens to choose between readings of the lines, and the lines to choose between "
         f"readings of the tokens, but say of each only what its own evidence bears out.\n{DATA}\n"
-        'Reply with JSON alone: {"input": "what it responds to, at most 25 words", "output": "what it makes the model '
-        'say, at most 15 words"}'
+        "Say what it responds to (input, at most 25 words) and what it makes the model say (output, at most 15). "
+        'Reply with JSON alone: {"input": "…", "output": "…"}'
     ),
     template="Active:\n{contexts}\n{tokens}",
 )

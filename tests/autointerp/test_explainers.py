@@ -295,3 +295,9 @@ def test_thirty_contexts_of_thirty_two_tokens_stay_within_the_bound(name: str, b
     full = Evidence(7, fired, logits, logits, fired, tuple(silent_window(tokens, 5, i) for i in range(10)), (near,) * 5)
     n_tokens = sum(len(N_TOKENS.findall(message.text)) for message in asked(name, full).messages)
     assert n_tokens <= bound
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_shape_that_is_asked_for_is_no_answer_when_it_is_sent_back(name: str):
+    last = scripted(*[asked(name, EVIDENCE).messages[0].text.splitlines()[-1]] * 2)
+    assert explain(name, EVIDENCE, last) == Unexplained(7, name, "unreadable")
