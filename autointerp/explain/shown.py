@@ -68,7 +68,7 @@ def _strengths(window: Window, most: float) -> str:
 
 
 def _level(value: float, most: float) -> int:
-    return max(1, math.ceil(LEVELS * value / most)) if most > 0 else 1
+    return min(max(1, math.ceil(LEVELS * value / most)), LEVELS) if most > 0 else 1
 
 
 def _line(window: Window, indices: Sequence[int]) -> str:

@@ -43,6 +43,7 @@ class TokensExplainer:
             explainer="tokens",
             text=" ".join(part for part in inputs + outputs if part),
             input_text=" ".join(part for part in inputs if part),
+            output_text=" ".join(part for part in outputs if part),
             method=METHOD,
             n_contexts=len(windows),
             doc_ids=frozenset(window.doc_id for window in windows),

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 from explaining import CATS, EVIDENCE, NAMED, Keyed, answer, scripted, silent_window, tools, window
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.workbench import Workbench
 from autointerp.explain import EXPLAINERS
 from autointerp.explain.default import DefaultExplainer
 from autointerp.explain.ensemble import EnsembleExplainer
 from autointerp.explain.output import OutputExplainer
+from autointerp.explain.shown import active
 from autointerp.explain.single_token import SingleTokenExplainer
 from autointerp.latent import Evidence, Explanation, Unexplained
 from autointerp.llm import Request
@@ -146,6 +149,21 @@ def test_contexts_are_marked_and_their_runs_have_strengths_in_tenths():
 def test_weak_tokens_are_marked_from_three_tenths_of_their_own_contexts_peak():
     faint = window("a| b| c", (1, 0.31, 0.29))
     assert lines(asked("default", Evidence(0, (faint, window("x", (10,))), (), ())))[1] == "1 | «a b» c"
+
+
+@given(st.lists(st.floats(1e-30, 1e30), min_size=1, max_size=6))
+def test_strengths_are_from_one_to_ten_and_the_strongest_is_ten(peaks: list[float]):
+    shown = active([window("a| b", (0, peak)) for peak in peaks]).splitlines()[1:-1]
+    levels = [int(line.partition(" | ")[0]) for line in shown]
+    assert all(1 <= level <= 10 for level in levels)
+    assert levels[peaks.index(max(peaks))] == 10
+
+
+def test_the_tokens_explainer_keeps_its_two_sides_apart_too():
+    found = explain("tokens", EVIDENCE, Scripted())
+    assert isinstance(found, Explanation)
+    assert found.text == f"{found.input_text} {found.output_text}"
+    assert found.output_text == "Promotes “purr”, “meow”."
 
 
 def test_top_shows_the_strongest_contexts_only():
