@@ -183,6 +183,8 @@ class Judged:
     """2 where the first reply could not be read."""
     call: str | None = None
     """Key of the reply it was read from."""
+    token: int | None = None
+    """Index into `window.tokens` where it was about one token."""
 
 
 @dataclass(frozen=True)

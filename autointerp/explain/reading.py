@@ -1,13 +1,11 @@
 """Reading a reply that should be one JSON object of texts, and often is nearly one."""
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-DECODER = json.JSONDecoder(strict=False)
-"""Not strict: line breaks may stand unescaped in texts."""
-FENCE = re.compile(r"^\s*```\w*\s*$", re.MULTILINE)
+from autointerp.parse import CODE_FENCE, objects
+
 CLOSING = {'"': '"', "'": "'", "“": "”"}
 
 
@@ -18,24 +16,12 @@ def read_parts(reply: str, names: Sequence[str]) -> dict[str, str] | None:
     and a missing brace at the end are read past. Of several objects the last counts: earlier ones are thoughts, or
     quoted from the evidence. Prose without an object is not read: a refusal must not pass for an explanation.
     """
-    text = FENCE.sub("", reply)
-    objects = [value for value in _objects(text) if value.keys() >= set(names)]
-    found = [parts for value in objects if (parts := _parts(value, names)) is not None]
-    if objects:
+    text = CODE_FENCE.sub("", reply)
+    whole = [value for value in objects(text) if value.keys() >= set(names)]
+    found = [parts for value in whole if (parts := _parts(value, names)) is not None]
+    if whole:
         return found[-1] if found else None
     return _parts({name: _loose(text, name) for name in names}, names)
-
-
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """Every outermost JSON object in `text`."""
-    at = 0
-    while (at := text.find("{", at)) >= 0:
-        try:
-            value, at = DECODER.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            at += 1
-        else:
-            yield value
 
 
 def _parts(value: Mapping[str, Any], names: Sequence[str]) -> dict[str, str] | None:
