@@ -89,7 +89,8 @@ class Subject:
 
     def n_tokens(self, texts: Sequence[Text]) -> list[int]:
         """Length of each text to this model, BOS included."""
-        return [len(self.ids(text)) for text in texts]
+        own = (text.token_ids if isinstance(text, Window) else self.lm.tokenizer.encode(text).ids for text in texts)
+        return [len(self.lm.tokenizer.with_bos(list(ids))) for ids in own]
 
     def cut(self, text: str, n_tokens: int) -> str:
         """The text's start, of at most `n_tokens` as `n_tokens` counts."""
@@ -105,7 +106,7 @@ class Subject:
         return with_sinks({"pos": np.arange(len(ids)), "token_class": classes}, norms, self.sink_norm)["token_class"]
 
     def rows(self, ids: Sequence[int]) -> Float[Tensor, "pos d_in"]:
-        """Activations of one sequence at the hook point, heads side by side as they were in training."""
+        """Activations of one sequence at the hook point, per-head ones side by side as they were in training."""
         with self.busy, torch.inference_mode():
             return self.lm.capture(torch.tensor([list(ids)]), [self.hook])[self.hook.name].flatten(2)[0].float()
 
