@@ -144,6 +144,8 @@ class Judged:
     """2 where the first reply could not be read."""
     call: str | None = None
     """Key of the reply it was read from."""
+    text: str = ""
+    """What was judged where it is not the window: a continuation of it, or a text that a model wrote."""
 
 
 @dataclass(frozen=True)
