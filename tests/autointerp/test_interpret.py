@@ -19,7 +19,6 @@ from autointerp.latent import Evidence, Explanation, Score, Trial
 from autointerp.llm import BACKENDS, Reply, Request, open_backend
 from autointerp.sample import SampleConfig, Sampler
 from autointerp.scorers import SCORERS
-from autointerp.scorers.embedding import auroc, interval
 from autointerp.tools import Tools, ToolsConfig
 from store.errors import UsageError
 from store.latents import Logit, Window
@@ -172,24 +171,6 @@ def test_a_piece_of_a_word_is_counted_as_the_word(tokens: str, peak: int, word: 
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    positive=st.lists(st.integers(0, 5), min_size=1, max_size=12),
-    negative=st.lists(st.integers(0, 5), min_size=1, max_size=12),
-)
-def test_auroc_is_the_share_of_pairs_in_the_right_order(positive: list[int], negative: list[int]):
-    expected = np.mean([(p > n) + 0.5 * (p == n) for p in positive for n in negative])
-    assert auroc(np.array(positive, float), np.array(negative, float)) == pytest.approx(expected)
-
-
-def test_the_interval_covers_the_truth_as_often_as_it_says():
-    truth, n_covered, n_trials = 0.7602, 0, 120  # P(N(1, 1) > N(0, 1)) = Φ(1/√2)
-    for seed in range(n_trials):
-        random = np.random.default_rng(seed)
-        low, high = interval(random.normal(1, 1, 40), random.normal(0, 1, 40))
-        n_covered += low <= truth <= high
-    assert 0.89 <= n_covered / n_trials <= 0.99
-
-
 @given(n=st.integers(0, 60), seed=st.integers(0, 100))
 def test_a_derangement_moves_everything(n: int, seed: int):
     order = derangement(n, seed)
