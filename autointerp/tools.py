@@ -20,6 +20,8 @@ class ToolsConfig:
     """A name in `BACKENDS`."""
     embedder: str = "minilm"
     """A name in `EMBEDDERS`."""
+    explanations: str = ""
+    """What `noop` loads: a run's id or folder, `latest`, a JSON or CSV file, or Neuronpedia's export."""
 
 
 @dataclass

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from app.workbench import Workbench
 from autointerp.embedders import EMBEDDERS
-from autointerp.explain import EXPLAINERS
 from autointerp.explain.tokens import TokensExplainer
 from autointerp.interpret import ExplainConfig, ScoreConfig, derangement, explain, score
 from autointerp.latent import Evidence, Explanation, Score, Trial
@@ -76,26 +75,6 @@ class TestSampler:
         strict = Sampler(sampler.index, SampleConfig(min_docs=10**6))
         with pytest.raises(UsageError, match="harvest more text"):
             strict.choose(3)
-
-
-@pytest.mark.parametrize("name", EXPLAINERS)
-class TestEveryExplainer:
-    def test_says_something_and_where_it_is_from(self, name: str):
-        found = asyncio.run(EXPLAINERS[name](Tools())(EVIDENCE))
-        assert isinstance(found, Explanation)
-        assert found.latent == 7
-        assert found.explainer == name
-        assert found.text.strip()
-        assert found.method
-        assert found.n_contexts == len(CATS)
-        assert found.doc_ids == {w.doc_id for w in CATS}
-
-    def test_is_deterministic(self, name: str):
-        assert asyncio.run(EXPLAINERS[name](Tools())(EVIDENCE)) == asyncio.run(EXPLAINERS[name](Tools())(EVIDENCE))
-
-    def test_survives_hostile_and_empty_evidence(self, name: str):
-        odd = (window("<script>| \n|\ufffd|", 1), window("|", 0), window("x", 0))
-        assert asyncio.run(EXPLAINERS[name](Tools())(Evidence(0, odd, (), ()))).text
 
 
 @pytest.mark.parametrize("name", SCORERS)
@@ -227,7 +206,7 @@ class TestJobs:
             score(cfg, find_run(tiny_root, "latest", "explanations"), tiny_root)
 
     def test_an_unknown_explainer_lists_the_known(self, tiny_root: Path):
-        with pytest.raises(UsageError, match="no explainer 'x': choose one of tokens"):
+        with pytest.raises(UsageError, match=r"no explainer 'x': choose one of .*tokens"):
             explain(ExplainConfig(explainer="x"), find_run(tiny_root, "latest", "index"), tiny_root)
 
 
