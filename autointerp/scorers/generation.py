@@ -79,7 +79,7 @@ class GenerationScorer:
 
     async def _write(self, description: str, seed: int) -> Answer[tuple[str, ...]]:
         request = WRITE.request(
-            max_tokens=self.cfg.max_tokens, schema=SCHEMA, n=self.cfg.n_texts, description=quote(description)
+            max_tokens=self.cfg.max_tokens, schema=SCHEMA, n=str(self.cfg.n_texts), description=quote(description)
         )
         request = replace(request, temperature=self.cfg.temperature, seed=seed)
         return await ask_twice(self.llm, request, STRICTER, self._texts)
@@ -89,7 +89,8 @@ class GenerationScorer:
         for found in json_objects(reply):
             texts = found.get("texts")
             if isinstance(texts, list):
-                kept = [text.strip() for text in texts if isinstance(text, str) and text.strip()]
+                # A text of dots is the shape that was asked for, sent back.
+                kept = [text.strip() for text in texts if isinstance(text, str) and any(map(str.isalnum, text))]
                 return tuple(dict.fromkeys(kept))[: self.cfg.n_texts] or None
         return None
 

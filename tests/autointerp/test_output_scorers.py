@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from planted_subject import D_SAE, LETTER, PLANTED, planted_subject
 
-from autointerp.latent import ACTIVE, Explanation, Score, Trial
+from autointerp.latent import Explanation, Score, Trial
 from autointerp.llm import Request
 from autointerp.llm.scripted import Scripted
 from autointerp.prompts.output_generation import GENERIC as GENERAL_TEXTS
 from autointerp.prompts.output_surprisal import GENERIC
+from autointerp.sample import TRIAL
 from autointerp.scorers import SCORERS, Scorer
 from autointerp.scorers.continuations import STEERED, InterventionConfig, continuations, up_to_first_active
 from autointerp.scorers.generation import GenerationConfig, GenerationScorer, of_equal_lengths
@@ -26,6 +27,8 @@ from autointerp.scorers.surprisal import SurprisalScorer
 from autointerp.scorers.twice import json_objects
 from autointerp.steering import Direction, Steered, Text
 from autointerp.subject import Subject
+from autointerp.tools import Tools
+from store.errors import UsageError
 from store.latents import Window
 
 
@@ -312,6 +315,10 @@ class TestGeneration:
         assert (found.value, found.n_judged, found.n_unparsed) == (None, 0, 20)
         assert len(scripted.requests) == 4
 
+    def test_the_shape_that_was_asked_for_sent_back_is_no_text(self):
+        found = score(GenerationScorer(FiresOn("zebra"), Scripted(lambda _: '{"texts": ["...", "..."]}')), "zebras")
+        assert (found.n_judged, found.n_unparsed) == (0, 20)
+
     def test_the_same_text_twice_is_one_text(self):
         scripted = writer(lambda _: "a zebra", lambda i: f"rain {i}")
         found = score(GenerationScorer(FiresOn("zebra"), scripted), "zebras")
@@ -390,6 +397,22 @@ def test_importing_the_scorers_loads_no_model_library():
     assert done.stdout.strip() == "set()"
 
 
-def test_every_output_scorer_is_in_the_table():
-    assert {"surprisal", "intervention", "intervention_choice", "generation"} <= set(SCORERS)
-    assert ACTIVE == "active"
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    {
+        "generation": GenerationScorer,
+        "intervention": InterventionScorer,
+        "intervention_choice": InterventionChoiceScorer,
+        "surprisal": SurprisalScorer,
+    }.items(),
+)
+def test_every_output_scorer_is_in_the_table_and_wants_what_trials_have(name: str, kind: type[Scorer]):
+    assert SCORERS[name] == kind.open  # pyright: ignore[reportAttributeAccessIssue]
+    assert kind.reads_explanation
+    assert kind.wants <= TRIAL
+
+
+@pytest.mark.parametrize("name", ["generation", "intervention", "intervention_choice", "surprisal"])
+def test_a_tool_that_is_missing_is_one_clear_line(name: str):
+    with pytest.raises(UsageError, match=r"no model to steer|no log-probabilities"):
+        SCORERS[name](Tools())
