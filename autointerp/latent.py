@@ -185,6 +185,8 @@ class Judged:
     """Key of the reply it was read from."""
     token: int | None = None
     """Index into `window.tokens` where it was about one token."""
+    text: str = ""
+    """What was judged where it is not the window: a continuation of it, or a text that a model wrote."""
 
 
 @dataclass(frozen=True)

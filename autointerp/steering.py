@@ -6,7 +6,7 @@ arXiv:2410.13928, section 3.4. Equal effects make latents, other latents and ran
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,9 +19,9 @@ Direction = int | np.ndarray
 TOLERANCE = 0.1
 """Share of the wanted KL that the KL found may be off by."""
 MAX_STEPS = 40
-"""Steps of a search, of which the first double the strength until it does too much."""
-MAX_DOUBLINGS = 12
-"""From half the norm of the activations: past 2000 times it, what the model says no longer changes."""
+"""Evaluations of a search."""
+FURTHEST = 2.0**12
+"""Times the first guess, half the norm of the activations: past it, what the model says no longer changes."""
 
 
 @dataclass(frozen=True)
@@ -95,32 +95,59 @@ class Steerable(Protocol):
         ...
 
 
-def strengths_at(
-    kl_at: Callable[[np.ndarray], np.ndarray], wanted: float, start: np.ndarray, tolerance: float = TOLERANCE
-) -> np.ndarray:
-    """The strength of each entry at which its KL is `wanted` within a share of `tolerance`; NaN where none was found.
+class Found(NamedTuple):
+    """What a search ended with."""
 
-    Doubles from `start` until the KL is too high, then bisects; every entry has its own bracket, all are evaluated at
-    once. What comes back is a strength that was evaluated, not one between two that were.
+    strengths: np.ndarray
+    """`[n]`, NaN where none has the effect."""
+    kl: np.ndarray
+    """`[n]` as it was evaluated there."""
+
+
+def strengths_at(
+    kl_at: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    wanted: float,
+    start: np.ndarray,
+    tolerance: float = TOLERANCE,
+) -> Found:
+    """The strength of each entry at which its KL is `wanted` within a share of `tolerance`.
+
+    Bisection, each entry in its own bracket, all that are not done evaluated at once. As KL grows about as strength
+    squared, every other step goes where that law would put the wanted KL; it is the bracket that makes it end.
 
     Args:
-        kl_at: `[n]` strengths to `[n]` KLs, 0 at strength 0 and continuous.
+        kl_at: strengths and the numbers of the entries they are for, to KLs: 0 at strength 0 and continuous.
         wanted: nats, above 0.
         start: `[n]` first guesses, above 0.
         tolerance: share of `wanted`.
     """
     if not wanted > 0:
         raise ValueError(f"kl={wanted} is not an effect: choose more than 0 nats")
-    low, high, now = np.zeros(len(start)), np.full(len(start), np.inf), np.array(start, float)
-    found, limit = np.full(len(start), np.nan), start * 2.0**MAX_DOUBLINGS
-    for _ in range(MAX_STEPS):
-        kl = kl_at(now)
-        hit = np.isnan(found) & (np.abs(kl - wanted) <= tolerance * wanted)
-        found[hit] = now[hit]
-        # A KL that is not finite is of a model that broke: too much.
+    found = Found(np.full(len(start), np.nan), np.full(len(start), np.nan))
+    low, high, now = np.zeros(len(start)), start * FURTHEST, np.array(start, float)
+    doing = np.arange(len(start))
+    for step in range(MAX_STEPS):
+        kl = kl_at(now[doing], doing)
+        hit = np.abs(kl - wanted) <= tolerance * wanted
+        found.strengths[doing[hit]], found.kl[doing[hit]] = now[doing[hit]], kl[hit]
+        # A KL that is not a number is of a model that broke: too much.
         below = kl < wanted
-        low, high = np.where(below, now, low), np.where(below, high, now)
-        if np.all(~np.isnan(found) | (low >= limit)):
+        low[doing[below]], high[doing[~below]] = now[doing[below]], now[doing[~below]]
+        going = ~hit & (low[doing] < start[doing] * FURTHEST / 2)
+        doing, kl = doing[going], kl[going]
+        if not len(doing):
             break
-        now = np.where(np.isinf(high), np.minimum(2 * now, limit), (low + np.where(np.isinf(high), now, high)) / 2)
+        now[doing] = _next(low[doing], high[doing], now[doing], kl, wanted, by_law=step % 2 == 0)
     return found
+
+
+def _next(
+    low: np.ndarray, high: np.ndarray, now: np.ndarray, kl: np.ndarray, wanted: float, *, by_law: bool
+) -> np.ndarray:
+    """The middle of the bracket, in logarithms where it is wide; or where KL ∝ strength² puts `wanted`, if inside."""
+    middle = np.where(high > 4 * low, np.sqrt(np.maximum(low, high / 1024) * high), (low + high) / 2)
+    if not by_law:
+        return middle
+    with np.errstate(divide="ignore", invalid="ignore"):
+        guess = now * np.sqrt(wanted / kl)
+    return np.where((guess > low) & (guess < high), guess, middle)

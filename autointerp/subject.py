@@ -15,7 +15,7 @@ from activations.lm import Edit, LanguageModel, Splice
 from activations.models import load_recorded
 from activations.window import with_sinks
 from autointerp.pairing import only_hook_point
-from autointerp.steering import Direction, Steered, Text, TokenChange, strengths_at
+from autointerp.steering import Direction, Found, Steered, Text, TokenChange, strengths_at
 from sae import checkpoint
 from sae.base import SAE
 from sae.intervene import clamp, push
@@ -89,7 +89,8 @@ class Subject:
 
     def n_tokens(self, texts: Sequence[Text]) -> list[int]:
         """Length of each text to this model, BOS included."""
-        return [len(self.ids(text)) for text in texts]
+        own = (text.token_ids if isinstance(text, Window) else self.lm.tokenizer.encode(text).ids for text in texts)
+        return [len(self.lm.tokenizer.with_bos(list(ids))) for ids in own]
 
     def cut(self, text: str, n_tokens: int) -> str:
         """The text's start, of at most `n_tokens` as `n_tokens` counts."""
@@ -105,7 +106,7 @@ class Subject:
         return with_sinks({"pos": np.arange(len(ids)), "token_class": classes}, norms, self.sink_norm)["token_class"]
 
     def rows(self, ids: Sequence[int]) -> Float[Tensor, "pos d_in"]:
-        """Activations of one sequence at the hook point, heads side by side as they were in training."""
+        """Activations of one sequence at the hook point, per-head ones side by side as they were in training."""
         with self.busy, torch.inference_mode():
             return self.lm.capture(torch.tensor([list(ids)]), [self.hook])[self.hook.name].flatten(2)[0].float()
 
@@ -152,18 +153,17 @@ class Subject:
                 parts.append(self._last_logprobs(ids[several]))
         return np.concatenate(parts)
 
-    def strengths(self, directions: Sequence[Direction], prompts: Sequence[Text], kl: float) -> tuple[np.ndarray, ...]:
-        """`[n]` strength of direction i at which KL(clean ‖ steered) after prompt i is `kl` nats, NaN where there is
-        none, and `[n]` the KL there."""
+    def strengths(self, directions: Sequence[Direction], prompts: Sequence[Text], kl: float) -> Found:
+        """`[n]` strength of direction i at which KL(clean ‖ steered) after prompt i is `kl` nats, and the KL there."""
         clean = self.next_logprobs(prompts)
         norms = np.array([float(self.rows(self.ids(prompt))[-1].norm()) for prompt in prompts])
         lengths = np.array([np.linalg.norm(self._row(direction)) for direction in directions])
 
-        def kl_at(strengths: np.ndarray) -> np.ndarray:
-            return divergence(clean, self.next_logprobs(prompts, directions, strengths.tolist()))
+        def kl_at(strengths: np.ndarray, which: np.ndarray) -> np.ndarray:
+            asked, along = [prompts[i] for i in which], [directions[i] for i in which]
+            return divergence(clean[which], self.next_logprobs(asked, along, strengths.tolist()))
 
-        found = strengths_at(kl_at, kl, 0.5 * norms / np.maximum(lengths, 1e-12))
-        return found, np.where(np.isnan(found), np.nan, kl_at(np.nan_to_num(found)))
+        return strengths_at(kl_at, kl, 0.5 * norms / np.maximum(lengths, 1e-12))
 
     def steer(
         self,
@@ -202,7 +202,7 @@ class Subject:
 
     def _asked(
         self, directions: Sequence[Direction], prompts: Sequence[Text], strength: float | None, kl: float | None
-    ) -> tuple[np.ndarray, ...]:
+    ) -> Found:
         """Strengths and effects, from whichever of the two was given."""
         if (strength is None) == (kl is None):
             raise UsageError("steering takes a strength or a KL: give one of the two")
@@ -210,7 +210,7 @@ class Subject:
             return self.strengths(directions, prompts, kl)
         strengths = np.full(len(prompts), strength, float)
         steered = self.next_logprobs(prompts, directions, strengths.tolist())
-        return strengths, divergence(self.next_logprobs(prompts), steered)
+        return Found(strengths, divergence(self.next_logprobs(prompts), steered))
 
     def _continued(
         self, direction: Direction, prompt: Text, strength: float, n_tokens: int, temperature: float, seed: int

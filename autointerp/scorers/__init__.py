@@ -5,6 +5,10 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from autointerp.latent import Explanation, Score, Trial
 from autointerp.scorers.embedding import EmbeddingScorer
+from autointerp.scorers.generation import GenerationScorer
+from autointerp.scorers.intervention import InterventionScorer
+from autointerp.scorers.intervention_choice import InterventionChoiceScorer
+from autointerp.scorers.surprisal import SurprisalScorer
 from autointerp.tools import Tools
 
 
@@ -22,5 +26,11 @@ class Scorer(Protocol):
         ...
 
 
-SCORERS: dict[str, Callable[[Tools], Scorer]] = {"embedding": EmbeddingScorer.open}
+SCORERS: dict[str, Callable[[Tools], Scorer]] = {
+    "embedding": EmbeddingScorer.open,
+    "generation": GenerationScorer.open,
+    "intervention": InterventionScorer.open,
+    "intervention_choice": InterventionChoiceScorer.open,
+    "surprisal": SurprisalScorer.open,
+}
 """Every scorer by the name used on the command line."""

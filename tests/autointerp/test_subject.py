@@ -45,21 +45,32 @@ class TestStrength:
     )
     def test_every_entry_reaches_the_wanted_effect_within_tolerance(self, scale, power, wanted):
         scales = np.array(scale)
-        found = strengths_at(lambda s: (s / scales) ** power, wanted, np.ones(len(scale)))
-        assert (abs((found / scales) ** power - wanted) <= 0.1 * wanted + 1e-12).all()
+        found = strengths_at(lambda s, which: (s / scales[which]) ** power, wanted, np.ones(len(scale)))
+        assert (abs((found.strengths / scales) ** power - wanted) <= 0.1 * wanted + 1e-12).all()
+        np.testing.assert_allclose(found.kl, (found.strengths / scales) ** power)
 
     def test_an_effect_that_saturates_below_is_not_found_and_others_still_are(self):
-        found = strengths_at(lambda s: np.array([0.3, 3.0]) * s / (1 + s), 0.5, np.ones(2))
-        assert np.isnan(found[0])
-        assert 3 * found[1] / (1 + found[1]) == pytest.approx(0.5, rel=0.1)
+        most, n_asked = np.array([0.3, 3.0]), [0, 0]
+
+        def kl_at(strengths: np.ndarray, which: np.ndarray) -> np.ndarray:
+            for i in which:
+                n_asked[i] += 1
+            return most[which] * strengths / (1 + strengths)
+
+        found = strengths_at(kl_at, 0.5, np.ones(2))
+        assert np.isnan(found.strengths[0])
+        assert np.isnan(found.kl[0])
+        assert found.kl[1] == pytest.approx(0.5, rel=0.1)
+        assert n_asked[0] <= 12
+        assert n_asked[1] <= 6
 
     def test_a_model_that_breaks_counts_as_too_much(self):
-        found = strengths_at(lambda s: np.where(s > 3, np.nan, s / 4), 0.5, np.full(1, 1000.0))
-        assert found[0] / 4 == pytest.approx(0.5, rel=0.1)
+        found = strengths_at(lambda s, _: np.where(s > 3, np.nan, s / 4), 0.5, np.full(1, 1000.0))
+        assert found.strengths[0] / 4 == pytest.approx(0.5, rel=0.1)
 
     def test_no_effect_is_refused(self):
         with pytest.raises(ValueError, match="more than 0 nats"):
-            strengths_at(lambda s: s, 0.0, np.ones(1))
+            strengths_at(lambda s, _: s, 0.0, np.ones(1))
 
 
 class TestSteer:
