@@ -22,6 +22,10 @@ class ToolsConfig:
     """A name in `EMBEDDERS`."""
     explanations: str = ""
     """What `noop` loads: a run's id or folder, `latest`, a JSON or CSV file, or Neuronpedia's export."""
+    per_prompt: int = 25
+    """Most contexts that a judge is asked about in one prompt: fewer is dearer, and may be judged better."""
+    top_logprobs: int = 0
+    """Alternatives asked for with each token of a judge's reply, which tell how sure it is; 0 for none."""
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """What every scorer that asks a language model does: pack questions, ask, read, ask once more, count what is left."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -63,7 +64,7 @@ def packed(questions: Sequence[Question], most: int) -> list[Sequence[Question]]
     """In order, in as few parts of at most `most` as there can be, of sizes as equal as can be."""
     n_parts = -(-len(questions) // most)
     ends = [len(questions) * i // n_parts for i in range(n_parts + 1)] if n_parts else []
-    return [questions[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [questions[a:b] for a, b in itertools.pairwise(ends)]
 
 
 async def _ask_part(llm: LLM, form: Form, part: Sequence[Question], fields: Mapping[str, str]) -> list[Judged]:
@@ -92,7 +93,7 @@ def request_of(form: Form, numbered: Mapping[str, Question], fields: Mapping[str
 
 def schema_of(one: Mapping[str, Any], names: Sequence[str]) -> str:
     """JSON Schema of an object that has an answer for each of `names`."""
-    properties = {name: one for name in names}
+    properties = dict.fromkeys(names, one)
     closed = {"type": "object", "properties": properties, "required": list(names), "additionalProperties": False}
     return json.dumps(closed)
 
