@@ -1,0 +1,114 @@
+"""Intervals of one latent's figures: closed forms for shares, a stratified bootstrap for the rest."""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.stats import norm
+
+from autointerp.statistics.metrics import Answers, Metric, is_binary
+
+LEVEL = 0.95
+N_RESAMPLES = 1000
+N_DRAWS = 4000
+"""Of each rate, for the precision at a base rate."""
+MIN_DEFINED = 0.9
+"""No interval where the figure is undefined in more than a tenth of the resamples."""
+
+Interval = tuple[float, float]
+Shares = np.ndarray | np.float64
+"""One, or an array of them."""
+
+
+def wilson(k: Shares | int, n: Shares | int, level: float = LEVEL) -> tuple[Shares, Shares]:
+    """Ends of the score interval of a share k / n. Wilson 1927."""
+    z = norm.ppf((1 + level) / 2)
+    k, n = np.asarray(k, float), np.asarray(n, float)
+    middle = (k + z**2 / 2) / (n + z**2)
+    half = z / (n + z**2) * np.sqrt(k * (n - k) / n + z**2 / 4)
+    return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
+
+
+def mean_of_shares(
+    k: tuple[Shares | int, Shares | int], n: tuple[Shares | int, Shares | int], level: float = LEVEL
+) -> tuple[Shares, Shares]:
+    """Ends for (k₁/n₁ + k₂/n₂) / 2, from the distances of each share to the ends of its Wilson interval.
+
+    Newcombe 1998, Statistics in Medicine 17:873, method 10, with a sum in place of the difference.
+    """
+    shares = [each / of for each, of in zip(k, n, strict=True)]
+    ends = [wilson(each, of, level) for each, of in zip(k, n, strict=True)]
+    middle = (shares[0] + shares[1]) / 2
+    below, above = (np.hypot(shares[0] - ends[0][side], shares[1] - ends[1][side]) / 2 for side in (0, 1))
+    return middle - below, middle + above
+
+
+def resampled(given: Answers, n_resamples: int, random: np.random.Generator) -> Answers:
+    """Answers of shape [n_resamples, n], drawn with replacement within the true and within the false questions.
+
+    Where the truth is no yes or no, within all of them.
+    """
+    strata = [np.arange(given.truth.size)]
+    if is_binary(given.truth):
+        strata = [np.flatnonzero(given.truth == value) for value in (0, 1)]
+    drawn = [
+        stratum[random.integers(stratum.size, size=(n_resamples, stratum.size))] for stratum in strata if len(stratum)
+    ]
+    return given.at(np.concatenate(drawn, axis=1))
+
+
+def bootstrapped(metric: Metric, given: Answers, seed: int) -> Interval | None:
+    """Percentile bootstrap; None where the figure is undefined in too many resamples."""
+    figures = np.asarray(metric.of(resampled(given, N_RESAMPLES, np.random.default_rng(seed))))
+    defined = figures[~np.isnan(figures)]
+    if defined.size < MIN_DEFINED * N_RESAMPLES:
+        return None
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _pair(ends: tuple[Shares, Shares]) -> Interval:
+    return float(ends[0]), float(ends[1])
+
+
+def _balanced_accuracy(given: Answers) -> Interval:
+    right, yes = given.truth == given.answer, given.truth == 1
+    k = (int(np.sum(right & yes)), int(np.sum(right & ~yes)))
+    return _pair(mean_of_shares(k, (int(np.sum(yes)), int(np.sum(~yes)))))
+
+
+def _share(
+    right: Callable[[Answers], np.ndarray], among: Callable[[Answers], np.ndarray]
+) -> Callable[[Answers], Interval]:
+    def interval(given: Answers) -> Interval:
+        of = among(given)
+        return _pair(wilson(int(np.sum(right(given) & of)), int(np.sum(of))))
+
+    return interval
+
+
+CLOSED: dict[str, Callable[[Answers], Interval]] = {
+    "accuracy": _share(lambda a: a.truth == a.answer, lambda a: np.ones_like(a.truth, bool)),
+    "balanced_accuracy": _balanced_accuracy,
+    "fpr": _share(lambda a: a.answer == 1, lambda a: a.truth == 0),
+    "precision": _share(lambda a: a.truth == 1, lambda a: a.answer == 1),
+    "recall": _share(lambda a: a.answer == 1, lambda a: a.truth == 1),
+}
+"""Intervals of metrics that are made of shares; the others are bootstrapped."""
+
+
+def precision_at_base_rate(tpr: float, fpr: float, base_rate: float) -> float | None:
+    """P(it fires | the judge says so) where it fires in `base_rate` of all windows; None where no yes is to be had."""
+    hits, alarms = tpr * base_rate, fpr * (1 - base_rate)
+    return hits / (hits + alarms) if hits + alarms > 0 else None
+
+
+def precision_interval(yes: tuple[int, int], no: tuple[int, int], base_rate: float, seed: int = 0) -> Interval:
+    """95% of the precision at `base_rate`, from (said yes, of how many) among the true and among the false.
+
+    Quantiles of the precision under Jeffreys' posteriors of both rates.
+    """
+    random = np.random.default_rng(seed)
+    tpr, fpr = (random.beta(k + 0.5, n - k + 0.5, N_DRAWS) for k, n in (yes, no))
+    precision = tpr * base_rate / (tpr * base_rate + fpr * (1 - base_rate))
+    low, high = np.quantile(precision, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
