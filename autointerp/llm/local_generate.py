@@ -150,12 +150,8 @@ class _Writer:
         logprobs = logits.double().log_softmax(0)
         ranked = logprobs if allowed is None else logprobs.masked_fill(~allowed, -torch.inf)
         best = ranked.topk(min(self.job.request.top_logprobs, len(ranked))).indices.tolist()
-        # Parts of characters are spelled alike: the likeliest comes last and stays.
-        top = {self._spelled(i): float(logprobs[i]) for i in reversed(best) if ranked[i] > -torch.inf}
-        return TokenLogprob(self._spelled(token), float(logprobs[token]), dict(reversed(top.items())))
-
-    def _spelled(self, token: int) -> str:
-        return self.model.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        top = {self.model.spelled(i): float(logprobs[i]) for i in best if ranked[i] > -torch.inf}
+        return TokenLogprob(self.model.spelled(token), float(logprobs[token]), top)
 
     def reply(self) -> Reply:
         """What was written."""

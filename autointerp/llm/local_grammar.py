@@ -15,6 +15,8 @@ from torch import Tensor
 MAX_INTEGERS = 101
 """A wider range of integers is not spelled out."""
 MAX_ITEMS = 1000
+WORD = -1
+"""The place inside a string, where any word may come."""
 
 Part = tuple[str, ...] | None
 """Spellings of which one comes next; None for the inside of a string."""
@@ -120,14 +122,19 @@ class Walk:
         return all(part == len(self._grammar.parts) for part, _, _ in self._places)
 
     def allowed(self, n_left: int) -> Bool[Tensor, "d_vocab"]:
-        """Tokens that may come next; a string ends in time for the rest to fit into `n_left` tokens."""
+        """Tokens that may come next: of those after which the reply fits into `n_left` tokens, if there are any."""
+        fitting = [place for place in self._places if self._least(*place) <= n_left]
         mask = self._grammar.words.new_zeros(self._grammar.words.shape)
-        for part, spelling, at in self._places:
+        for _, spelling, at in fitting or self._places:
             if spelling:
                 mask[spelling[at]] = True
-            elif part < len(self._grammar.parts) and n_left > self._grammar.least(part + 1):
+            elif at == WORD:
                 mask |= self._grammar.words
         return mask
+
+    def _least(self, part: int, spelling: tuple[int, ...], at: int) -> int:
+        """Fewest tokens to the end from a place."""
+        return (1 if at == WORD else len(spelling) - at) + self._grammar.least(part + 1)
 
     def take(self, token: int) -> None:
         """Go on by one token of those allowed."""
@@ -135,7 +142,7 @@ class Walk:
         for part, spelling, at in self._places:
             if spelling and spelling[at] == token:
                 after |= {(part, spelling, at + 1)} if at + 1 < len(spelling) else self._starts(part + 1)
-            elif not spelling and part < len(self._grammar.parts) and bool(self._grammar.words[token]):
+            elif at == WORD and bool(self._grammar.words[token]):
                 after |= self._starts(part)
         self._places = after
 
@@ -145,5 +152,5 @@ class Walk:
             return {(part, (), 0)}
         options = self._grammar.parts[part]
         if options is None:
-            return {(part, (), 0), *self._starts(part + 1)}
+            return {(part, (), WORD), *self._starts(part + 1)}
         return {(part, option, 0) for option in options}

@@ -73,6 +73,11 @@ class LocalModel:
         """The text of some tokens, special ones left out."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
+    def spelled(self, token: int) -> str:
+        """One token's text; of one that is part of a character its name in the vocabulary, which no other has."""
+        text = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        return self.tokenizer.convert_ids_to_tokens(token) if "\ufffd" in text else text
+
     def grammar(self, schema: str) -> Grammar | None:
         """What holds a reply to `schema`; None for a shape that the model is only told of."""
         parts = spelled(schema)

@@ -89,16 +89,22 @@ def test_the_backend_is_found_by_name_writes_and_reads(llm: Local):
     assert opened.name == llm.name
 
 
-def test_a_greedy_reply_is_the_argmax_of_full_forwards(llm: Local):
-    ids = llm.model.prompt(_ask("Count the ships."))
+def _greedy(llm: Local, request: Request, n: int) -> list[int]:
+    ids = llm.model.prompt(request)
     n_prompt = len(ids)
-    for _ in range(12):
+    for _ in range(n):
         ids.append(int(_full(llm, ids)[-1].argmax()))
-        if ids[-1] in llm.model.end_ids:
-            break
-    reply = _one(llm, _ask("Count the ships."))
-    assert reply.text == llm.model.decode(ids[n_prompt:])
-    assert reply.n_tokens_in == n_prompt
+    return ids[n_prompt:]
+
+
+def test_a_greedy_reply_is_the_argmax_of_full_forwards(llm: Local):
+    request = _ask("Count the ships.")
+    expected = _greedy(llm, request, 12)
+    assert not llm.model.end_ids & set(expected)
+    reply = _one(llm, request)
+    assert reply.text == llm.model.decode(expected)
+    assert (reply.finish, reply.n_tokens_out) == ("length", 12)
+    assert reply.n_tokens_in == len(llm.model.prompt(request))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -145,14 +151,13 @@ def test_samples_follow_the_models_distribution(llm: Local):
     assert abs(found - float(p[best])) < 4 * math.sqrt(float(p[best] * (1 - p[best])) / n)
 
 
-def test_a_reply_ends_at_the_end_token_or_says_that_it_was_cut(llm: Local, monkeypatch: pytest.MonkeyPatch):
-    cut = _one(llm, _ask("Count.", max_tokens=6, top_logprobs=1))
-    assert (cut.finish, cut.n_tokens_out) == ("length", 6)
-    assert cut.logprobs is not None
-    third = llm.model.tokenizer.convert_tokens_to_ids(llm.model.tokenizer.tokenize(cut.logprobs[2].token))
-    monkeypatch.setitem(vars(llm.model), "end_ids", frozenset(third))
-    ended = _one(llm, _ask("Count.", max_tokens=6))
-    assert (ended.finish, ended.n_tokens_out) == ("stop", 2)
+def test_a_reply_ends_before_an_end_token(llm: Local, monkeypatch: pytest.MonkeyPatch):
+    request = _ask("Count.")
+    ids = _greedy(llm, request, 12)
+    n = ids.index(ids[5])
+    monkeypatch.setitem(vars(llm.model), "end_ids", frozenset({ids[n]}))
+    reply = _one(llm, request)
+    assert (reply.text, reply.finish, reply.n_tokens_out) == (llm.model.decode(ids[:n]), "stop", n)
 
 
 def test_log_probabilities_of_a_reply_are_those_of_a_full_forward(llm: Local):
@@ -171,8 +176,10 @@ def test_what_does_not_fit_the_window_is_refused_with_what_fits(llm: Local):
     with pytest.raises(TooLong, match=f"shorten the prompt to {N_CTX - 12} tokens") as refused:
         _one(llm, _ask("ship " * N_CTX))
     assert refused.value.limit == N_CTX
-    n_system = len(llm.model.prompt(_ask("", max_tokens=0)))
-    assert _one(llm, _ask("", max_tokens=N_CTX - n_system)).finish == "length"
+    n_prompt = len(llm.model.prompt(_ask("x")))
+    llm.model.check(n_prompt, N_CTX - n_prompt)
+    with pytest.raises(TooLong):
+        _one(llm, _ask("x", max_tokens=N_CTX - n_prompt + 1))
 
 
 def test_a_special_token_in_a_text_is_only_text(llm: Local):
@@ -184,13 +191,13 @@ def test_a_special_token_in_a_text_is_only_text(llm: Local):
 
 def test_a_template_without_system_turns_gets_its_words_in_the_first_user_turn(tmp_path: Path):
     llm = Local(str(_save(tmp_path, NO_SYSTEM)))
-    merged = Request(messages=(Message("user", "Be brief.\n\nHello."),))
-    assert llm.model.prompt(Request.ask("Be brief.", "Hello.")) == llm.model.prompt(merged)
+    merged = Request(messages=(Message("user", "Answer.\n\nHello."),), max_tokens=12)
+    assert llm.model.prompt(_ask("Hello.")) == llm.model.prompt(merged)
 
 
 def test_a_model_without_template_or_bos_reads_the_plain_turns(tmp_path: Path):
     llm = Local(str(_save(tmp_path, None, bos=False)))
-    assert llm.model.prompt(Request.ask("Be brief.", "Hello.")) == llm.model.encode("Be brief.\n\nHello.\n\n")
+    assert llm.model.prompt(_ask("Hello.")) == llm.model.encode("Answer.\n\nHello.\n\n")
     with pytest.raises(UsageError, match="no BOS"):
         asyncio.run(llm.logprobs("", ["x"]))
 
@@ -223,7 +230,7 @@ def test_choices_after_each_piece_are_those_of_a_full_forward(llm: Local, monkey
 
 
 def test_a_candidate_of_several_tokens_is_refused(llm: Local):
-    with pytest.raises(UsageError, match="'harbour 9'.*one token"):
+    with pytest.raises(UsageError, match=r"'harbour 9'.*one token"):
         asyncio.run(llm.choices(["x"], ["1", "harbour 9"]))
 
 
@@ -329,3 +336,23 @@ def test_batches_hold_every_job_once_and_no_more_than_the_bound(sizes: list[tupl
 def test_what_cannot_be_loaded_is_refused_in_one_line(settings: dict[str, Any], said: str):
     with pytest.raises(UsageError, match=said):
         _one(Local(**settings), _ask("x"))
+
+
+@pytest.mark.slow
+def test_smollm2_answers_judges_and_reads_out_of_the_box():
+    llm = Local()
+    judged = _object({"1": {"type": "boolean"}, "2": {"type": "boolean"}})
+    replies = _all(
+        llm,
+        [
+            Request.ask("You are a helpful assistant.", "What is the capital of France?", max_tokens=20),
+            Request.ask("You judge sentences.", "Which of the two are in English?", schema=json.dumps(judged)),
+        ],
+    )
+    assert "Paris" in replies[0].text
+    assert _satisfies(json.loads(replies[1].text), judged)
+    paris, banana = asyncio.run(llm.logprobs("The capital of France is", [" Paris", " banana"]))
+    assert paris.sum() > banana.sum() + 3
+    told = asyncio.run(llm.choices(["The capital of France is", " Paris. One, two,"], [" Paris", " three"]))
+    assert told[0, 0] > told[0, 1]
+    assert told[1, 1] > told[1, 0]
