@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_chat import N_CTX, TEMPLATE, save_chat_model, write_gguf
 
 from autointerp.llm import LLM, Message, Reader, Reply, Request, open_backend
 from autointerp.llm.errors import TooLong
@@ -19,46 +20,12 @@ from autointerp.llm.local_generate import Job, groups
 from autointerp.llm.local_grammar import spelled
 from store.errors import UsageError
 
-N_CTX = 256
-TEXT = 'Ada walked to the harbour and counted seven ships: {"1": true, "2": false}. Nobody believed it. ' * 4
-TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TEMPLATE
-
-
-def _save(folder: Path, template: str | None = TEMPLATE, *, bos: bool = True) -> Path:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    torch.manual_seed(0)
-    special = ["<|bos|>", "<|im_start|>", "<|im_end|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    words = Tokenizer(models.BPE())
-    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words.decoder = decoders.ByteLevel()
-    words.train_from_iterator([TEXT], trainer)
-    names: dict[str, Any] = {"bos_token": "<|bos|>"} if bos else {"additional_special_tokens": ["<|bos|>"]}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, eos_token="<|im_end|>", extra_special_tokens=["<|im_start|>"], **names
-    )
-    tokenizer.chat_template = template
-    tokenizer.save_pretrained(folder)
-    sizes = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=N_CTX, initializer_range=0.3, bos_token_id=0, eos_token_id=2,
-    )  # fmt: skip
-    LlamaForCausalLM(sizes).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def llm(tmp_path_factory: pytest.TempPathFactory) -> Local:
-    return Local(str(_save(tmp_path_factory.mktemp("llama"))))
+    return Local(str(save_chat_model(tmp_path_factory.mktemp("llama"))))
 
 
 def _all(llm: LLM, requests: list[Request]) -> list[Reply]:
@@ -190,13 +157,13 @@ def test_a_special_token_in_a_text_is_only_text(llm: Local):
 
 
 def test_a_template_without_system_turns_gets_its_words_in_the_first_user_turn(tmp_path: Path):
-    llm = Local(str(_save(tmp_path, NO_SYSTEM)))
+    llm = Local(str(save_chat_model(tmp_path, NO_SYSTEM)))
     merged = Request(messages=(Message("user", "Answer.\n\nHello."),), max_tokens=12)
     assert llm.model.prompt(_ask("Hello.")) == llm.model.prompt(merged)
 
 
 def test_a_model_without_template_or_bos_reads_the_plain_turns(tmp_path: Path):
-    llm = Local(str(_save(tmp_path, None, bos=False)))
+    llm = Local(str(save_chat_model(tmp_path, None, bos=False)))
     assert llm.model.prompt(_ask("Hello.")) == llm.model.encode("Answer.\n\nHello.\n\n")
     with pytest.raises(UsageError, match="no BOS"):
         asyncio.run(llm.logprobs("", ["x"]))
@@ -336,6 +303,17 @@ def test_batches_hold_every_job_once_and_no_more_than_the_bound(sizes: list[tupl
 def test_what_cannot_be_loaded_is_refused_in_one_line(settings: dict[str, Any], said: str):
     with pytest.raises(UsageError, match=said):
         _one(Local(**settings), _ask("x"))
+
+
+def test_a_gguf_file_answers_as_the_model_that_it_was_written_from(
+    llm: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MONOSEM_CACHE", str(tmp_path / "cache"))
+    write_gguf(llm.model.net, llm.model.tokenizer, tmp_path / "small.gguf")
+    read = Local(str(tmp_path / "small.gguf"))
+    request = _ask("Count the ships.")
+    assert read.model.prompt(request) == llm.model.prompt(request)
+    assert _one(read, request) == _one(llm, request)
 
 
 @pytest.mark.slow
