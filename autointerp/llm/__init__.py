@@ -101,7 +101,10 @@ class Reader(Protocol):
         ...
 
 
-BACKENDS: dict[str, str] = {"scripted": "autointerp.llm.scripted:Scripted"}
+BACKENDS: dict[str, str] = {
+    "local": "autointerp.llm.local:Local",
+    "scripted": "autointerp.llm.scripted:Scripted",
+}
 """`module:class` of every backend by the name used on the command line."""
 
 
