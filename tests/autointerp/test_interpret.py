@@ -111,7 +111,8 @@ class TestEveryScorerOfContextsAlone:
         assert found.n_judged == 0
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+# Those of a service are put to a fake one in tests/autointerp/llm.
+@pytest.mark.parametrize("name", sorted(BACKENDS.keys() - {"anthropic_api", "openai_compatible"}))
 def test_every_backend_answers_with_text_and_token_counts(name: str):
     backend = open_backend(name)
     assert inspect.iscoroutinefunction(backend.complete)
