@@ -5,7 +5,7 @@ Nothing is kept of a latent: what a draw takes is the events of it and of its ne
 
 import hashlib
 from collections.abc import Set
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -308,7 +308,7 @@ def _still(places: np.ndarray) -> Peaks:
     return Peaks(places, np.zeros(len(places), np.float32))
 
 
-def _named(latents: list[int]) -> str:
+def _named(latents: list[Any]) -> str:
     shown = ", ".join(str(latent) for latent in latents[:SHOWN])
     return shown if len(latents) <= SHOWN else f"{shown} and {len(latents) - SHOWN} more"
 
