@@ -197,6 +197,11 @@ class TestMarks:
         assert marks([window(5, 2)], [], np.random.default_rng(0)) == [(2,)]
 
 
+def events_of(sampler: Sampler, latent: int) -> Events:
+    fired = sampler.index.events(latent)
+    return Events(latent, fired, sampler.index.tokens.places(fired.seq, fired.pos), True)
+
+
 def brute_force(side: Side, events: Events) -> float:
     """A window around every token of text, one by one."""
     fired, n_active, n = set(events.places.tolist()), 0, 0
@@ -213,7 +218,7 @@ def brute_force(side: Side, events: Events) -> float:
 class TestBaseRate:
     def test_is_the_share_of_all_windows(self, rare: Sampler, sampler: Sampler):
         for each, latent in ((rare, 0), (rare, 10), (sampler, sampler.choose(1)[0])):
-            side, events = each._sides["score"], each._events(latent)
+            side, events = each._sides["score"], events_of(each, latent)
             assert each.trial(latent).base_rate == pytest.approx(brute_force(side, events), abs=1e-12)
 
     @settings(max_examples=60, deadline=None)
@@ -235,7 +240,7 @@ class TestBaseRate:
             assert found is None
 
     def test_cannot_be_told_of_events_that_are_not_all_kept(self, rare: Sampler):
-        events = rare._events(0)._replace(complete=False)
+        events = events_of(rare, 0)._replace(complete=False)
         assert rare._sides["score"].share_active(events) is None
 
 
