@@ -14,7 +14,7 @@ from autointerp.sample_config import SampleConfig
 from autointerp.sample_side import Events, Peaks, Side
 from autointerp.sample_silent import fires_at, marks, silent_places, spread
 from store.errors import UsageError
-from store.feature_index import FeatureIndex
+from store.feature_index import EventRows, FeatureIndex
 from store.latents import Logit, Shown, Window, windows_of
 
 EVIDENCE = frozenset({"windows", "top", "silent", "neighbours", "logits"})
@@ -138,7 +138,7 @@ class Sampler:
         """
         _check_wants(wants, EVIDENCE)
         side = self._sides["explain"]
-        events, near, logits = self._look(latent, side, near="neighbours" in wants, logits="logits" in wants)
+        events, near = self._look(latent, side, near="neighbours" in wants)
         peaks = side.peaks(events)
         spread_out = peaks.spread(self.cfg.n_explain, self._random(latent, "explain", "active"))
         groups = {
@@ -147,6 +147,7 @@ class Sampler:
             "silent": self._silent_evidence(side, events, spread_out) if "silent" in wants else NONE,
         }
         found = self._windows(side, [*((events, group) for group in groups.values()), *self._drawn(near, "explain")])
+        logits = self.index.arrow(LOGITS, [latent]).to_pylist() if "logits" in wants else []
         return Evidence(
             latent,
             promoted=_logits(logits, "top"),
@@ -170,7 +171,7 @@ class Sampler:
         _check_wants(wants, TRIAL)
         side = self._side_of_trials(part)
         asks, shows = "items" in wants, "neighbours" in wants
-        events, near, _ = self._look(latent, side, near=shows or (asks and self.cfg.neighbour_share > 0))
+        events, near = self._look(latent, side, near=shows or (asks and self.cfg.neighbour_share > 0))
         if not events.complete:
             raise UsageError(
                 f"latent {latent} fires so often that not all of its events are kept, and where it is silent is not "
@@ -229,30 +230,26 @@ class Sampler:
         others = spread(self._tokens, side.at_random(n, events, random), same, n - len(same))
         return _still(np.concatenate([same, others]))
 
-    def _look(self, latent: int, side: Side, *, near: bool, logits: bool = False) -> "Looked":
-        """Where a latent fires and what it promotes; and, if asked, the nearest latents by decoder cosine that fire
+    def _look(self, latent: int, side: Side, *, near: bool) -> tuple[Events, list["Near"]]:
+        """Where a latent fires; and, if asked, the nearest latents by decoder cosine that fire
         where this one is silent, nearest first."""
-        queries = {"facts": COMPLETE, "near": NEIGHBOURS if near else "", "logits": LOGITS if logits else ""}
-        asked = {name: query for name, query in queries.items() if query}
-        answers = self.index.arrows(list(asked.values()), [latent])
-        told = {name: answer.to_pylist() for name, answer in zip(asked, answers, strict=True)}
-        facts, rows = told["facts"], told.get("near", [])
-        if not facts:
+        rows = self.index.arrow(LOOK, [latent, self.cfg.n_neighbours if near else 0]).to_pylist()
+        if not rows:
             raise self._unknown([latent])
-        complete = facts[0]["complete"]
-        rows = rows[: self.cfg.n_neighbours] if complete else []
-        latents = [latent, *(row["other"] for row in rows)]
+        complete = rows[0]["complete"]
+        rows = rows if complete else rows[:1]
+        lie = [EventRows(*(row[name] for name in EventRows._fields)) for row in rows]
         own, *others = (
-            Events(each, fired, self._tokens.places(fired.seq, fired.pos), complete)
-            for each, fired in zip(latents, self.index.events_of(latents), strict=True)
+            Events(row["latent"], fired, self._tokens.places(fired.seq, fired.pos), row["complete"])
+            for row, fired in zip(rows, self.index.events_at(lie), strict=True)
         )
         found = []
-        for row, other in zip(rows, others, strict=True):
+        for row, other in zip(rows[1:], others, strict=True):
             peaks = side.peaks(other)
             alone = side.silent(peaks.places, own)
             if alone.any():
                 found.append(Near(other, row["cosine"], Peaks(peaks.places[alone], peaks.values[alone])))
-        return Looked(own, found, told.get("logits", []))
+        return own, found
 
     def _drawn(self, near: list["Near"], part: str) -> list[tuple[Events, Peaks]]:
         """The contexts shown of each neighbour."""
@@ -293,15 +290,6 @@ class Near(NamedTuple):
     peaks: Peaks
 
 
-class Looked(NamedTuple):
-    """What the index says of a latent."""
-
-    events: Events
-    near: list[Near]
-    logits: list[dict[str, Any]]
-    """Rows of the table of that name."""
-
-
 DRAWS = ("active", "silent", "marks", "near")
 """What is drawn for a latent, each with a seed of its own."""
 NONE = Peaks(np.empty(0, np.int64), np.empty(0, np.float32))
@@ -330,8 +318,15 @@ def _check_wants(wants: Set[str], known: Set[str]) -> None:
         raise ValueError(f"wants={sorted(wants)}: choose of {', '.join(sorted(known))}")
 
 
-NEIGHBOURS = "SELECT other, cosine FROM neighbours WHERE latent = ? AND side = 'decoder' ORDER BY rank"
-COMPLETE = "SELECT event_share = 1 AS complete FROM latents WHERE latent = ?"
+LOOK = """
+WITH near AS (
+    SELECT $1 AS latent, -1 AS rank, NULL AS cosine UNION ALL
+    SELECT other, rank, cosine FROM neighbours WHERE latent = $1 AND side = 'decoder' AND rank < $2
+)
+SELECT latent, cosine, part, first_row, n_events, event_share = 1 AS complete
+FROM near JOIN latents USING (latent) ORDER BY rank
+"""
+"""A latent first, and then its neighbours."""
 LOGITS = "SELECT side, token_id, token, value FROM logits WHERE latent = ? ORDER BY side, rank"
 DEAD = "SELECT latent FROM latents WHERE dead AND latent IN (SELECT unnest(?::BIGINT[])) ORDER BY latent"
 DENSITIES = """
