@@ -66,7 +66,8 @@ class Sampler:
         self.index, self.cfg, self._tokens = index, cfg, index.tokens
         docs = range(index.tokens.n_docs)
         explains = np.array([explain_side(doc_id, cfg.seed) for doc_id in docs], bool)
-        selects = np.array([select_side(doc_id, cfg.seed, cfg.select_share) for doc_id in docs], bool) & ~explains
+        share = cfg.select_share
+        selects = np.array([share > 0 and select_side(doc_id, cfg.seed, share) for doc_id in docs], bool) & ~explains
         has = {"explain": explains, "select": selects, "score": ~explains & ~selects}
         self._sides = {part: Side(index.tokens, cfg.half_window, has[part]) for part in PARTS}
         self.explain_docs: list[int] = np.flatnonzero(explains).tolist()

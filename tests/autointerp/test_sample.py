@@ -120,6 +120,10 @@ class TestKinds:
         assert tokens.pieces(first).tolist() == [1, 2, 3, 4, 5]
         assert len(spread(tokens, places, places[:1], 99)) == 11
 
+    def test_latents_do_not_share_draws(self, rare: Sampler):
+        drawn = [set(peaks(tuple(item.window for item in of_kind(rare.trial(i), "random")))) for i in range(8)]
+        assert max(len(a & b) for i, a in enumerate(drawn) for b in drawn[:i]) <= 1
+
     def test_all_are_from_the_score_side(self, rare: Sampler):
         for latent in range(8):
             assert not any(explain_side(doc_id, 0) for doc_id in rare.trial(latent).doc_ids)
