@@ -4,8 +4,8 @@ Nothing is kept of a latent: what a draw takes is the events of it and of its ne
 """
 
 import hashlib
-from collections.abc import Set
-from typing import NamedTuple
+from collections.abc import Sequence, Set
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,8 @@ from autointerp.sample_config import SampleConfig
 from autointerp.sample_side import Events, Peaks, Side
 from autointerp.sample_silent import fires_at, marks, silent_places, spread
 from store.errors import UsageError
-from store.feature_index import FeatureIndex, Fired
-from store.latents import Logit, Window, windows_at
+from store.feature_index import EventRows, FeatureIndex
+from store.latents import Logit, Shown, Window, windows_of
 
 EVIDENCE = frozenset({"windows", "top", "silent", "neighbours", "logits"})
 """Parts of `Evidence` that an explainer can want."""
@@ -66,7 +66,8 @@ class Sampler:
         self.index, self.cfg, self._tokens = index, cfg, index.tokens
         docs = range(index.tokens.n_docs)
         explains = np.array([explain_side(doc_id, cfg.seed) for doc_id in docs], bool)
-        selects = np.array([select_side(doc_id, cfg.seed, cfg.select_share) for doc_id in docs], bool) & ~explains
+        share = cfg.select_share
+        selects = np.array([share > 0 and select_side(doc_id, cfg.seed, share) for doc_id in docs], bool) & ~explains
         has = {"explain": explains, "select": selects, "score": ~explains & ~selects}
         self._sides = {part: Side(index.tokens, cfg.half_window, has[part]) for part in PARTS}
         self.explain_docs: list[int] = np.flatnonzero(explains).tolist()
@@ -107,7 +108,7 @@ class Sampler:
             raise UsageError("the selection has no latent: ask for more, for instance SELECT latent FROM features")
         unknown = [value for value in latents if not isinstance(value, int) or not 0 <= value < self.index.n_latents]
         if unknown:
-            raise UsageError(f"there is no latent {_named(unknown)}: choose 0 to {self.index.n_latents - 1}")
+            raise self._unknown(unknown)
         dead = self.index.arrow(DEAD, [latents]).column(0).to_pylist()
         if dead:
             raise UsageError(
@@ -122,7 +123,10 @@ class Sampler:
         Raises:
             UsageError: there is no such latent.
         """
-        return self._fact(latent, "density")
+        rows = self.index.arrow("SELECT density FROM latents WHERE latent = ?", [latent]).to_pylist()
+        if not rows:
+            raise self._unknown([latent])
+        return rows[0]["density"]
 
     def evidence(self, latent: int, wants: Set[str] = EVIDENCE) -> Evidence:
         """What an explainer may see of a latent, from the explain side; only the parts in `wants` are looked for.
@@ -134,22 +138,23 @@ class Sampler:
             ValueError: `wants` names no part of the evidence.
         """
         _check_wants(wants, EVIDENCE)
-        events, side = self._events(latent), self._sides["explain"]
+        side = self._sides["explain"]
+        events, near = self._look(latent, side, near="neighbours" in wants)
         peaks = side.peaks(events)
         spread_out = peaks.spread(self.cfg.n_explain, self._random(latent, "explain", "active"))
-        parts = {
+        groups = {
             "windows": spread_out if "windows" in wants else NONE,
             "top": Peaks(*(column[: self.cfg.n_explain] for column in peaks)) if "top" in wants else NONE,
             "silent": self._silent_evidence(side, events, spread_out) if "silent" in wants else NONE,
         }
-        found = self._windows(events, side, list(parts.values()))
-        logits = self._logits(latent) if "logits" in wants else {}
+        found = self._windows(side, [*((events, group) for group in groups.values()), *self._drawn(near, "explain")])
+        logits = self.index.arrow(LOGITS, [latent]).to_pylist() if "logits" in wants else []
         return Evidence(
             latent,
-            promoted=logits.get("top", ()),
-            suppressed=logits.get("bottom", ()),
-            neighbours=self._shown(self._near(events, side), side, "explain") if "neighbours" in wants else (),
-            **dict(zip(parts, found, strict=True)),
+            promoted=_logits(logits, "top"),
+            suppressed=_logits(logits, "bottom"),
+            neighbours=_neighbours(near, found[len(groups) :]),
+            **dict(zip(groups, found, strict=False)),
         )
 
     def trial(self, latent: int, wants: Set[str] = TRIAL, part: str = "score") -> Trial:
@@ -166,21 +171,24 @@ class Sampler:
         """
         _check_wants(wants, TRIAL)
         side = self._side_of_trials(part)
-        events = self._events(latent)
-        seed = int(np.random.SeedSequence([self.cfg.seed, latent, PARTS.index(part)]).generate_state(1)[0])
+        asks, shows = "items" in wants, "neighbours" in wants
+        events, near = self._look(latent, side, near=shows or (asks and self.cfg.neighbour_share > 0))
         if not events.complete:
             raise UsageError(
                 f"latent {latent} fires so often that not all of its events are kept, and where it is silent is not "
                 "told: choose another, or index with a larger --max-events"
             )
-        near = self._near(events, side) if "neighbours" in wants or self.cfg.neighbour_share else []
-        items = self._items(events, side, near, part) if "items" in wants else []
-        order = np.random.default_rng(seed).permutation(len(items))
+        active, silent = self._places(events, side, near, part) if asks else (NONE, {})
+        drawn = self._drawn(near, part) if shows else []
+        groups = [active, *(_still(places) for places in silent.values())]
+        found = self._windows(side, [*((events, group) for group in groups), *drawn])
+        items = self._items(latent, part, found[0], dict(zip(silent, found[1:], strict=False)))
+        seed = int(np.random.SeedSequence([self.cfg.seed, latent, PARTS.index(part)]).generate_state(1)[0])
         return Trial(
             latent,
-            tuple(items[i] for i in order),
-            base_rate=side.share_active(events) if "items" in wants else None,
-            neighbours=self._shown(near, side, part) if "neighbours" in wants else (),
+            tuple(items[i] for i in np.random.default_rng(seed).permutation(len(items))),
+            base_rate=side.share_active(events) if asks else None,
+            neighbours=_neighbours(near, found[len(groups) :]) if shows else (),
             seed=seed,
         )
 
@@ -194,25 +202,25 @@ class Sampler:
             )
         return self._sides[part]
 
-    def _items(self, events: Events, side: Side, near: list["Near"], part: str) -> list[Item]:
-        """Active contexts, strongest first, and as many silent ones, kind by kind."""
-        random = self._random(events.latent, part, "active")
-        active = side.peaks(events).spread(self.cfg.n_score, random)
+    def _places(self, events: Events, side: Side, near: list["Near"], part: str) -> tuple[Peaks, dict[str, np.ndarray]]:
+        """Where it is active, strongest first, and as many places where it is silent, by kind."""
+        active = side.peaks(events).spread(self.cfg.n_score, self._random(events.latent, part, "active"))
         n = len(active.places)
-        shares = {"neighbour": self.cfg.neighbour_share, "same_token": self.cfg.same_token_share}
-        wanted = {kind: round(share * n) for kind, share in shares.items()}
-        wanted["same_token"] = min(wanted["same_token"], n - wanted["neighbour"])
-        wanted["random"] = n - sum(wanted.values())
-        lent = [each.peaks for each in near] if wanted["neighbour"] else []
+        n_near = round(self.cfg.neighbour_share * n)
+        n_same = min(round(self.cfg.same_token_share * n), n - n_near)
+        wanted = {"neighbour": n_near, "same_token": n_same, "random": n - n_near - n_same}
+        lent = [each.peaks for each in near] if n_near else []
         seed = self._seed(events.latent, part, "silent")
-        places = silent_places(side, events, wanted, active.places, lent, seed)
-        silent = np.concatenate(list(places.values()))
-        fires, rests = self._windows(events, side, [active, _still(silent)])
-        kinds = np.repeat(list(places), [len(each) for each in places.values()]).tolist()
-        marked = marks(rests, fires, self._random(events.latent, part, "marks"))
+        return active, silent_places(side, events, wanted, active.places, lent, seed)
+
+    def _items(
+        self, latent: int, part: str, active: tuple[Window, ...], silent: dict[str, tuple[Window, ...]]
+    ) -> list[Item]:
+        kinds = [(kind, window) for kind, windows in silent.items() for window in windows]
+        marked = marks([window for _, window in kinds], active, self._random(latent, part, "marks"))
         return [
-            *(Item(window, ACTIVE, fires_at(window)) for window in fires),
-            *(Item(window, kind, at) for window, kind, at in zip(rests, kinds, marked, strict=True)),
+            *(Item(window, ACTIVE, fires_at(window)) for window in active),
+            *(Item(window, kind, at) for (kind, window), at in zip(kinds, marked, strict=True)),
         ]
 
     def _silent_evidence(self, side: Side, events: Events, active: Peaks) -> Peaks:
@@ -223,55 +231,39 @@ class Sampler:
         others = spread(self._tokens, side.at_random(n, events, random), same, n - len(same))
         return _still(np.concatenate([same, others]))
 
-    def _near(self, events: Events, side: Side) -> list["Near"]:
-        """The nearest latents by decoder cosine that fire where this one is silent, nearest first."""
-        if not events.complete or not self.cfg.n_neighbours:
-            return []
-        rows = self.index.arrow(NEIGHBOURS, [events.latent, self.cfg.n_neighbours]).to_pylist()
-        fired = self.index.events_of([row["other"] for row in rows]) if rows else []
+    def _look(self, latent: int, side: Side, *, near: bool) -> tuple[Events, list["Near"]]:
+        """Where a latent fires; and, if asked, the nearest latents by decoder cosine that fire
+        where this one is silent, nearest first."""
+        rows = self.index.arrow(LOOK, [latent, self.cfg.n_neighbours if near else 0]).to_pylist()
+        if not rows:
+            raise self._unknown([latent])
+        complete = rows[0]["complete"]
+        rows = rows if complete else rows[:1]
+        lie = [EventRows(*(row[name] for name in EventRows._fields)) for row in rows]
+        own, *others = (
+            Events(row["latent"], fired, self._tokens.places(fired.seq, fired.pos), row["complete"])
+            for row, fired in zip(rows, self.index.events_at(lie), strict=True)
+        )
         found = []
-        for row, theirs in zip(rows, fired, strict=True):
-            other = self._placed(row["other"], theirs, complete=False)
+        for row, other in zip(rows[1:], others, strict=True):
             peaks = side.peaks(other)
-            alone = side.silent(peaks.places, events) if len(peaks.places) else np.zeros(0, bool)
+            alone = side.silent(peaks.places, own)
             if alone.any():
                 found.append(Near(other, row["cosine"], Peaks(peaks.places[alone], peaks.values[alone])))
-        return found
+        return own, found
 
-    def _shown(self, near: list["Near"], side: Side, part: str) -> tuple[Neighbour, ...]:
-        found = []
-        for events, cosine, peaks in near:
-            drawn = peaks.spread(self.cfg.per_neighbour, self._random(events.latent, part, "neighbour"))
-            found.append(Neighbour(events.latent, cosine, self._windows(events, side, [drawn])[0]))
-        return tuple(found)
+    def _drawn(self, near: list["Near"], part: str) -> list[tuple[Events, Peaks]]:
+        """The contexts shown of each neighbour."""
+        n = self.cfg.per_neighbour
+        return [(each.events, each.peaks.spread(n, self._random(each.events.latent, part, "near"))) for each in near]
 
-    def _windows(self, events: Events, side: Side, groups: list[Peaks]) -> list[tuple[Window, ...]]:
+    def _windows(self, side: Side, groups: list[tuple[Events, Peaks]]) -> list[tuple[Window, ...]]:
         """The windows around each group of places, looked up together."""
-        places, values = (np.concatenate(columns) for columns in zip(*groups, strict=True))
-        spans = side.spans(places)
-        found = tuple(windows_at(self.index, events.latent, places, spans, values, events.fired))
-        stops = np.cumsum([len(group.places) for group in groups]).tolist()
-        return [found[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
+        shown = [Shown(p.places, side.spans(p.places), p.values, events.fired) for events, p in groups]
+        return windows_of(self.index, shown)
 
-    def _events(self, latent: int) -> Events:
-        complete = self._fact(latent, "event_share") == 1
-        return self._placed(latent, self.index.events(latent), complete=complete)
-
-    def _placed(self, latent: int, fired: Fired, *, complete: bool) -> Events:
-        return Events(latent, fired, self._tokens.places(fired.seq, fired.pos), complete)
-
-    def _fact(self, latent: int, name: str) -> float:
-        rows = self.index.arrow(f"SELECT {name} FROM latents WHERE latent = ?", [latent]).to_pylist()
-        if not rows:
-            raise UsageError(f"there is no latent {latent}: choose 0 to {self.index.n_latents - 1}")
-        return rows[0][name]
-
-    def _logits(self, latent: int) -> dict[str, tuple[Logit, ...]]:
-        rows = self.index.arrow(LOGITS, [latent]).to_pylist()
-        return {
-            side: tuple(Logit(row["token_id"], row["token"], row["value"]) for row in rows if row["side"] == side)
-            for side in ("top", "bottom")
-        }
+    def _unknown(self, latents: list[Any]) -> UsageError:
+        return UsageError(f"there is no latent {_named(latents)}: choose 0 to {self.index.n_latents - 1}")
 
     def _eligible(self) -> list[int]:
         """Latents with enough contexts on both sides, ascending."""
@@ -299,7 +291,7 @@ class Near(NamedTuple):
     peaks: Peaks
 
 
-DRAWS = ("active", "silent", "marks", "neighbour")
+DRAWS = ("active", "silent", "marks", "near")
 """What is drawn for a latent, each with a seed of its own."""
 NONE = Peaks(np.empty(0, np.int64), np.empty(0, np.float32))
 
@@ -308,7 +300,16 @@ def _still(places: np.ndarray) -> Peaks:
     return Peaks(places, np.zeros(len(places), np.float32))
 
 
-def _named(latents: list[int]) -> str:
+def _neighbours(near: Sequence[Near], windows: Sequence[tuple[Window, ...]]) -> tuple[Neighbour, ...]:
+    pairs = zip(near, windows, strict=False)
+    return tuple(Neighbour(each.events.latent, each.cosine, shown) for each, shown in pairs)
+
+
+def _logits(rows: Sequence[dict[str, Any]], side: str) -> tuple[Logit, ...]:
+    return tuple(Logit(row["token_id"], row["token"], row["value"]) for row in rows if row["side"] == side)
+
+
+def _named(latents: list[Any]) -> str:
     shown = ", ".join(str(latent) for latent in latents[:SHOWN])
     return shown if len(latents) <= SHOWN else f"{shown} and {len(latents) - SHOWN} more"
 
@@ -318,7 +319,15 @@ def _check_wants(wants: Set[str], known: Set[str]) -> None:
         raise ValueError(f"wants={sorted(wants)}: choose of {', '.join(sorted(known))}")
 
 
-NEIGHBOURS = "SELECT other, cosine FROM neighbours WHERE latent = ? AND side = 'decoder' ORDER BY rank LIMIT ?"
+LOOK = """
+WITH near AS (
+    SELECT $1 AS latent, -1 AS rank, NULL AS cosine UNION ALL
+    SELECT other, rank, cosine FROM neighbours WHERE latent = $1 AND side = 'decoder' AND rank < $2
+)
+SELECT latent, cosine, part, first_row, n_events, event_share = 1 AS complete
+FROM near JOIN latents USING (latent) ORDER BY rank
+"""
+"""A latent first, and then its neighbours."""
 LOGITS = "SELECT side, token_id, token, value FROM logits WHERE latent = ? ORDER BY side, rank"
 DEAD = "SELECT latent FROM latents WHERE dead AND latent IN (SELECT unnest(?::BIGINT[])) ORDER BY latent"
 DENSITIES = """
