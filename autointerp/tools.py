@@ -7,7 +7,9 @@ from pathlib import Path
 from autointerp.embedders import EMBEDDERS, Embedder
 from autointerp.llm import LLM, Reader, open_backend
 from autointerp.sample import Sampler
+from autointerp.steering import Steerable
 from store.errors import UsageError
+from store.run import find_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,12 @@ class ToolsConfig:
     """A name in `BACKENDS`."""
     embedder: str = "minilm"
     """A name in `EMBEDDERS`."""
+    explanations: str = ""
+    """What `noop` loads: a run's id or folder, `latest`, a JSON or CSV file, or Neuronpedia's export."""
+    per_prompt: int = 25
+    """Most contexts that a judge is asked about in one prompt: fewer is dearer, and may be judged better."""
+    top_logprobs: int = 0
+    """Alternatives asked for with each token of a judge's reply, which tell how sure it is; 0 for none."""
 
 
 @dataclass
@@ -57,3 +65,18 @@ class Tools:
         if self.cfg.embedder not in EMBEDDERS:
             raise UsageError(f"no embedder '{self.cfg.embedder}': choose one of {', '.join(EMBEDDERS)}")
         return EMBEDDERS[self.cfg.embedder]()
+
+    @cached_property
+    def subject(self) -> Steerable:
+        """The model that the index is of, with its dictionary, to encode new texts and to steer.
+
+        Raises:
+            UsageError: there is no index, or it was imported and has no model here.
+        """
+        if self.sampler is None:
+            raise UsageError("no index, so there is no model to steer: name an index that was made here")
+        from autointerp.subject import Subject
+
+        folder = self.sampler.index.folder
+        root = self.root or folder.parent.parent
+        return Subject.open(find_run(root, str(folder), "index"), root)

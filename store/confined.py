@@ -3,7 +3,7 @@
 import atexit
 import contextlib
 import functools
-import re
+import json
 import shutil
 import tempfile
 import threading
@@ -17,9 +17,10 @@ from store.errors import UsageError
 
 T = TypeVar("T")
 Parameters = Sequence[Any] | Mapping[str, Any] | None
-WRITES = re.compile("enable_logging", re.IGNORECASE)
-"""What a SELECT of DuckDB 1.4 can write log files with, wherever the connection may read. Later versions refuse it,
-also where the name is escaped, joined within `query(...)` or bound as a parameter, which is not seen here."""
+WRITES = frozenset({"enable_logging", "query", "query_table"})
+"""What a SELECT of DuckDB 1 can write log files with, wherever the connection may read, and what can hide it in a text
+that is put together as the query runs. Later versions refuse the first themselves."""
+REFUSES_WRITES = int(duckdb.__version__.partition(".")[0]) > 1
 
 
 def quoted(text: str) -> str:
@@ -140,10 +141,41 @@ def one_select(cursor: duckdb.DuckDBPyConnection, query: str) -> duckdb.Statemen
     Raises:
         UsageError: it is something else, or there are several.
     """
-    if WRITES.search(query):
-        raise UsageError("the query cannot be answered: enable_logging writes files: leave it out")
     statements = cursor.extract_statements(query)
     if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
         found = ", ".join(statement.type.name for statement in statements) or "nothing"
         raise UsageError(f"the query cannot be answered: monosem takes one SELECT, DESCRIBE or SHOW, not {found}")
+    if not REFUSES_WRITES:
+        _refuse_writes(cursor, query)
     return statements[0]
+
+
+def _refuse_writes(cursor: duckdb.DuckDBPyConnection, query: str) -> None:
+    """As the parser reads the query: a name may be written in many ways.
+
+    Raises:
+        UsageError: it calls one of `WRITES`, or the parser cannot tell what it calls.
+    """
+    ((tree,),) = cursor.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchall()
+    parsed = json.loads(tree)
+    if parsed["error"]:
+        raise UsageError(
+            f"the query cannot be answered: DuckDB {duckdb.__version__} cannot tell what it calls "
+            f"({parsed['error_message']}): write it otherwise, or install duckdb>=2"
+        )
+    for name in sorted(set(_called(parsed)) & WRITES):
+        raise UsageError(
+            f"the query cannot be answered: {name} can write files in DuckDB {duckdb.__version__}: leave it out, or "
+            "install duckdb>=2"
+        )
+
+
+def _called(tree: Any) -> Iterator[str]:
+    """Every function in a parsed query, in lower case."""
+    if isinstance(tree, dict):
+        if name := tree.get("function_name"):
+            yield name.lower()
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for each in tree:
+            yield from _called(each)

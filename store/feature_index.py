@@ -43,6 +43,14 @@ class Fired(NamedTuple):
     value: np.ndarray
 
 
+class EventRows(NamedTuple):
+    """Where the events kept of one latent lie: columns of `latents`."""
+
+    part: int
+    first_row: int
+    n_events: int
+
+
 class FeatureIndex:
     """One index, always at its newest version; safe to share between threads.
 
@@ -144,12 +152,21 @@ class FeatureIndex:
         for latent in latents:
             if latent not in where:
                 raise UsageError(f"there is no latent {latent}: choose 0 to {self.n_latents - 1}")
-        if len(latents) == 1:
-            return [self._fired(**where[latents[0]])]
-        with ThreadPoolExecutor(READERS) as pool:
-            return list(pool.map(lambda latent: self._fired(**where[latent]), latents))
+        return self.events_at([EventRows(*(where[latent][name] for name in EventRows._fields)) for latent in latents])
 
-    def _fired(self, latent: int, part: int, first_row: int, n_events: int) -> Fired:
+    def events_at(self, rows: Sequence[EventRows]) -> list[Fired]:
+        """The events kept of some latents of which it is known where they lie.
+
+        Raises:
+            UsageError: a part is damaged.
+        """
+        if sum(each.n_events for each in rows) <= READERS * GROUP_ROWS:
+            return [self._fired(each) for each in rows]  # sooner than threads are started
+        with ThreadPoolExecutor(READERS) as pool:
+            return list(pool.map(self._fired, rows))
+
+    def _fired(self, rows: EventRows) -> Fired:
+        part, first_row, n_events = rows
         if not n_events:
             return Fired(*(np.empty(0, kind) for kind in (np.int32, np.int32, np.int32, np.float32)))
         groups = list(range(first_row // GROUP_ROWS, (first_row + n_events - 1) // GROUP_ROWS + 1))

@@ -7,6 +7,7 @@ returned from is still there if the process is killed.
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -220,7 +221,7 @@ class Notes:
         with self._errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self._opened(f"{self.path.resolve().as_uri()}?mode=rwc") as connection:
-                connection.execute("PRAGMA journal_mode = WAL")
+                _use_wal(connection)
                 # WAL alone would keep what was written past a killed process, not past a power cut.
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA foreign_keys = ON")
@@ -265,6 +266,20 @@ class Notes:
             raise UsageError(f"{self.path} cannot be used ({error}): {_way_out(error)}") from error
         except OSError as error:
             raise UsageError(f"cannot write {self.path} ({error.strerror}): choose another --root") from error
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch the file to WAL, however many begin at once: SQLite does not wait for another process that does the same,
+    for as it reads before it locks, two that waited for one another would wait for ever."""
+    until = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def _way_out(error: sqlite3.DatabaseError) -> str:

@@ -40,6 +40,12 @@ from store.errors import UsageError
         "PRAGMA threads = 1",
         "CALL enable_logging()",
         "SELECT * FROM enable_logging(storage = 'file', storage_path = 'ROOT/logs')",
+        "FROM \"ENABLE_LOGGING\"(storage = 'file', storage_path = 'ROOT/logs')",
+        "FROM U&\"enable\\005flogging\"(storage = 'file', storage_path = 'ROOT/logs')",
+        "FROM query('FROM enable_' || 'logging(storage = ''file'', storage_path = ''ROOT/logs'')')",
+        "FROM query(e'FROM enable\\x5flogging(storage = ''file'', storage_path = ''ROOT/logs'')')",
+        "SELECT (SELECT count(*) FROM query(concat('FROM enable_', 'logging(storage = ''file'')')))",
+        "WITH a AS (FROM \"query\"(concat('FROM enable_', 'logging()'))) FROM a",
         "SELECT * FROM enable_profiling(save_location = 'ROOT/profile.json')",
         "CREATE TABLE mine (x INT)",
         "CREATE TEMP TABLE mine (x INT)",
@@ -59,6 +65,15 @@ def test_queries_change_nothing_and_reach_nothing_outside_the_root(root: Path, o
             ask(query.replace("ROOT", str(root.resolve())))
     assert sorted(root.rglob("*")) == before
     assert len(opened.sql("SELECT * FROM runs")) == 3
+
+
+def test_a_text_bound_to_a_query_is_not_run(root: Path, opened: Catalog):
+    """Where the index's files are, DuckDB 1 could write logs."""
+    before = sorted(root.rglob("*"))
+    text = f"FROM enable_logging(storage = 'file', storage_path = '{root.resolve()}/logs')"
+    with pytest.raises(UsageError, match="cannot be answered"):
+        opened.arrow("FROM query(?)", [text])
+    assert sorted(root.rglob("*")) == before
 
 
 def test_describing_is_reading(opened: Catalog):

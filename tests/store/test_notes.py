@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,11 @@ from store.notes import MIGRATIONS, TABLES, Notes
 
 SAE = "0123456789abcdef"
 WRITER = """
-import sys
+import sys, time
 from pathlib import Path
 from store.notes import Notes
+while time.time() < float(sys.argv[4]):
+    pass
 notes = Notes(Path(sys.argv[1]))
 for i in range(int(sys.argv[3])):
     notes.label("sae", i, f"{sys.argv[2]} {i}", sys.argv[2])
@@ -31,9 +34,10 @@ def notes(tmp_path: Path) -> Notes:
     return Notes(tmp_path)
 
 
-def writer(root: Path, author: str, n: int) -> subprocess.Popen:
+def writer(root: Path, author: str, n: int, start: float = 0) -> subprocess.Popen:
+    """A process that writes `n` labels, from the time `start` on."""
     return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(root), author, str(n)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", WRITER, str(root), author, str(n), str(start)], stdout=subprocess.PIPE, text=True
     )
 
 
@@ -124,6 +128,13 @@ def test_two_processes_that_write_at_once_lose_nothing(tmp_path: Path):
     both = [writer(tmp_path, author, 60) for author in ("ada", "bela")]
     assert [process.wait(timeout=120) for process in both] == [0, 0]
     assert len(Notes(tmp_path).labels("sae")) == 120
+
+
+def test_a_new_file_is_shared_by_all_that_begin_at_once(tmp_path: Path):
+    start = time.time() + 3
+    every = [writer(tmp_path, author, 3, start) for author in ("ada", "bela", "cleo", "dora")]
+    assert [process.wait(timeout=120) for process in every] == [0] * 4
+    assert len(Notes(tmp_path).labels("sae")) == 12
 
 
 def test_what_was_written_is_there_after_a_kill(tmp_path: Path):
