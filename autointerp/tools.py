@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 from autointerp.embedders import EMBEDDERS, Embedder
-from autointerp.llm import LLM, Reader, open_backend
+from autointerp.llm import BACKENDS, LLM, Reader, open_backend
 from autointerp.sample import Sampler
 from autointerp.steering import Steerable
 from store.errors import UsageError
@@ -26,6 +26,16 @@ class ToolsConfig:
     """Most contexts that a judge is asked about in one prompt: fewer is dearer, and may be judged better."""
     top_logprobs: int = 0
     """Alternatives asked for with each token of a judge's reply, which tell how sure it is; 0 for none."""
+
+    def check(self) -> None:
+        """Refuse what there is none of, before anything is begun.
+
+        Raises:
+            UsageError: no such backend, or no such embedder.
+        """
+        for name, table, what in ((self.llm, BACKENDS, "LLM backend"), (self.embedder, EMBEDDERS, "embedder")):
+            if name not in table:
+                raise UsageError(f"no {what} '{name}': choose one of {', '.join(table)}")
 
 
 @dataclass
@@ -57,13 +67,7 @@ class Tools:
 
     @cached_property
     def embedder(self) -> Embedder:
-        """Texts to unit vectors.
-
-        Raises:
-            UsageError: there is none of that name.
-        """
-        if self.cfg.embedder not in EMBEDDERS:
-            raise UsageError(f"no embedder '{self.cfg.embedder}': choose one of {', '.join(EMBEDDERS)}")
+        """Texts to unit vectors."""
         return EMBEDDERS[self.cfg.embedder]()
 
     @cached_property
