@@ -71,6 +71,20 @@ def interval(name: str, given: Answers, seed: int = 0) -> Interval | None:
     return CLOSED[name](given) if name in CLOSED else bootstrapped(METRICS[name], given, seed)
 
 
+def minus(score: Score, null: Score) -> tuple[float, Interval] | None:
+    """One latent's score less its null, with the interval that follows from theirs; None where one has none.
+
+    Distances to the ends of both intervals, added as squares: Zou & Donner 2008. Both are judged on the same contexts,
+    which can only bring them nearer to each other than that. Over many latents, `compare` is the one to use.
+    """
+    if score.value is None or null.value is None or score.interval is None or null.interval is None:
+        return None
+    difference = score.value - null.value
+    below = np.hypot(score.value - score.interval[0], null.interval[1] - null.value)
+    above = np.hypot(score.interval[1] - score.value, null.value - null.interval[0])
+    return difference, (float(difference - below), float(difference + above))
+
+
 def at_base_rate(read: Sequence[Judged], base_rate: float) -> Mapping[str, float | None]:
     """Precision where the latent fires in `base_rate` of all windows, and its 95% ends.
 

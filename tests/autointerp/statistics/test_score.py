@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from autointerp.latent import Judged
-from autointerp.statistics import METRICS, Answers, answers, interval, scored
+from autointerp.statistics import METRICS, Answers, answers, interval, mean_of_shares, scored
+from autointerp.statistics.intervals import precision_at_base_rate, precision_interval
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -159,3 +160,29 @@ def test_the_same_answers_give_the_same_score():
     examples = [judged(float(i % 2), float(i % 7)) for i in range(40)]
     assert scored(examples, value="auroc", chance=0.5) == scored(examples, value="auroc", chance=0.5)
     assert answers(examples).probability is None
+
+
+@pytest.mark.parametrize("n", [10, 50])
+@pytest.mark.parametrize("rates", [(0.7, 0.2), (0.5, 0.5), (0.9, 0.1), (0.97, 0.03)])
+def test_intervals_of_balanced_accuracy_cover_93_to_97_percent_of_2000_latents(n: int, rates: tuple[float, float]):
+    said = np.random.default_rng(n).binomial(n, (rates[0], 1 - rates[1]), (2000, 2))
+    low, high = mean_of_shares((said[:, 0], said[:, 1]), (n, n))
+    truth = (rates[0] + 1 - rates[1]) / 2
+    assert 0.93 <= np.mean((low <= truth) & (truth <= high)) <= 0.97
+
+
+@pytest.mark.parametrize("rates", [(0.7, 0.2), (0.9, 0.05)])
+def test_intervals_of_the_precision_at_the_base_rate_cover_93_to_97_percent(rates: tuple[float, float]):
+    said = np.random.default_rng(0).binomial(50, rates, (1000, 2)).tolist()
+    ends = np.array([precision_interval((a, 50), (b, 50), 0.01) for a, b in said])
+    truth = precision_at_base_rate(*rates, 0.01)
+    assert truth is not None
+    assert 0.93 <= np.mean((ends[:, 0] <= truth) & (truth <= ends[:, 1])) <= 0.97
+
+
+@given(hits=st.integers(0, 10), alarms=st.integers(0, 10), base_rate=st.sampled_from([0.0, 1e-6, 0.01, 0.5, 1.0]))
+def test_the_interval_of_the_precision_holds_it_at_every_end(hits: int, alarms: int, base_rate: float):
+    low, high = precision_interval((hits, 10), (alarms, 10), base_rate)
+    value = precision_at_base_rate(hits / 10, alarms / 10, base_rate)
+    assert 0 <= low <= high <= 1
+    assert value is None or low - 1e-9 <= value <= high + 1e-9
