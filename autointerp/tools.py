@@ -12,6 +12,11 @@ from store.errors import UsageError
 from store.run import find_run
 
 
+RANGES = {"per_prompt": (1, 100), "top_logprobs": (0, 20)}
+"""Lowest and highest; judges lose count of longer lists, and services tell no more alternatives."""
+WAYS_OUT = {"per_prompt": "25 suits most judges", "top_logprobs": "5 is enough for yes and no, 0 asks for none"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ToolsConfig:
     """Which tools."""
@@ -26,6 +31,17 @@ class ToolsConfig:
     """Most contexts that a judge is asked about in one prompt: fewer is dearer, and may be judged better."""
     top_logprobs: int = 0
     """Alternatives asked for with each token of a judge's reply, which tell how sure it is; 0 for none."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no service takes.
+
+        Raises:
+            UsageError: a number is out of its range.
+        """
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UsageError(f"{name}={value} is not from {low} to {high}: {WAYS_OUT[name]}")
 
 
 @dataclass
