@@ -13,7 +13,6 @@ from autointerp.arms import ARMS, EXPLANATION, NULLS, RANDOM, SHUFFLED, Known, d
 from autointerp.chunks import work_through
 from autointerp.explaining import ExplainConfig, explain, known
 from autointerp.latent import Explanation, Trial
-from autointerp.random_directions import DirectionsConfig, random_directions
 from autointerp.rows import Rows, example_rows, explanation_of, metric_rows, score_row
 from autointerp.sample import SampleConfig, Sampler
 from autointerp.scorers import SCORERS, Scorer
@@ -122,6 +121,9 @@ class _Job:
 
     def _random(self, progress: Progress) -> list[tuple[Explanation, Run, int]]:
         """Random directions of some latents' densities, explained as the latents were; the latent of each."""
+        # Here alone, torch is needed.
+        from autointerp.random_directions import DirectionsConfig, random_directions
+
         latents = tuple(self.explanations[i].latent for i in sorted(self.with_nulls))
         directions = random_directions(
             DirectionsConfig(latents=latents, seed=self.cfg.seed), self.index_run, self.run.root, progress

@@ -11,6 +11,10 @@ from autointerp.steering import Steerable
 from store.errors import UsageError
 from store.run import find_run
 
+RANGES = {"per_prompt": (1, 100), "top_logprobs": (0, 20)}
+"""Lowest and highest; judges lose count of longer lists, and services tell no more alternatives."""
+WAYS_OUT = {"per_prompt": "25 suits most judges", "top_logprobs": "5 is enough for yes and no, 0 asks for none"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ToolsConfig:
@@ -36,6 +40,17 @@ class ToolsConfig:
         for name, table, what in ((self.llm, BACKENDS, "LLM backend"), (self.embedder, EMBEDDERS, "embedder")):
             if name not in table:
                 raise UsageError(f"no {what} '{name}': choose one of {', '.join(table)}")
+
+    def __post_init__(self) -> None:
+        """Refuse what no service takes.
+
+        Raises:
+            UsageError: a number is out of its range.
+        """
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UsageError(f"{name}={value} is not from {low} to {high}: {WAYS_OUT[name]}")
 
 
 @dataclass

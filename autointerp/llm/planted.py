@@ -153,7 +153,7 @@ def _of_shape(schema: Mapping[str, Any]) -> Any:
     if schema.get("type") == "object":
         return {name: _of_shape(each) for name, each in schema.get("properties", {}).items()}
     if schema.get("type") == "array":
-        return [_of_shape(schema.get("items", {}))]
+        return [_of_shape(schema.get("items", {}))] * schema.get("minItems", 1)
     return {"boolean": False, "integer": schema.get("minimum", 0), "number": 0.0}.get(schema.get("type", ""), "nothing")
 
 

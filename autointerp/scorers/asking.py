@@ -48,10 +48,13 @@ class Form:
     """Most questions of one prompt."""
     top_logprobs: int = 0
     """Alternatives asked for, from which the judge's belief in yes is computed; 0 for none."""
+    n_contexts: int = 1
+    """Contexts that one question shows; 0 where all of a prompt's questions are about the same one."""
 
 
 async def ask(llm: LLM, form: Form, questions: Sequence[Question], **fields: str) -> list[Judged]:
-    """Every question's answer, in order: in as few prompts as `n_packed` allows, all under way at once.
+    """Every question's answer, in order: in as few prompts as `n_packed` allows, all under way at once; no prompt where
+    there is no question.
 
     Raises:
         UsageError: a prompt does not fit the model's context window.
@@ -69,11 +72,13 @@ def packed(questions: Sequence[Question], most: int) -> list[Sequence[Question]]
 
 async def _ask_part(llm: LLM, form: Form, part: Sequence[Question], fields: Mapping[str, str]) -> list[Judged]:
     numbered = {str(i): question for i, question in enumerate(part, start=1)}
-    first = await _complete(llm, request_of(form, numbered, fields), len(part))
+    first = await _complete(llm, form, request_of(form, numbered, fields), part)
     found = _judged(form, numbered, first, n_asked=1)
     missing = {name: question for name, question in numbered.items() if found[name].answer is None}
     if missing:
-        second = await _complete(llm, stricter(request_of(form, missing, fields), missing), len(missing))
+        second = await _complete(
+            llm, form, stricter(request_of(form, missing, fields), missing), list(missing.values())
+        )
         found |= _judged(form, missing, second, n_asked=2)
     return [found[name] for name in numbered]
 
@@ -105,22 +110,40 @@ def stricter(request: Request, numbered: Mapping[str, Question]) -> Request:
     return replace(request, messages=(*before, Message(last.role, said)))
 
 
-async def _complete(llm: LLM, request: Request, n_questions: int) -> Reply:
+async def _complete(llm: LLM, form: Form, request: Request, part: Sequence[Question]) -> Reply:
     try:
         return await llm.complete(request)
     except TooLong as error:
-        raise UsageError(too_long(error, llm.name, n_questions)) from error
+        raise UsageError(too_long(error, llm.name, form, request, part)) from error
 
 
-def too_long(error: TooLong, name: str, n_questions: int) -> str:
-    """What does not fit, and how many questions would."""
+def too_long(error: TooLong, name: str, form: Form, request: Request, part: Sequence[Question]) -> str:
+    """What does not fit, and how many contexts would."""
+    n_contexts = len(part) * form.n_contexts or 1
+    examples = f"{n_contexts} examples" if n_contexts > 1 else "1 example"
     if not error.n_tokens or not error.limit:
-        return f"{n_questions} examples do not fit the context window of {name} ({error}): pack fewer into a prompt"
-    n_fit = n_questions * error.limit // error.n_tokens
-    sizes = f"{n_questions} examples take {error.n_tokens} tokens and {name} reads {error.limit}"
+        return f"{examples} do not fit the context window of {name} ({error}): {_way_out(form)}"
+    sizes = f"{examples} take {error.n_tokens} tokens and {name} reads {error.limit}"
+    n_fit = _fitting(error.n_tokens, error.limit, request, part) * form.n_contexts
     if not n_fit:
         return f"{sizes}: not one fits; choose a model with a larger context window, or smaller contexts"
     return f"{sizes}: about {n_fit} fit; pass --per-prompt {n_fit}"
+
+
+def _fitting(n_tokens: int, limit: int, request: Request, part: Sequence[Question]) -> int:
+    """How many questions fit after what comes before them, whose tokens are taken to be as long as theirs."""
+    n_chars = sum(len(message.text) for message in request.messages)
+    per_char = (n_tokens - TOKENS_PER_ANSWER * len(part)) / n_chars
+    n_asked = sum(len(question.text) for question in part)
+    each = per_char * n_asked / len(part) + TOKENS_PER_ANSWER
+    before = n_tokens - each * len(part)
+    return min(max(int((limit - before) / each), 0), len(part) - 1)
+
+
+def _way_out(form: Form) -> str:
+    if form.n_contexts:
+        return "pack fewer into a prompt with --per-prompt"
+    return "choose a model with a larger context window, or smaller contexts"
 
 
 def _judged(form: Form, numbered: Mapping[str, Question], reply: Reply, n_asked: int) -> dict[str, Judged]:

@@ -55,10 +55,13 @@ class DiscriminationScorer:
             read=one_of(n_units),
             schema={"type": "integer", "minimum": 1, "maximum": n_units},
             n_packed=self.n_packed,
+            n_contexts=n_units * PER_UNIT,
         )
         questions = lineups(trial, units)
         examples = await ask(self.llm, form, questions, explanation=quote(explanation.input_text))
-        return scored(examples, value="accuracy", chance=1 / n_units, prompt=DISCRIMINATION.tag, seed=trial.seed)
+        return scored(
+            examples, value="accuracy", chance=1 / n_units, prompt=DISCRIMINATION.tag, seed=trial.seed, beside=()
+        )
 
 
 def near(trial: Trial) -> list[Neighbour]:

@@ -15,10 +15,11 @@ import numpy as np
 
 from autointerp.latent import Explanation, Judged, Score, Trial
 from autointerp.llm import LLM
+from autointerp.parse import objects
 from autointerp.prompts import quote
 from autointerp.prompts.output_generation import GENERIC, STRICTER, WRITE
 from autointerp.scorers.recent import Recent
-from autointerp.scorers.twice import Answer, ask_twice, json_objects
+from autointerp.scorers.twice import Answer, ask_twice
 from autointerp.statistics import scored
 from autointerp.steering import Steerable
 from autointerp.tools import Tools
@@ -28,14 +29,6 @@ CHANCE = 0.5
 TEXT_TOKENS = 64
 """Of a written text that are read: twice what is asked for."""
 WRITTEN, GENERAL = "written", "general"
-SCHEMA = json.dumps(
-    {
-        "type": "object",
-        "properties": {"texts": {"type": "array", "items": {"type": "string"}}},
-        "required": ["texts"],
-        "additionalProperties": False,
-    }
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +72,17 @@ class GenerationScorer:
 
     async def _write(self, description: str, seed: int) -> Answer[tuple[str, ...]]:
         request = WRITE.request(
-            max_tokens=self.cfg.max_tokens, schema=SCHEMA, n=str(self.cfg.n_texts), description=quote(description)
+            max_tokens=self.cfg.max_tokens,
+            schema=schema_of(self.cfg.n_texts),
+            n=str(self.cfg.n_texts),
+            description=quote(description),
         )
         request = replace(request, temperature=self.cfg.temperature, seed=seed)
         return await ask_twice(self.llm, request, STRICTER, self._texts)
 
     def _texts(self, reply: str) -> tuple[str, ...] | None:
         """The texts of a reply, at most as many as were asked for; None where it has none."""
-        for found in json_objects(reply):
+        for found in objects(reply):
             texts = found.get("texts")
             if isinstance(texts, list):
                 # A text of dots is the shape that was asked for, sent back.
@@ -108,6 +104,13 @@ class GenerationScorer:
                 for fires, text in zip(told, said, strict=True)
             ]
         return tuple(rows)
+
+
+def schema_of(n_texts: int) -> str:
+    """JSON Schema of a reply with so many texts, no fewer and no more: a model in process can be held to it then."""
+    texts = {"type": "array", "items": {"type": "string"}, "minItems": n_texts, "maxItems": n_texts}
+    closed = {"type": "object", "properties": {"texts": texts}, "required": ["texts"], "additionalProperties": False}
+    return json.dumps(closed)
 
 
 def of_equal_lengths(subject: Steerable, one: Sequence[str], other: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -13,11 +13,12 @@ import numpy as np
 
 from autointerp.latent import Explanation, Judged, Score, Trial
 from autointerp.llm import LLM
+from autointerp.parse import objects
 from autointerp.prompts import quote
 from autointerp.prompts.output_intervention import CHOOSE, STRICTER
 from autointerp.scorers.continuations import STEERED, Continuations, InterventionConfig, continuations
 from autointerp.scorers.recent import Recent
-from autointerp.scorers.twice import ask_twice, json_objects
+from autointerp.scorers.twice import ask_twice
 from autointerp.statistics import scored
 from autointerp.steering import Steerable
 from autointerp.tools import Tools
@@ -106,5 +107,5 @@ def _question(written: Continuations, places: range, random: np.random.Generator
 
 def _letter(reply: str) -> str | None:
     """The one letter that the reply names."""
-    named = {found.get("model") for found in json_objects(reply)}
-    return next((letter for letter in LETTERS if named == {letter}), None)
+    named = [found.get("model") for found in objects(reply)]
+    return next((letter for letter in LETTERS if named and all(each == letter for each in named)), None)

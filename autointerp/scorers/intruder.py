@@ -49,9 +49,10 @@ class IntruderScorer:
             read=one_of(N_IN_GROUP),
             schema={"type": "integer", "minimum": 1, "maximum": N_IN_GROUP},
             n_packed=self.n_packed,
+            n_contexts=N_IN_GROUP,
         )
         examples = await ask(self.llm, form, groups(trial))
-        return scored(examples, value="accuracy", chance=CHANCE, prompt=INTRUDER.tag, seed=trial.seed)
+        return scored(examples, value="accuracy", chance=CHANCE, prompt=INTRUDER.tag, seed=trial.seed, beside=())
 
 
 def groups(trial: Trial) -> list[Question]:

@@ -17,7 +17,7 @@ import numpy as np
 from autointerp.latent import Explanation, Item, Judged, Score, Trial
 from autointerp.llm import LLM, Reader
 from autointerp.parse import between
-from autointerp.prompts import Prompt, quote
+from autointerp.prompts import FENCE, Prompt, quote
 from autointerp.prompts.judging import ALL_AT_ONCE, SIMULATION
 from autointerp.scorers.asking import Form, Question, ask
 from autointerp.statistics import scored
@@ -88,7 +88,8 @@ class SimulationScorer(_Simulation):
             prompt=SIMULATION,
             read=between(0, TOP),
             schema={"type": "integer", "minimum": 0, "maximum": TOP},
-            n_packed=len(questions),
+            n_packed=max(len(questions), 1),
+            n_contexts=0,
         )
         fields = {"explanation": quote(explanation.input_text), "text": quote(window.text)}
         return await ask(self.llm, form, questions, **fields)
@@ -127,8 +128,16 @@ class SimulationLogprobsScorer(_Simulation):
 
 
 def one_line(token: str) -> str:
-    """A token as one line that cannot be taken for another, nor for the fence."""
-    return f"[{token.encode('unicode_escape').decode('ascii') if not token.isprintable() else token}]"
+    """A token in brackets, as one line that no other token has and that is no fence: backslashes, what cannot be
+    printed, and the `<` of a fence are written as in a string of Python."""
+    fences = {found.start() for found in FENCE.finditer(token)}
+    return f"[{''.join(_spelled(char, i in fences) for i, char in enumerate(token))}]"
+
+
+def _spelled(char: str, fence: bool) -> str:
+    if fence:
+        return f"\\x{ord(char):02x}"
+    return char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode("ascii")
 
 
 def over_contexts(parts: Sequence[Sequence[Judged]], seed: int) -> tuple[float, float] | None:

@@ -1,9 +1,8 @@
 """Ask, and where the reply cannot be read ask once more with a stricter format; what then cannot be read is counted."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from autointerp.llm import LLM, Message, Request
 
@@ -30,16 +29,3 @@ async def ask_twice(llm: LLM, request: Request, stricter: str, read: Callable[[s
     again = (*request.messages, Message("assistant", reply.text), Message("user", stricter))
     reply = await llm.complete(replace(request, messages=again))
     return Answer(read(reply.text), 2, reply.key)
-
-
-def json_objects(text: str) -> list[dict[str, Any]]:
-    """Every JSON object that stands in a text, whatever is around it."""
-    found, decoder, at = [], json.JSONDecoder(strict=False), text.find("{")
-    while at >= 0:
-        try:
-            value, stop = decoder.raw_decode(text, at)
-            found.append(value)
-        except (json.JSONDecodeError, RecursionError):
-            stop = at + 1
-        at = text.find("{", stop)
-    return found

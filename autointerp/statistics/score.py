@@ -1,6 +1,6 @@
 """From a scorer's answers to its `Score`: the value, how sure it is, and between what the unread answers leave it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -26,8 +26,11 @@ def scored(
     base_rate: float | None = None,
     prompt: str = "",
     seed: int = 0,
+    beside: Collection[str] | None = None,
 ) -> Score:
     """The score of `examples` by the metric `value`, with every other metric that applies beside it.
+
+    Positions in a line-up look like numbers: `beside` names the only metrics that mean something of such answers.
 
     Answers that could not be read are left out of the value and its interval, and counted; `bounds` says what the value
     would be were they all wrong, and all right. With a `base_rate`, `metrics` has `precision_at_base_rate` and its ends
@@ -41,7 +44,8 @@ def scored(
     read = [example for example in examples if example.answer is not None]
     n_unparsed = len(examples) - len(read)
     given = answers(read)
-    found = {name: metric(given) for name, metric in METRICS.items() if metric.applies(given)}
+    wanted = METRICS if beside is None else {value, *beside}
+    found = {name: metric(given) for name, metric in METRICS.items() if name in wanted and metric.applies(given)}
     return Score(
         found.get(value),
         None if found.get(value) is None else interval(value, given, seed),
@@ -105,29 +109,39 @@ def at_base_rate(read: Sequence[Judged], base_rate: float) -> Mapping[str, float
 
 
 def _bounds(value: str, examples: Sequence[Judged]) -> Interval | None:
-    worst, best = (METRICS[value](_filled(examples, right)) for right in (False, True))
+    worst, best = (METRICS[value](_filled(value, examples, right)) for right in (False, True))
     return None if worst is None or best is None else (min(worst, best), max(worst, best))
 
 
-def _filled(examples: Sequence[Judged], right: bool) -> Answers:
+def _filled(value: str, examples: Sequence[Judged], right: bool) -> Answers:
     """`examples` with every unread answer what it should be, or as far from that as answers go."""
     truth = np.array([example.truth for example in examples], float)
     said = np.array([np.nan if example.answer is None else example.answer for example in examples])
     believed = np.array([np.nan if example.probability is None else example.probability for example in examples])
     read = ~np.isnan(said)
     whole = is_binary(truth) and is_binary(said[read])
-    filled = np.where(read, said, _extremes(truth, said[read], right, whole))
+    filled = np.where(read, said, EXTREMES.get(value, _extremes)(truth, said[read], right))
     probable = whole and read.any() and not np.isnan(believed[read]).any()
     if not probable:
         return Answers(truth, filled)
     return Answers(truth, filled, np.where(read, believed, truth if right else 1 - truth))
 
 
-def _extremes(truth: np.ndarray, said: np.ndarray, right: bool, whole: bool) -> np.ndarray:
-    if whole:
+def _extremes(truth: np.ndarray, said: np.ndarray, right: bool) -> np.ndarray:
+    if is_binary(truth) and is_binary(said):
         return truth if right else 1 - truth
     if not is_binary(truth):
         mirrored = truth.max() + truth.min() - truth
         return truth if right else np.where(mirrored == truth, truth.max() + 1, mirrored)
     low, high = said.min() - 1, said.max() + 1
     return np.where((truth == 1) == right, high, low)
+
+
+def _named(truth: np.ndarray, said: np.ndarray, right: bool) -> np.ndarray:
+    """Answers that are one of several, of which nothing is larger than another: the true one, or any that is not."""
+    del said
+    return truth if right else 1 - truth
+
+
+EXTREMES = {"accuracy": _named}
+"""Of metrics that compare names; the others compare sizes."""
