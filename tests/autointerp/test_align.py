@@ -94,9 +94,7 @@ class TestDistance:
     def test_nearby_layers_are_found_more_alike_than_far_ones(self):
         base = rows(0)
         layers = {layer: base + 0.3 * layer * rows(20 + layer) for layer in range(5)}
-        aligned = [
-            (i, j, judged(SELF, layers[i], layers[j], CFG)) for i in range(5) for j in range(i + 1, 5)
-        ]
+        aligned = [(i, j, judged(SELF, layers[i], layers[j], CFG)) for i in range(5) for j in range(i + 1, 5)]
         found = by_distance(aligned)
         assert [each.layers_apart for each in found.distances] == [1, 2, 3, 4]
         assert [each.n_alignments for each in found.distances] == [4, 3, 2, 1]

@@ -32,10 +32,15 @@ class TestSheet:
     def test_nulls_are_of_other_latents_and_as_many_as_asked(self, sheet: Sheet):
         arms = Counter(item.arm for item in sheet.items)
         assert arms == {"explanation": 40, "shuffled": 10}
-        assert all((item.text == f"{item.explainer} {item.latent}") == (item.arm == "explanation") for item in sheet.items)
+        assert all(
+            (item.text == f"{item.explainer} {item.latent}") == (item.arm == "explanation") for item in sheet.items
+        )
 
     def test_explainers_have_equal_shares_and_no_text_stands_twice_beside_a_latent(self, sheet: Sheet):
-        assert Counter(item.explainer for item in sheet.items if item.arm == "explanation") == {"top": 20, "default": 20}
+        assert Counter(item.explainer for item in sheet.items if item.arm == "explanation") == {
+            "top": 20,
+            "default": 20,
+        }
         assert len({(item.latent, item.text) for item in sheet.items}) == 50
 
     def test_arms_are_mixed_and_the_order_is_that_of_the_seed(self, sheet: Sheet):
