@@ -188,30 +188,35 @@ class Small:
 
 @pytest.mark.parametrize(
     ("n_tokens", "limit", "said"),
-    [(4000, 2000, "about 12 fit; pass --per-prompt 12"), (4000, 100, "not one fits"), (None, None, "pack fewer")],
+    [(4000, 2000, "about 8 fit; pass --per-prompt 8"), (4000, 100, "not one fits"), (None, None, "pack fewer")],
 )
 def test_a_window_too_small_says_how_many_examples_fit(n_tokens: int | None, limit: int | None, said: str):
     with pytest.raises(UsageError, match=re.escape(said)):
         judge("detection", Small(n_tokens, limit))
 
 
-def test_the_judges_belief_is_its_share_of_yes():
-    class Unsure:
-        name = "unsure"
+class Unsure:
+    """Says yes to everything, at three to one; and then quotes a context that says no, of which it is sure."""
 
-        async def complete(self, request: Request) -> Reply:
-            pieces: list[TokenLogprob] = []
-            for name in json.loads(request.schema or "")["required"]:
-                pieces += [
-                    TokenLogprob(f'"{name}": ', 0.0, {}),
-                    TokenLogprob("true", np.log(0.6), {"true": np.log(0.6), "false": np.log(0.2), "x": np.log(0.2)}),
-                    TokenLogprob(", ", 0.0, {}),
-                ]
-            text = "{" + "".join(piece.token for piece in pieces) + "}"
-            assert request.top_logprobs == 5
-            return Reply(text=text, n_tokens_in=1, n_tokens_out=1, logprobs=tuple(pieces))
+    name = "unsure"
 
+    async def complete(self, request: Request) -> Reply:
+        assert request.top_logprobs == 5
+        names = json.loads(request.schema or "")["required"]
+        shares = {"true": np.log(0.6), "false": np.log(0.2), "x": np.log(0.2)}
+        pieces = [TokenLogprob("{", 0.0, {})]
+        for name in names:
+            pieces += [TokenLogprob(f'"{name}": ', 0.0, {}), TokenLogprob("true", np.log(0.6), shares)]
+            pieces.append(TokenLogprob("}" if name == names[-1] else ", ", 0.0, {}))
+        pieces += [TokenLogprob('\nText 1 says {"2": ', 0.0, {}), TokenLogprob("false", 0.0, {"false": 0.0})]
+        pieces.append(TokenLogprob("}", 0.0, {}))
+        text = "".join(piece.token for piece in pieces)
+        return Reply(text=text, n_tokens_in=1, n_tokens_out=1, logprobs=tuple(pieces))
+
+
+def test_the_judges_belief_is_its_share_of_yes_whatever_it_quotes():
     score = judge("detection", Unsure(), top_logprobs=5)
+    assert {each.answer for each in score.examples} == {1.0}
     assert [each.probability for each in score.examples] == pytest.approx([0.75] * 100)
 
 

@@ -14,6 +14,7 @@ from planted_subject import D_SAE, LETTER, PLANTED, planted_subject
 from autointerp.latent import Explanation, Score, Trial
 from autointerp.llm import Request
 from autointerp.llm.scripted import Scripted
+from autointerp.parse import objects
 from autointerp.prompts.output_generation import GENERIC as GENERAL_TEXTS
 from autointerp.prompts.output_surprisal import GENERIC
 from autointerp.sample import TRIAL
@@ -24,7 +25,6 @@ from autointerp.scorers.intervention import InterventionScorer
 from autointerp.scorers.intervention_choice import InterventionChoiceScorer, questions
 from autointerp.scorers.recent import Recent
 from autointerp.scorers.surprisal import SurprisalScorer
-from autointerp.scorers.twice import json_objects
 from autointerp.steering import Direction, Steered, Text
 from autointerp.subject import Subject
 from autointerp.tools import Tools
@@ -380,10 +380,10 @@ class TestRecent:
 
 
 def test_objects_are_found_in_prose_and_broken_ones_are_not():
-    assert json_objects('Sure: {"a": 1} and {"b": [') == [{"a": 1}]
-    assert json_objects('{"a": {"b": 2}}') == [{"a": {"b": 2}}]
-    assert json_objects("{" * 5000) == []
-    assert json_objects("") == []
+    assert list(objects('Sure: {"a": 1} and {"b": [')) == [{"a": 1}]
+    assert list(objects('{"a": {"b": 2}}')) == [{"a": {"b": 2}}]
+    assert list(objects("{" * 5000)) == []
+    assert list(objects("")) == []
 
 
 def test_importing_the_scorers_loads_no_model_library():
