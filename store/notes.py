@@ -7,7 +7,6 @@ returned from is still there if the process is killed.
 
 import json
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,10 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from store.errors import UsageError
+from store.sqlite_file import BUSY_S, sqlite_errors, use_wal
 
 FILE = "notes.sqlite"
-BUSY_S = 10.0
-"""How long a writer waits for another."""
 MAX_TEXT = 20_000
 """Characters of one note."""
 
@@ -282,17 +280,17 @@ class Notes:
         if not self.path.exists():
             yield None
             return
-        with self._errors(), self._opened(f"{self.path.resolve().as_uri()}?mode=ro") as connection:
+        with sqlite_errors(self.path), self._opened(f"{self.path.resolve().as_uri()}?mode=ro") as connection:
             version = self._version(connection)
             yield connection if version >= since else None
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction, there as a whole or not at all."""
-        with self._errors():
+        with sqlite_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self._opened(f"{self.path.resolve().as_uri()}?mode=rwc") as connection:
-                _use_wal(connection)
+                use_wal(connection)
                 # WAL alone would keep what was written past a killed process, not past a power cut.
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA foreign_keys = ON")
@@ -327,38 +325,6 @@ class Notes:
                 f"{self.path} has version {version}, this monosem reads {len(MIGRATIONS)}: install a newer monosem"
             )
         return version
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """One line for what SQLite, or the disk, does not do."""
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            raise UsageError(f"{self.path} cannot be used ({error}): {_way_out(error)}") from error
-        except OSError as error:
-            raise UsageError(f"cannot write {self.path} ({error.strerror}): choose another --root") from error
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch the file to WAL, however many begin at once: SQLite does not wait for another process that does the same,
-    for as it reads before it locks, two that waited for one another would wait for ever."""
-    until = time.monotonic() + BUSY_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                raise
-            time.sleep(0.01)
-
-
-def _way_out(error: sqlite3.DatabaseError) -> str:
-    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
-        return "another process is writing; try again"
-    if isinstance(error, sqlite3.OperationalError):
-        return "make the folder and the file writable, and room on the disk"
-    return "put it aside (with its -wal and -shm) and go on, or bring back a copy of it"
 
 
 def _now() -> str:

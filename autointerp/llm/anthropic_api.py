@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from autointerp.llm import Reply, Request
-from autointerp.llm.errors import Refused
+from autointerp.llm.errors import Lost, Refused
 from autointerp.llm.failures import Failure, no_model
 from autointerp.llm.fields import Fields
 from autointerp.llm.keys import checked_url, find_key, is_local
@@ -120,15 +120,15 @@ class AnthropicAPI:
                 response = await method(*args, **settings)
             body = json.loads(response.http_response.content)
         except TimeoutError as error:
-            raise Refused(f"{host} did not answer within {self.timeout_s:g} s") from error
+            raise Lost(f"{host} did not answer within {self.timeout_s:g} s") from error
         except self.sdk.APIStatusError as error:
             return Failure.of(error.status_code, error.body or error.message, error.response.headers, self.base_url)
         except self.sdk.APIConnectionError as error:
-            raise Refused(f"the connection to {host} broke: {error.__cause__ or error}") from error
+            raise Lost(f"the connection to {host} broke: {error.__cause__ or error}") from error
         except ValueError as error:
-            raise Refused(f"{host} answered with something that is no JSON") from error
+            raise Lost(f"{host} answered with something that is no JSON") from error
         if not isinstance(body, dict):
-            raise Refused(f"{host} answered with JSON that is no object")
+            raise Lost(f"{host} answered with JSON that is no object")
         return body
 
     async def error(self, failure: Failure) -> Exception:
@@ -146,7 +146,7 @@ class AnthropicAPI:
         try:
             return _reply(body)
         except (KeyError, TypeError, AttributeError) as error:
-            raise Refused(f"{self.base_url} answered with JSON that holds no reply ({error!r})") from error
+            raise Lost(f"{self.base_url} answered with JSON that holds no reply ({error!r})") from error
 
     async def _models(self) -> list[str] | None:
         try:

@@ -13,6 +13,10 @@ class Refused(Exception):
         """Seconds the service asked to be left alone; None where it did not say."""
 
 
+class Lost(Refused):
+    """The request went out and no whole answer came back: the service may have worked on it, and charge for it."""
+
+
 class BadRequest(Exception):
     """The service will never answer this request: nothing is gained by sending it again."""
 

@@ -6,7 +6,7 @@ from typing import Any, final
 from urllib.parse import urlsplit
 
 from autointerp.llm import Reply, Request, TokenLogprob
-from autointerp.llm.errors import Refused
+from autointerp.llm.errors import Lost, Refused
 from autointerp.llm.failures import Failure, no_model
 from autointerp.llm.fields import Fields
 from autointerp.llm.keys import checked_url
@@ -110,7 +110,7 @@ class OpenAICompatible:
         try:
             return _reply(body, request)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-            raise Refused(f"{self.base_url} answered with JSON that holds no reply ({error!r})") from error
+            raise Lost(f"{self.base_url} answered with JSON that holds no reply ({error!r})") from error
 
     async def _models(self) -> list[str] | None:
         try:

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import httpx2
 
-from autointerp.llm.errors import Refused
+from autointerp.llm.errors import Lost, Refused
 from autointerp.llm.failures import Failure
 from autointerp.llm.keys import find_key, is_local
 
@@ -33,7 +33,7 @@ class Wire:
         """The JSON object at `path`, or the service's error.
 
         Raises:
-            Refused: no answer, half an answer, or one that is no JSON object.
+            Refused: nothing answers; `Lost` where it is no answer, half of one, or one that is no JSON object.
         """
         response = await self.send(method, path, **content)
         try:
@@ -43,7 +43,7 @@ class Wire:
         if not response.is_success:
             return Failure.of(response.status_code, body, response.headers, self.url)
         if not isinstance(body, dict):
-            raise Refused(f"{self._host} answered with {len(response.content)} bytes that are no JSON object")
+            raise Lost(f"{self._host} answered with {len(response.content)} bytes that are no JSON object")
         return body
 
     async def send(self, method: str, path: str, **content: Any) -> httpx2.Response:
@@ -59,11 +59,11 @@ class Wire:
             async with asyncio.timeout(self.timeout_s):
                 return await self._client().request(method, self.url + path, headers=headers, **content)
         except TimeoutError as error:
-            raise Refused(f"{self._host} did not answer within {self.timeout_s:g} s") from error
+            raise Lost(f"{self._host} did not answer within {self.timeout_s:g} s") from error
         except httpx2.ConnectError as error:
             raise Refused(f"nothing answers at {self.url}: is the server running?") from error
         except httpx2.RequestError as error:
-            raise Refused(f"the connection to {self._host} broke: {type(error).__name__} {error}") from error
+            raise Lost(f"the connection to {self._host} broke: {type(error).__name__} {error}") from error
 
     @property
     def _host(self) -> str:
