@@ -5,12 +5,11 @@ from functools import cached_property
 from pathlib import Path
 
 from autointerp.embedders import EMBEDDERS, Embedder
-from autointerp.llm import LLM, Reader, open_backend
+from autointerp.llm import BACKENDS, LLM, Reader, open_backend
 from autointerp.sample import Sampler
 from autointerp.steering import Steerable
 from store.errors import UsageError
 from store.run import find_run
-
 
 RANGES = {"per_prompt": (1, 100), "top_logprobs": (0, 20)}
 """Lowest and highest; judges lose count of longer lists, and services tell no more alternatives."""
@@ -31,6 +30,16 @@ class ToolsConfig:
     """Most contexts that a judge is asked about in one prompt: fewer is dearer, and may be judged better."""
     top_logprobs: int = 0
     """Alternatives asked for with each token of a judge's reply, which tell how sure it is; 0 for none."""
+
+    def check(self) -> None:
+        """Refuse what there is none of, before anything is begun.
+
+        Raises:
+            UsageError: no such backend, or no such embedder.
+        """
+        for name, table, what in ((self.llm, BACKENDS, "LLM backend"), (self.embedder, EMBEDDERS, "embedder")):
+            if name not in table:
+                raise UsageError(f"no {what} '{name}': choose one of {', '.join(table)}")
 
     def __post_init__(self) -> None:
         """Refuse what no service takes.
@@ -73,13 +82,7 @@ class Tools:
 
     @cached_property
     def embedder(self) -> Embedder:
-        """Texts to unit vectors.
-
-        Raises:
-            UsageError: there is none of that name.
-        """
-        if self.cfg.embedder not in EMBEDDERS:
-            raise UsageError(f"no embedder '{self.cfg.embedder}': choose one of {', '.join(EMBEDDERS)}")
+        """Texts to unit vectors."""
         return EMBEDDERS[self.cfg.embedder]()
 
     @cached_property

@@ -230,6 +230,12 @@ class FeatureIndex:
         """Add what is read where it lies, and confine the connection to it."""
         folders = [self.folder.resolve()]
         self._view(connection, "events", (self.folder / PARTS).resolve().glob("events-*.parquet"))
+        for name in ("examples", "calls"):
+            paths = [path for folder in self._annotations(connection) for path in folder.glob(f"{name}-*.parquet")]
+            folders += {path.parent for path in paths}
+            self._view(connection, name, paths)
+            if not paths:
+                connection.register(name, SCHEMAS[name].empty_table())
         try:
             harvest = self.harvest
         except UsageError:
@@ -239,6 +245,12 @@ class FeatureIndex:
             self._view(connection, "documents", layout.document_parts(harvest.folder.resolve()))
             self._view(connection, "sequences", layout.token_parts(harvest.folder.resolve()))
         confine(connection, folders, spill_folder())
+
+    def _annotations(self, connection: duckdb.DuckDBPyConnection) -> list[Path]:
+        """Where the runs that were published with it have what is read where it lies."""
+        rows = connection.execute("SELECT kind, id FROM runs WHERE kind IN ('explanations', 'scores')").fetchall()
+        root = self.folder.resolve().parent.parent
+        return [root / kind / number / PARTS for kind, number in rows]
 
     def _view(self, connection: duckdb.DuckDBPyConnection, name: str, paths: Iterable[Path]) -> None:
         files = ", ".join(quoted(path.as_posix()) for path in sorted(paths))

@@ -4,12 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autointerp.exchange.neuronpedia_lines import Line, chosen_lines, explanation_files
-from autointerp.interpret import explanation_columns
 from autointerp.latent import Explanation
+from autointerp.rows import columns, explanation_row
 from autointerp.sample import SampleConfig
 from store.feature_index import FeatureIndex
 from store.hashing import content_hash, plain, sha256_file
 from store.index import publish, write_part
+from store.index_tables import SCHEMAS
 from store.run import Run, start_run
 
 
@@ -48,7 +49,8 @@ def import_neuronpedia(cfg: NeuronpediaConfig, path: Path, index_run: Run, root:
             n_latents = FeatureIndex(index_run.folder).n_latents
             lines = chosen_lines(files, n_latents, source=cfg.source, kind=cfg.type)
             explanations = [_explanation(cfg, line) for line in lines]
-            write_part(run.folder, "explanations", explanation_columns(explanations, run.id))
+            rows = [explanation_row(each, run.id) for each in explanations]
+            write_part(run.folder, "explanations", columns(rows, SCHEMAS["explanations"].names))
             run.finish({"n_explained": len(explanations), "explain_docs": None})
         publish(index_run)
         return run

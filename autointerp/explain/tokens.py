@@ -83,6 +83,12 @@ def peak_word(window: Window) -> str:
     return _word("".join(window.tokens[first : last + 1]))
 
 
+def peak_words(windows: Sequence[Window], n: int) -> list[str]:
+    """The `n` commonest words at the peaks, ties in alphabetical order."""
+    counts = Counter(word for window in windows if (word := peak_word(window)))
+    return sorted(counts, key=lambda word: (-counts[word], word))[:n]
+
+
 def _word_before(window: Window) -> str:
     first, _ = _bounds(window.tokens, window.peak)
     if not first:

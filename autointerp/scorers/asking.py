@@ -131,7 +131,7 @@ def too_long(error: TooLong, name: str, form: Form, request: Request, part: Sequ
 
 
 def _fitting(n_tokens: int, limit: int, request: Request, part: Sequence[Question]) -> int:
-    """How many questions fit. What they have before them always has to: its tokens are taken to be as long as theirs."""
+    """How many questions fit after what comes before them, whose tokens are taken to be as long as theirs."""
     n_chars = sum(len(message.text) for message in request.messages)
     per_char = (n_tokens - TOKENS_PER_ANSWER * len(part)) / n_chars
     n_asked = sum(len(question.text) for question in part)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
 from sklearn import metrics as sk
 
 from autointerp.latent import Judged
@@ -145,15 +146,36 @@ def test_a_metric_of_no_such_name_is_refused_with_the_names_there_are():
         scored([], value="acuracy", chance=0.5)
 
 
-def test_the_interval_of_auroc_covers_the_truth_as_often_as_it_says():
-    truth, n_covered, n_trials = 0.7602, 0, 200  # P(N(1, 1) > N(0, 1)) = Φ(1/√2)
-    for seed in range(n_trials):
-        random = np.random.default_rng(seed)
-        said = np.concatenate([random.normal(1, 1, 40), random.normal(0, 1, 40)])
-        found = interval("auroc", Answers(np.repeat([1.0, 0.0], 40), said))
+@pytest.mark.parametrize("n", [10, 40])
+@pytest.mark.parametrize("truth", [0.5, 0.76, 0.95])
+def test_the_interval_of_auroc_covers_the_truth_as_often_as_it_says(n: int, truth: float):
+    random, n_covered = np.random.default_rng(0), 0
+    yes, no = random.normal(norm.ppf(truth) * 2**0.5, 1, (400, n)), random.normal(0, 1, (400, n))
+    for said in np.concatenate([yes, no], axis=1):
+        found = interval("auroc", Answers(np.repeat([1.0, 0.0], n), said))
         assert found is not None
         n_covered += found[0] <= truth <= found[1]
-    assert 0.90 <= n_covered / n_trials <= 0.99
+    assert 0.92 <= n_covered / 400 <= 0.985
+
+
+@given(pairs=RANKED)
+def test_the_interval_of_auroc_holds_its_value_and_is_never_a_point(pairs: list[tuple[int, int]]):
+    given_ = Answers(*np.array(pairs, float).T)
+    value = METRICS["auroc"](given_)
+    if value is not None:
+        low, high = interval("auroc", given_) or (0.0, 0.0)
+        assert 0 <= low <= value <= high <= 1
+        assert low < high
+
+
+def test_the_bootstrap_of_f1_covers_the_truth_as_often_as_it_says():
+    truth = 2 * 0.7 / (2 * 0.7 + 0.2 + 0.3)
+    random, n_covered = np.random.default_rng(0), 0
+    for said in random.random((200, 100)) < np.repeat([0.7, 0.2], 50):
+        found = interval("f1", Answers(np.repeat([1.0, 0.0], 50), said.astype(float)))
+        assert found is not None
+        n_covered += found[0] <= truth <= found[1]
+    assert 0.90 <= n_covered / 200 <= 0.99
 
 
 def test_the_same_answers_give_the_same_score():
