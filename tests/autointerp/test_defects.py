@@ -16,15 +16,17 @@ from judging import Changing, explained, judge, perfect, tools, trial
 from small_chat import save_chat_model
 
 from app.workbench import Workbench
-from autointerp import interpret
 from autointerp.explain import EXPLAINERS
-from autointerp.interpret import ExplainConfig, ScoreConfig, explain, score
+from autointerp.explaining import ExplainConfig, explain
 from autointerp.latent import Explanation
 from autointerp.llm import Request
 from autointerp.llm.local import Local
 from autointerp.sample import SampleConfig, Sampler
 from autointerp.sample_silent import marks
+from autointerp.scorers import SCORERS
 from autointerp.scorers.example_embedding import ExampleEmbeddingScorer
+from autointerp.scoring import ScoreConfig, score
+from autointerp.tools import ToolsConfig
 from store.latents import Window
 from store.run import find_run
 
@@ -162,11 +164,11 @@ def test_d12_what_is_finished_is_neither_explained_nor_scored_again(
     root = shutil.copytree(tiny_root, tmp_path / "runs")
     index = find_run(root, "latest", "index")
     how = ExplainConfig(explainer="tokens", n_latents=2, sample=replace(CFG, n_explain=5, n_score=5))
-    judged_by = ScoreConfig(embedder="hashed", seed=12)
+    judged_by = ScoreConfig(tools=ToolsConfig(embedder="hashed"), seed=12)
     before = explain(how, index, root)
     scores = score(judged_by, before, root)
-    monkeypatch.setattr(interpret, "_explain_all", None)
-    monkeypatch.setattr(interpret, "_score_all", None)
+    monkeypatch.delitem(EXPLAINERS, "tokens")
+    monkeypatch.delitem(SCORERS, "embedding")
     again = explain(how, index, root)
     assert again.id == before.id
     assert score(judged_by, again, root).id == scores.id
