@@ -21,7 +21,13 @@ Work = Callable[[T], Awaitable[Mapping[str, Rows]]]
 
 
 def work_through(
-    folder: Path, tables: Sequence[str], items: Sequence[T], work: Work[T], progress: Progress, what: str
+    folder: Path,
+    tables: Sequence[str],
+    items: Sequence[T],
+    work: Work[T],
+    calls: Callable[[set[str]], Rows],
+    progress: Progress,
+    what: str,
 ) -> None:
     """Write the rows that `work` makes of every item into the run in `folder`; chunks that are there are not redone.
 
@@ -30,15 +36,22 @@ def work_through(
         tables: that work makes rows of; each gets a part of every chunk, the last of them written last.
         items: in an order that is the same whenever the run goes on.
         work: on one item, some of which are under way at once.
+        calls: the rows of the replies with these keys, for the table `calls`.
         progress: told of every item.
         what: it is called there.
     """
     # One event loop for all: clients of services live in the loop they were opened in.
-    asyncio.run(_chunks(folder, tables, items, work, progress, what))
+    asyncio.run(_chunks(folder, tables, items, work, calls, progress, what))
 
 
 async def _chunks(
-    folder: Path, tables: Sequence[str], items: Sequence[T], work: Work[T], progress: Progress, what: str
+    folder: Path,
+    tables: Sequence[str],
+    items: Sequence[T],
+    work: Work[T],
+    calls: Callable[[set[str]], Rows],
+    progress: Progress,
+    what: str,
 ) -> None:
     done = iter(progress(range(len(items)), len(items), what))
     for number, start in enumerate(range(0, len(items), CHUNK)):
@@ -48,10 +61,18 @@ async def _chunks(
                 next(done, None)
             continue
         found = await _all(chunk, work, lambda: next(done, None))
-        for table in tables:
-            rows = [row for each in found for row in each.get(table, ())]
-            write_part(folder, table, columns(rows, SCHEMAS[table].names), number)
+        rows = {table: [row for each in found for row in each.get(table, ())] for table in tables}
+        rows["calls"] = calls(_keys(rows))
+        for table in ("calls", *tables):
+            write_part(folder, table, columns(rows[table], SCHEMAS[table].names), number)
     next(done, None)
+
+
+def _keys(rows: Mapping[str, Rows]) -> set[str]:
+    """Of every reply that rows were read from."""
+    every = [row for table in rows.values() for row in table]
+    single = {row["call"] for row in every if row.get("call")}
+    return single.union(*(row["calls"] for row in every if row.get("calls")))
 
 
 async def _all(chunk: Sequence[T], work: Work[T], ended: Callable[[], Any]) -> list[Mapping[str, Rows]]:

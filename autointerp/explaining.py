@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -73,10 +73,10 @@ def explain(
         UsageError: no latent with enough contexts, or a latent that was asked for without any.
     """
     cfg.tools.check()
-    with start_run(root, "explanations", cfg, {"index": index_run.id}) as run:
+    with start_run(root, "explanations", replace(cfg, tools=cfg.tools.identity), {"index": index_run.id}) as run:
         if not run.finished:
             sampler = Sampler(FeatureIndex(index_run.folder), cfg.sample)
-            _Job(cfg, run, sampler, tools or Tools(cfg.tools, root=root, sampler=sampler)).go(progress)
+            _Job(cfg, run, sampler, tools or Tools(cfg.tools, root, sampler, run.id)).go(progress)
         publish(index_run)
         return run
 
@@ -90,7 +90,9 @@ class _Job:
 
     def go(self, progress: Progress) -> None:
         latents = self._chosen()
-        work_through(self.run.folder, TABLES, latents, self._explain, progress, f"explain with {self.cfg.explainer}")
+        work_through(
+            self.run.folder, TABLES, latents, self._explain, self._calls, progress, f"explain with {self.cfg.explainer}"
+        )
         self.run.finish(self._results(len(latents)))
 
     def _chosen(self) -> list[int]:
@@ -120,6 +122,9 @@ class _Job:
             "explanations": [explanation_row(found, self.run.id)],
             "candidates": candidate_rows(found, self.run.id),
         }
+
+    def _calls(self, keys: set[str]) -> Rows:
+        return [row | {"run": self.run.id} for row in self.tools.calls(keys)]
 
     def _without_evidence(self, evidence: Evidence) -> Unexplained:
         if evidence.latent in self.cfg.latents:

@@ -13,6 +13,7 @@ from autointerp.arms import ARMS, EXPLANATION, NULLS, RANDOM, SHUFFLED, Known, d
 from autointerp.chunks import work_through
 from autointerp.explaining import ExplainConfig, explain, known
 from autointerp.latent import Explanation, Trial
+from autointerp.llm.config import LLMConfig
 from autointerp.rows import Rows, example_rows, explanation_of, metric_rows, score_row
 from autointerp.sample import SampleConfig, Sampler
 from autointerp.scorers import SCORERS, Scorer
@@ -70,7 +71,7 @@ def score(
     cfg.tools.check()
     index_run = find_run(root, explanations_run.inputs["index"], "index")
     inputs = {"explanations": explanations_run.id, "index": index_run.id}
-    with start_run(root, "scores", cfg, inputs) as run:
+    with start_run(root, "scores", replace(cfg, tools=cfg.tools.identity), inputs) as run:
         if not run.finished:
             _Job(cfg, run, explanations_run, index_run, tools).go(progress)
         publish(index_run)
@@ -86,9 +87,11 @@ class _Job:
     given: Tools | None
 
     def go(self, progress: Progress) -> None:
-        random = self._random(progress) if RANDOM in self.cfg.nulls and self.explanations else []
+        random = self._random(progress) if self._judges_random() else []
         trials = [(i, None) for i in range(len(self.explanations))] + [(i, item) for i, item in enumerate(random)]
-        work_through(self.run.folder, TABLES, trials, self._score, progress, f"score with {self.cfg.scorer}")
+        work_through(
+            self.run.folder, TABLES, trials, self._score, self._calls, progress, f"score with {self.cfg.scorer}"
+        )
         self.run.finish(summary(self.run.folder, self.explained))
 
     @cached_property
@@ -98,7 +101,7 @@ class _Job:
 
     @cached_property
     def tools(self) -> Tools:
-        return self.given or Tools(self.cfg.tools, root=self.run.root, sampler=self.sampler)
+        return self.given or Tools(self.cfg.tools, self.run.root, self.sampler, self.run.id)
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -119,6 +122,10 @@ class _Job:
         drawn = np.random.default_rng([self.cfg.seed, 7]).permutation(n)[: self.cfg.n_null or n]
         return frozenset(drawn.tolist())
 
+    def _judges_random(self) -> bool:
+        """Scorers that judge no contexts steer, and have random directions of their own to compare with."""
+        return RANDOM in self.cfg.nulls and bool(self.explanations) and "items" in self.scorer.wants
+
     def _random(self, progress: Progress) -> list[tuple[Explanation, Run, int]]:
         """Random directions of some latents' densities, explained as the latents were; the latent of each."""
         # Here alone, torch is needed.
@@ -129,7 +136,9 @@ class _Job:
             DirectionsConfig(latents=latents, seed=self.cfg.seed), self.index_run, self.run.root, progress
         )
         cfg = explain_config(self.explained)
-        again = replace(cfg, latents=tuple(range(len(latents))), select="")
+        asked = cfg.tools.llm
+        limited = replace(self.cfg.tools.llm, backend=asked.backend, model=asked.model, base_url=asked.base_url)
+        again = replace(cfg, latents=tuple(range(len(latents))), select="", tools=replace(cfg.tools, llm=limited))
         tools = self.given and replace(self.given, sampler=Sampler(FeatureIndex(directions.folder), cfg.sample))
         found = explain(again, directions, self.run.root, progress, tools)
         return [(each, directions, latents[each.latent]) for each in _explanations(found)]
@@ -148,6 +157,9 @@ class _Job:
             if (text := ARMS[arm](self.known, i)) is not None:
                 await self._judge(arm, text, trial, found)
         return found
+
+    def _calls(self, keys: set[str]) -> Rows:
+        return [row | {"run": self.run.id} for row in self.tools.calls(keys)]
 
     def _sampler_of(self, directions: Run) -> Sampler:
         if self._directions is None:
@@ -189,7 +201,9 @@ def refuse_overlap(explanation: Explanation, trial: Trial) -> None:
 def explain_config(run: Run) -> ExplainConfig:
     """What a run of explanations was asked for with."""
     given = dict(run.config)
-    nested = {"sample": SampleConfig(**given.pop("sample")), "tools": ToolsConfig(**given.pop("tools", {}))}
+    tools = dict(given.pop("tools", {}))
+    llm = LLMConfig(**tools.pop("llm", {}))
+    nested = {"sample": SampleConfig(**given.pop("sample")), "tools": ToolsConfig(llm=llm, **tools)}
     return ExplainConfig(**{**given, "latents": tuple(given["latents"])}, **nested)
 
 

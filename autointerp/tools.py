@@ -1,14 +1,20 @@
 """What explainers and scorers may use; each tool is opened when the first of them asks for it."""
 
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from autointerp.embedders import EMBEDDERS, Embedder
-from autointerp.llm import BACKENDS, LLM, Reader, open_backend
+from autointerp.llm import BACKENDS, LLM, Reader
+from autointerp.llm.config import LLMConfig, backend_of, open_llm
+from autointerp.rows import Rows
 from autointerp.sample import Sampler
 from autointerp.steering import Steerable
 from store.errors import UsageError
+from store.replies import Kept, Replies, replies_file
 from store.run import find_run
 
 RANGES = {"per_prompt": (1, 100), "top_logprobs": (0, 20)}
@@ -20,8 +26,7 @@ WAYS_OUT = {"per_prompt": "25 suits most judges", "top_logprobs": "5 is enough f
 class ToolsConfig:
     """Which tools."""
 
-    llm: str = "scripted"
-    """A name in `BACKENDS`."""
+    llm: LLMConfig = field(default_factory=LLMConfig)
     embedder: str = "minilm"
     """A name in `EMBEDDERS`."""
     explanations: str = ""
@@ -37,9 +42,15 @@ class ToolsConfig:
         Raises:
             UsageError: no such backend, or no such embedder.
         """
-        for name, table, what in ((self.llm, BACKENDS, "LLM backend"), (self.embedder, EMBEDDERS, "embedder")):
+        for name, table, what in ((self.llm.backend, BACKENDS, "LLM backend"), (self.embedder, EMBEDDERS, "embedder")):
             if name not in table:
                 raise UsageError(f"no {what} '{name}': choose one of {', '.join(table)}")
+
+    @property
+    def identity(self) -> "ToolsConfig":
+        """What the results depend on: not how hard a service is driven, nor what may be spent."""
+        cfg = self.llm
+        return replace(self, llm=LLMConfig(backend=cfg.backend, model=cfg.model, base_url=cfg.base_url))
 
     def __post_init__(self) -> None:
         """Refuse what no service takes.
@@ -61,11 +72,20 @@ class Tools:
     root: Path | None = None
     sampler: Sampler | None = None
     """Of the index that is explained; None where there is none."""
+    job: str = ""
+    """Whose account calls are put on: the id of the run."""
 
     @cached_property
     def llm(self) -> LLM:
-        """What explains, judges and writes."""
-        return open_backend(self.cfg.llm)
+        """What explains, judges and writes; with a root, its replies are kept there and its limits hold."""
+        return backend_of(self.cfg.llm) if self.root is None else open_llm(self.cfg.llm, self.root, self.job)
+
+    def calls(self, keys: Iterable[str]) -> Rows:
+        """The kept replies of these keys, as the table `calls` has them, without the run."""
+        if self.root is None:
+            return []
+        replies = Replies(replies_file(self.root))
+        return [_call(key, kept) for key in sorted(set(keys)) if (kept := replies.get(key)) is not None]
 
     @cached_property
     def reader(self) -> Reader:
@@ -76,7 +96,7 @@ class Tools:
         """
         if not isinstance(self.llm, Reader):
             raise UsageError(
-                f"{self.llm.name} tells no log-probabilities of a prompt, which this scorer needs: use --llm local"
+                f"{self.llm.name} tells no log-probabilities of a prompt, which this scorer needs: use --backend local"
             )
         return self.llm
 
@@ -99,3 +119,16 @@ class Tools:
         folder = self.sampler.index.folder
         root = self.root or folder.parent.parent
         return Subject.open(find_run(root, str(folder), "index"), root)
+
+
+def _call(key: str, kept: Kept) -> dict[str, Any]:
+    return {
+        "key": key,
+        "model": kept.model,
+        "prompt": kept.request.get("prompt", ""),
+        "request": json.dumps(kept.request, ensure_ascii=False),
+        "reply": kept.reply["text"],
+        "n_tokens_in": kept.reply["n_tokens_in"],
+        "n_tokens_out": kept.reply["n_tokens_out"],
+        "usd": kept.reply.get("usd"),
+    }

@@ -18,6 +18,7 @@ from autointerp.explain.tokens import TokensExplainer
 from autointerp.explaining import ExplainConfig, explain
 from autointerp.latent import Evidence, Explanation, Score, Trial
 from autointerp.llm import BACKENDS, Reply, Request, open_backend
+from autointerp.llm.config import LLMConfig
 from autointerp.sample import SampleConfig, Sampler
 from autointerp.scorers import SCORERS
 from autointerp.scoring import ScoreConfig, score
@@ -214,7 +215,7 @@ class TestJobs:
             ScoreConfig(nulls=("x",))
         with pytest.raises(UsageError, match=r"no explainer 'x': choose one of .*tokens"):
             ExplainConfig(explainer="x")
-        for tools in (ToolsConfig(embedder="x"), ToolsConfig(llm="x")):
+        for tools in (ToolsConfig(embedder="x"), ToolsConfig(llm=LLMConfig(backend="x"))):
             with pytest.raises(UsageError, match=r"no (LLM backend|embedder) 'x': choose one of"):
                 score(ScoreConfig(tools=tools), explanations, tiny_root)
         assert sorted(tiny_root.rglob("*")) == before
