@@ -3,9 +3,12 @@
 import asyncio
 import importlib
 import json
+from collections.abc import Awaitable
 from typing import Any, final
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
+
+import httpx2
 
 from autointerp.llm import Reply, Request
 from autointerp.llm.errors import Lost, Refused
@@ -87,6 +90,10 @@ class AnthropicAPI:
 
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON to send, without what this model has refused."""
+        return self._fields.apply(self.full_body(request))
+
+    def full_body(self, request: Request) -> dict[str, Any]:
+        """All of `request` in the service's words."""
         system = "\n\n".join(message.text for message in request.messages if message.role == "system")
         body: dict[str, Any] = {
             "model": self.model,
@@ -102,7 +109,7 @@ class AnthropicAPI:
             body["system"] = [{"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}]
         if request.schema is not None:
             body["output_config"] = {"format": {"type": "json_schema", "schema": json.loads(request.schema)}}
-        return self._fields.apply(body)
+        return body
 
     def learn(self, failure: Failure, body: dict[str, Any]) -> bool:
         """Whether `failure` is about a field that can be left out, as it now will be."""
@@ -114,16 +121,26 @@ class AnthropicAPI:
         Raises:
             Refused: no answer, half an answer, or one that is no JSON object.
         """
+        found = await self.guarded(_json(method, *args, **settings))
+        if not isinstance(found, dict | Failure):
+            raise Refused(f"{urlsplit(self.base_url).netloc} answered with JSON that is no object")
+        return found
+
+    async def guarded(self, call: Awaitable[Any]) -> Any:
+        """What `call` of the SDK brings; a `Failure` where the service answers with an error.
+
+        Raises:
+            Refused: no answer, half an answer, or one that is no JSON.
+        """
         host = urlsplit(self.base_url).netloc
         try:
             async with asyncio.timeout(self.timeout_s):
-                response = await method(*args, **settings)
-            body = json.loads(response.http_response.content)
+                return await call
         except TimeoutError as error:
             raise Lost(f"{host} did not answer within {self.timeout_s:g} s") from error
         except self.sdk.APIStatusError as error:
             return Failure.of(error.status_code, error.body or error.message, error.response.headers, self.base_url)
-        except self.sdk.APIConnectionError as error:
+        except (self.sdk.APIConnectionError, httpx2.RequestError) as error:
             raise Lost(f"the connection to {host} broke: {error.__cause__ or error}") from error
         except ValueError as error:
             raise Lost(f"{host} answered with something that is no JSON") from error
@@ -164,6 +181,10 @@ def _sdk() -> Any:
         return importlib.import_module("anthropic")
     except ModuleNotFoundError as error:
         raise UsageError("the backend anthropic_api needs Anthropic's SDK: pip install 'monosem[anthropic]'") from error
+
+
+async def _json(method: Any, *args: Any, **settings: Any) -> Any:
+    return json.loads((await method(*args, **settings)).http_response.content)
 
 
 def _for_sdk(body: dict[str, Any]) -> dict[str, Any]:

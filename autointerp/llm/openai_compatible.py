@@ -71,6 +71,10 @@ class OpenAICompatible:
 
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON to send, without what this server has refused."""
+        return self._fields.apply(self.full_body(request))
+
+    def full_body(self, request: Request) -> dict[str, Any]:
+        """All of `request` in the service's words."""
         body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": message.role, "content": message.text} for message in request.messages],
@@ -83,7 +87,7 @@ class OpenAICompatible:
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         if request.top_logprobs:
             body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
-        return self._fields.apply(body)
+        return body
 
     def learn(self, failure: Failure, body: dict[str, Any]) -> bool:
         """Whether `failure` is about a field that can be left out, as it now will be."""

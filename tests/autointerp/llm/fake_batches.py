@@ -43,6 +43,8 @@ class OpenAIBatches(Batches):
     def __init__(self, fake: Any) -> None:
         super().__init__(fake)
         self.files: dict[str, str] = {}
+        self.turned_down = False
+        """Whether batches end as `failed`."""
 
     def serve(self, path: str, body: Any) -> Found:
         """Status and body of the response; None if the path is not one of these."""
@@ -69,6 +71,8 @@ class OpenAIBatches(Batches):
     def _shown(self, name: str) -> dict[str, Any]:
         batch = self.made[name]
         shown = {"id": name, "metadata": batch["metadata"], "status": "in_progress"}
+        if self.turned_down:
+            return shown | {"status": "failed", "errors": {"data": [{"message": "no such endpoint"}]}}
         if not self.ended(batch):
             return shown
         rows = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]

@@ -63,6 +63,8 @@ class FakeServer:
         self.window: int | None = None
         """Words of prompt and reply that fit."""
         self.latency_s = 0.0
+        self.fail_looks = 0
+        """How many looks at a batch under way are answered with 500 from now on."""
         self.usage: dict[str, Any] = {}
         """Goes into the usage of every chat completion."""
         self.n_busy = self.most_busy = 0
@@ -192,6 +194,9 @@ class _Handler(BaseHTTPRequestHandler):
         sent = headers.get("authorization", "").removeprefix("Bearer ") or headers.get("x-api-key", "")
         if fake.key is not None and sent != fake.key:
             self._send(401, {"error": {"message": f"Incorrect API key provided: {sent}"}})
+        elif fake.fail_looks and not raw and "/batches/" in path:
+            fake.fail_looks -= 1
+            self._send(500, {"error": {"message": "try later"}})
         elif path in COMPLETIONS:
             self._complete(path, body)
         elif path == "/v1/models":
