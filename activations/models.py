@@ -113,7 +113,7 @@ def load_model(
     if dtype not in DTYPES:
         raise UsageError(f"dtype '{dtype}' is not known: choose one of {', '.join(DTYPES)}")
     files = find_model(reference, revision)
-    device = checked_device(device)
+    device = _device(device)
     if files.folder is None:
         from activations.tiny import TinyLM
 
@@ -209,12 +209,8 @@ def _devices() -> list[str]:
     return there + (["cuda"] if torch.cuda.is_available() else [])
 
 
-def checked_device(name: str) -> str:
-    """`name`, checked; `auto` becomes the best there is.
-
-    Raises:
-        UsageError: torch has no such device here.
-    """
+def _device(name: str) -> str:
+    """`name`, checked; `auto` becomes the best there is."""
     there = _devices()
     if name == "auto":
         return there[-1]

@@ -23,7 +23,6 @@ COMMANDS: dict[str, str] = {
     "plane": "lay latents out on a plane by their directions (UMAP)",
     "match": "lay two dictionaries side by side: shared, unmatched and split latents",
     "explain": "say in words what latents respond to",
-    "interpret": "explain latents and score what was said, next to nulls",
     "score": "score explanations against a shuffled null",
     "serve": "open the dashboard on 127.0.0.1",
     "show": "list runs, or print what a run is, what made it and what it scored",

@@ -12,7 +12,7 @@ from autointerp.exchange.export import Export, ExportConfig, choose
 from autointerp.exchange.feature_list import write_list
 from autointerp.exchange.neuronpedia_read import NeuronpediaConfig, import_neuronpedia
 from autointerp.exchange.neuronpedia_write import write_neuronpedia
-from autointerp.scoring import ScoreConfig, score
+from autointerp.interpret import ScoreConfig, score
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
 from store.run import Run, find_run
