@@ -235,7 +235,10 @@ class FeatureIndex:
             folders += {path.parent for path in paths}
             self._view(connection, name, paths)
             if not paths:
-                connection.register(name, SCHEMAS[name].empty_table())
+                # A table, not a registered view of it: cursors do not see those.
+                connection.register("nothing", SCHEMAS[name].empty_table())
+                connection.execute(f"CREATE TABLE {name} AS SELECT * FROM nothing")
+                connection.unregister("nothing")
         try:
             harvest = self.harvest
         except UsageError:
