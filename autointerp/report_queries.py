@@ -70,7 +70,8 @@ GROUP BY reason ORDER BY n_latents DESC, reason""",
         "Mean score of every arm. Its interval is Student's, of the latents' `own` values, which are in the order of "
         "`latents`.",
         """SELECT run, scorer, arm, avg(value) AS mean, count(value) AS n_scored,
-    count(*) - count(value) AS n_not_scored, any_value(chance) AS chance, list(latent ORDER BY latent) AS latents, list(value ORDER BY latent) AS own
+    count(*) - count(value) AS n_not_scored, any_value(chance) AS chance,
+    list(latent ORDER BY latent) AS latents, list(value ORDER BY latent) AS own
 FROM scores WHERE run IN {scores} GROUP BY run, scorer, arm
 ORDER BY scorer, run, arm <> 'explanation', arm""",
     ),

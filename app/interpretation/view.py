@@ -122,8 +122,8 @@ def _above(of: Subject, found: Figures) -> Section:
     return Section(
         "above",
         "Score minus null",
-        "What explanations got, and what they got above words that know nothing, or little, of the latent. Brackets are "
-        "95 % intervals over latents. An explanation that is no better than its nulls says nothing of the latent, "
+        "What explanations got, and what they got above words that know nothing, or little, of the latent. Brackets "
+        "are 95 % intervals over latents. An explanation that is no better than its nulls says nothing of the latent, "
         "however high its score is above chance.",
         _queries(of, ("means", "above")),
         [Table(ABOVE_COLUMNS, above_rows(of, found))],
@@ -200,9 +200,10 @@ def _density(of: Subject, found: Figures) -> Section | None:
 def _agreement(of: Subject, found: Figures) -> Section | None:
     if not found.agreement:
         return None
+    named = sorted((*sorted(of.labels[run] for run in pair), each) for pair, each in found.agreement.items())
     rows = [
-        [f"{of.labels[one]} and {of.labels[other]}", figure(each.value), interval(each.interval), counted(each.n)]
-        for (one, other), each in found.agreement.items()
+        [f"{one} and {other}", figure(each.value), interval(each.interval), counted(each.n)]
+        for one, other, each in named
     ]
     return Section(
         "agreement",
@@ -245,8 +246,8 @@ def _unread(of: Subject, found: Figures) -> Section:
     return Section(
         "unread",
         "Answers that could not be read",
-        "They are asked for once more, then counted: never dropped, never wrong. Between the two bounds lies whatever "
-        "they would have made of the mean.",
+        "They are asked for once more, then counted: neither dropped nor taken for wrong. Between the two bounds lies "
+        "whatever they would have made of the mean.",
         _queries(of, ("unread",)),
         [Table(columns, rows)],
     )
