@@ -113,7 +113,7 @@ def load_model(
     if dtype not in DTYPES:
         raise UsageError(f"dtype '{dtype}' is not known: choose one of {', '.join(DTYPES)}")
     files = find_model(reference, revision)
-    device = _device(device)
+    device = checked_device(device)
     if files.folder is None:
         from activations.tiny import TinyLM
 
@@ -209,8 +209,12 @@ def _devices() -> list[str]:
     return there + (["cuda"] if torch.cuda.is_available() else [])
 
 
-def _device(name: str) -> str:
-    """`name`, checked; `auto` becomes the best there is."""
+def checked_device(name: str) -> str:
+    """`name`, checked; `auto` becomes the best there is.
+
+    Raises:
+        UsageError: torch has no such device here.
+    """
     there = _devices()
     if name == "auto":
         return there[-1]

@@ -7,9 +7,11 @@ from typing import Any
 from activations.harvest import HarvestConfig
 from activations.text import TextConfig
 from app.evaluation.job import PartRequest, requests
+from autointerp.explaining import ExplainConfig
 from autointerp.index.config import IndexConfig
-from autointerp.interpret import ExplainConfig, ScoreConfig
 from autointerp.sample import SampleConfig
+from autointerp.scoring import ScoreConfig
+from autointerp.tools import ToolsConfig
 from sae.train import TrainConfig
 
 CORE = ("reconstruction", "loss")
@@ -70,7 +72,7 @@ def tiny() -> Recipe:
         evaluate=requests(CORE, given={"loss": {"n_sequences": 4}}),
         index=IndexConfig(half_window=12),
         explain=ExplainConfig(n_latents=6, sample=sample),
-        score=ScoreConfig(embedder="hashed"),
+        score=ScoreConfig(tools=ToolsConfig(embedder="hashed")),
     )
 
 

@@ -161,14 +161,11 @@ class Workbench:
         Raises:
             UsageError: there is no text, or more than the model's context.
         """
-        encoding = self._lm.tokenizer.encode(text)
-        ids = self._lm.tokenizer.with_bos(encoding.ids)
-        if not encoding.ids:
-            raise UsageError("there is no text to inspect: type at least one word")
-        if len(ids) > self._lm.n_ctx:
-            raise UsageError(f"the text has {len(ids)} tokens, the model reads {self._lm.n_ctx}: shorten it")
+        ids = self._subject.ids(text)
+        tokenizer = self._subject.lm.tokenizer
+        encoding = tokenizer.encode(text)
         pieces = token_texts(text, encoding.char_start, encoding.char_end)
-        special = self._lm.tokenizer.token_texts(ids[: len(ids) - len(pieces)])
+        special = tokenizer.token_texts(ids[: len(ids) - len(pieces)])
         with self._busy:
             return self._inspect(ids, (*special, *pieces))
 
@@ -178,10 +175,9 @@ class Workbench:
         from sae.metrics import StreamingFVU
 
         with torch.inference_mode():
-            hook = self._lm.hook_point(self.hook_point)
-            x = self._lm.capture(torch.tensor([ids]), [hook])[hook.name].flatten(2)[0].float()
-            out = self._sae(x)
-            classes = self._classes(ids, x.norm(dim=1).numpy())
+            x = self._subject.rows(ids)
+            out = self._subject.sae(x)
+            classes = self._subject.classes(ids, x.norm(dim=1).numpy())
             normal = torch.from_numpy(classes == TOKEN_CLASSES["normal"])
             fvu = StreamingFVU()
             fvu.update(x[normal], out.x_hat[normal])
@@ -195,15 +191,6 @@ class Workbench:
             value=value,
             fvu=fvu.value() if int(normal.sum()) > 1 else None,
         )
-
-    def _classes(self, ids: list[int], norms: np.ndarray) -> np.ndarray:
-        from activations.window import with_sinks
-
-        sink_norm = self.activations_run.results["hook_points"][self.hook_point]["sink_norm"]
-        special = np.isin(ids, sorted(self._lm.tokenizer.special_ids))
-        classes = np.where(special, TOKEN_CLASSES["special"], TOKEN_CLASSES["normal"])
-        columns = {"pos": np.arange(len(ids)), "token_class": classes}
-        return with_sinks(columns, norms, sink_norm)["token_class"]
 
     def steer(
         self,
@@ -244,16 +231,13 @@ class Workbench:
     ) -> Steering:
         from sae.intervene import clamp
 
-        tokenizer = self._lm.tokenizer
+        lm, tokenizer = self._subject.lm, self._subject.lm.tokenizer
         ids = tokenizer.chat(prompt) if chat else tokenizer.with_bos(tokenizer.encode(prompt).ids)
-        if len(ids) + n_tokens > self._lm.n_ctx:
-            raise UsageError(f"prompt and answer have {len(ids) + n_tokens} tokens, the model reads {self._lm.n_ctx}")
-        clean = self._lm.generate(ids, n_tokens, temperature, seed)
-        hook = self._lm.hook_point(self.hook_point)
-        edit = clamp(self._sae, latent, value)
-        # Per-head activations lie side by side, as they did in training.
-        with self._lm.splice(hook, lambda x: edit(x.flatten(2)).view_as(x)) as splice:
-            steered = self._lm.generate(ids, n_tokens, temperature, seed)
+        if len(ids) + n_tokens > lm.n_ctx:
+            raise UsageError(f"prompt and answer have {len(ids) + n_tokens} tokens, the model reads {lm.n_ctx}")
+        clean = lm.generate(ids, n_tokens, temperature, seed)
+        with self._subject.edited(clamp(self._subject.sae, latent, value)) as splice:
+            steered = lm.generate(ids, n_tokens, temperature, seed)
         return Steering(
             prompt=prompt,
             clean=tokenizer.decode(clean),
@@ -272,14 +256,8 @@ class Workbench:
         return Searcher(self.index)
 
     @cached_property
-    def _lm(self):
-        from activations.models import load_recorded
+    def _subject(self):
+        from autointerp.subject import Subject
 
         with self._busy:
-            return load_recorded(self.activations_run)
-
-    @cached_property
-    def _sae(self):
-        from sae import checkpoint
-
-        return checkpoint.load(self.sae_run.folder)
+            return Subject.open(self.run, self.run.root)

@@ -1,5 +1,6 @@
 """The types that flow from evidence to score."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -91,6 +92,11 @@ class Trial:
         return tuple(item.window for item in self.items if not item.active)
 
     @property
+    def kinds(self) -> dict[str, int]:
+        """How many items of each kind there are: silent ones that were not to be found are random ones instead."""
+        return dict(Counter(item.kind for item in self.items))
+
+    @property
     def doc_ids(self) -> frozenset[int]:
         """Documents the contexts are from."""
         others = (window for neighbour in self.neighbours for window in neighbour.windows)
@@ -124,6 +130,39 @@ class Explanation:
     """Keys of the language model's replies that it came from."""
     quoted: float = 0.0
     """Share of its words that stand in runs of six or more copied from a context it was shown: leakage."""
+    output_text: str = ""
+    """The part of `text` that says what the latent does to the output, where that was asked apart; scorers of outputs
+    read it, or `text` where it is empty."""
+    candidates: tuple["Candidate", ...] = ()
+    """Where it was chosen among several: all of them, itself first."""
+    members: tuple[int, ...] = ()
+    """The latents that it is of, where it is of a cluster: `latent` is one of them."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of several explanations of a latent, and what it got on the contexts that chose among them."""
+
+    text: str
+    seed: int
+    """Of the sample."""
+    value: float | None
+    """Its score there. The winner's is too high by the choice, and is no score of it."""
+    n_judged: int
+    calls: tuple[str, ...] = ()
+    """Keys of the replies that it came from."""
+
+
+@dataclass(frozen=True)
+class Unexplained:
+    """A latent for which an explainer has no words; it is counted, never scored."""
+
+    latent: int
+    explainer: str
+    reason: str
+    """`no evidence`, `unreadable` (twice), `cut off`, `not loaded`."""
+    calls: tuple[str, ...] = ()
+    """Keys of the replies that could not be read."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +183,10 @@ class Judged:
     """2 where the first reply could not be read."""
     call: str | None = None
     """Key of the reply it was read from."""
+    token: int | None = None
+    """Index into `window.tokens` where it was about one token."""
+    text: str = ""
+    """What was judged where it is not the window: a continuation of it, or a text that a model wrote."""
 
 
 @dataclass(frozen=True)

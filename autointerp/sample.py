@@ -1,42 +1,30 @@
-"""Contexts to explain from and contexts to score on, disjoint by document for every latent at once."""
+"""Contexts to explain from and contexts to score on, disjoint by document for every latent at once.
+
+Nothing is kept of a latent: what a draw takes is the events of it and of its nearest neighbours.
+"""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from autointerp.index.groups import begins
-from autointerp.latent import Evidence, Trial
+from autointerp.latent import ACTIVE, Evidence, Item, Neighbour, Trial
+from autointerp.sample_config import SampleConfig
+from autointerp.sample_side import Events, Peaks, Side
+from autointerp.sample_silent import fires_at, marks, silent_places, spread
 from store.errors import UsageError
-from store.feature_index import FeatureIndex, Fired
-from store.latents import LatentPage, Window, latent_page, windows_at
-from store.token_map import Spans
+from store.feature_index import EventRows, FeatureIndex
+from store.latents import Logit, Shown, Window, windows_of
 
 EVIDENCE = frozenset({"windows", "top", "silent", "neighbours", "logits"})
 """Parts of `Evidence` that an explainer can want."""
 TRIAL = frozenset({"items", "neighbours"})
 """Parts of `Trial` that a scorer can want."""
-DRAWS_PER_WINDOW = 50
-"""Places tried for every silent window wanted."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleConfig:
-    """How contexts are drawn."""
-
-    n_explain: int = 30
-    """Active contexts an explainer sees."""
-    n_score: int = 50
-    """Active contexts, and as many silent ones, that a scorer judges."""
-    min_contexts: int = 8
-    """Latents with fewer active contexts on either side are not chosen."""
-    min_docs: int = 4
-    """Nor those that fire in fewer documents on either side."""
-    max_density: float = 0.02
-    """Nor those that fire on more than this share of tokens: few windows are silent."""
-    half_window: int = 5
-    """Tokens on either side of the peak: explanations of a token and what precedes it are judged near the token."""
-    seed: int = 0
+PARTS = ("score", "explain", "select")
+"""Purposes of documents; `select` has some only if `SampleConfig.select_share` says so."""
+SHOWN = 5
+"""Latents named in a message."""
 
 
 def explain_side(doc_id: int, seed: int) -> bool:
@@ -45,22 +33,44 @@ def explain_side(doc_id: int, seed: int) -> bool:
     return hashlib.sha256(f"{seed}:{doc_id}".encode()).digest()[0] < 128
 
 
+def select_side(doc_id: int, seed: int, share: float) -> bool:
+    """Whether a document that no explainer is shown is for choosing among explanations, not for scoring: about this
+    share of all documents, and of a larger share a part."""
+    digest = hashlib.sha256(f"{seed}:select:{doc_id}".encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48 < 2 * share
+
+
+class Status(NamedTuple):
+    """What becomes of the latents of a dictionary: every one is counted once."""
+
+    dead: int
+    """They never fire on the harvested text."""
+    too_dense: int
+    """They fire on more tokens than `max_density`, or too often for all of their events to be kept."""
+    too_few: int
+    """They fire in too few contexts or documents on either side."""
+    eligible: int
+    """All others: what is drawn from."""
+
+    @property
+    def width(self) -> int:
+        """All latents."""
+        return sum(self)
+
+
 class Sampler:
     """Draws evidence and trials from a published index."""
 
     def __init__(self, index: FeatureIndex, cfg: SampleConfig) -> None:
         """Split the index's documents."""
         self.index, self.cfg, self._tokens = index, cfg, index.tokens
-        self.explain_docs = [doc_id for doc_id in range(index.tokens.n_docs) if explain_side(doc_id, cfg.seed)]
-        self._explains = np.zeros(index.tokens.n_docs, bool)
-        self._explains[self.explain_docs] = True
-        self._score_text = self._pieces_of_text(~self._explains[index.tokens.piece_doc])
-
-    def _pieces_of_text(self, wanted: np.ndarray) -> Spans:
-        """The places of the text of the wanted pieces, without those that have none."""
-        start, stop = self._tokens.piece_start, self._tokens.piece_stop
-        wanted = wanted & (start < stop)
-        return Spans(start[wanted], stop[wanted])
+        docs = range(index.tokens.n_docs)
+        explains = np.array([explain_side(doc_id, cfg.seed) for doc_id in docs], bool)
+        share = cfg.select_share
+        selects = np.array([share > 0 and select_side(doc_id, cfg.seed, share) for doc_id in docs], bool) & ~explains
+        has = {"explain": explains, "select": selects, "score": ~explains & ~selects}
+        self._sides = {part: Side(index.tokens, cfg.half_window, has[part]) for part in PARTS}
+        self.explain_docs: list[int] = np.flatnonzero(explains).tolist()
 
     def choose(self, n: int) -> list[int]:
         """`n` latents drawn at random from those with enough contexts on both sides, ascending.
@@ -68,13 +78,7 @@ class Sampler:
         Raises:
             UsageError: no latent has enough.
         """
-        found = self.index.arrow(ELIGIBLE, [self.cfg.max_density, self.explain_docs]).to_pylist()
-        enough = [
-            row["latent"]
-            for row in found
-            if min(row["explain_contexts"], row["score_contexts"]) >= self.cfg.min_contexts
-            and min(row["explain_docs"], row["score_docs"]) >= self.cfg.min_docs
-        ]
+        enough = self._eligible()
         if not enough:
             raise UsageError(
                 f"no latent fires in {self.cfg.min_contexts} contexts of {self.cfg.min_docs} documents on both sides: "
@@ -83,79 +87,269 @@ class Sampler:
         random = np.random.default_rng([self.cfg.seed, 1])
         return sorted(int(latent) for latent in random.choice(enough, min(n, len(enough)), replace=False))
 
-    def evidence(self, latent: int) -> Evidence:
-        """Active contexts of the explain side, spread evenly over the latent's range of peaks, and its logits."""
-        page: LatentPage = latent_page(self.index, latent)
-        windows = self._active(latent, explain=True, n=self.cfg.n_explain)
-        return Evidence(latent, windows, page.promoted, page.suppressed)
+    def status(self) -> Status:
+        """How many latents can be explained and scored, and why the others cannot."""
+        counts = self.index.arrow(DENSITIES, [self.cfg.max_density]).to_pylist()[0]
+        n_eligible = len(self._eligible())
+        return Status(counts["dead"], counts["too_dense"], counts["others"] - n_eligible, n_eligible)
 
-    def trial(self, latent: int) -> Trial:
-        """Active and silent contexts of the score side."""
-        active = self._active(latent, explain=False, n=self.cfg.n_score)
-        return Trial.of(latent, active, self._silent(latent, len(active)))
+    def select(self, sql: str) -> list[int]:
+        """The latents of one SELECT over the index, whose first column is `latent`, each once, in its order.
 
-    def _active(self, latent: int, *, explain: bool, n: int) -> tuple[Window, ...]:
-        fired = self.index.events(latent)
-        places, values = self._peaks(fired, explain)
-        if not len(places):
-            return ()
-        random = np.random.default_rng([self.cfg.seed, latent, int(explain)])
-        # One draw from each of n equal-count strata of the ordered peaks: all strengths are judged, not only the top.
-        strata = np.array_split(np.arange(len(places)), min(n, len(places)))
-        chosen = np.array([random.choice(part) for part in strata])
-        return self._windows(latent, places[chosen], values[chosen], fired)
+        Raises:
+            UsageError: it cannot be answered, has another first column, no row, or latents that are none or are dead.
+        """
+        found = self.index.arrow(sql)
+        if not found.num_columns or found.column_names[0] != "latent":
+            said = found.column_names[0] if found.num_columns else "nothing"
+            raise UsageError(f"the selection's first column is '{said}': write SELECT latent, … FROM features WHERE …")
+        latents = list(dict.fromkeys(found.column(0).to_pylist()))
+        if not latents:
+            raise UsageError("the selection has no latent: ask for more, for instance SELECT latent FROM features")
+        unknown = [value for value in latents if not isinstance(value, int) or not 0 <= value < self.index.n_latents]
+        if unknown:
+            raise self._unknown(unknown)
+        dead = self.index.arrow(DEAD, [latents]).column(0).to_pylist()
+        if dead:
+            raise UsageError(
+                f"{len(dead)} of {len(latents)} selected latents never fire on the harvested text ({_named(dead)}): "
+                "leave them out with WHERE NOT dead, or harvest more text"
+            )
+        return latents
 
-    def _peaks(self, fired: Fired, explain: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Place and value of the strongest event in each document's tokens within one sequence, strongest first."""
-        own = self._explains[fired.doc_id] == explain
-        places, values = self._tokens.places(fired.seq[own], fired.pos[own]), fired.value[own]
-        key = fired.seq[own].astype(np.int64) * self._tokens.n_docs + fired.doc_id[own]
-        order = np.lexsort((places, -values, key))
-        first = order[begins(key[order])]
-        strongest = first[np.lexsort((places[first], -values[first]))]
-        return places[strongest], values[strongest]
+    def density(self, latent: int) -> float:
+        """Share of the tokens that count on which it fires.
 
-    def _silent(self, latent: int, n: int) -> tuple[Window, ...]:
-        """Windows at random places of the score side in which the latent is silent; fewer if they are hard to find."""
-        if not n:
-            return ()
-        query = "SELECT event_share FROM latents WHERE latent = ?"
-        if self.index.arrow(query, [latent]).column(0)[0].as_py() < 1:
+        Raises:
+            UsageError: there is no such latent.
+        """
+        rows = self.index.arrow("SELECT density FROM latents WHERE latent = ?", [latent]).to_pylist()
+        if not rows:
+            raise self._unknown([latent])
+        return rows[0]["density"]
+
+    def evidence(self, latent: int, wants: Set[str] = EVIDENCE) -> Evidence:
+        """What an explainer may see of a latent, from the explain side; only the parts in `wants` are looked for.
+
+        Where a latent fires too often for all of its events to be kept, nothing silent is shown.
+
+        Raises:
+            UsageError: there is no such latent.
+            ValueError: `wants` names no part of the evidence.
+        """
+        _check_wants(wants, EVIDENCE)
+        side = self._sides["explain"]
+        events, near = self._look(latent, side, near="neighbours" in wants)
+        peaks = side.peaks(events)
+        spread_out = peaks.spread(self.cfg.n_explain, self._random(latent, "explain", "active"))
+        groups = {
+            "windows": spread_out if "windows" in wants else NONE,
+            "top": Peaks(*(column[: self.cfg.n_explain] for column in peaks)) if "top" in wants else NONE,
+            "silent": self._silent_evidence(side, events, spread_out) if "silent" in wants else NONE,
+        }
+        found = self._windows(side, [*((events, group) for group in groups.values()), *self._drawn(near, "explain")])
+        logits = self.index.arrow(LOGITS, [latent]).to_pylist() if "logits" in wants else []
+        return Evidence(
+            latent,
+            promoted=_logits(logits, "top"),
+            suppressed=_logits(logits, "bottom"),
+            neighbours=_neighbours(near, found[len(groups) :]),
+            **dict(zip(groups, found, strict=False)),
+        )
+
+    def trial(self, latent: int, wants: Set[str] = TRIAL, part: str = "score") -> Trial:
+        """Contexts to judge an explanation on, of documents that no explainer is shown; only what is in `wants`.
+
+        Args:
+            latent: its number.
+            wants: parts of a trial.
+            part: `score`, or `select`: of documents that are not scored on, to choose among several explanations.
+
+        Raises:
+            UsageError: there is no such latent, not all of its events are kept, or there are no such documents.
+            ValueError: `wants` names no part of a trial, or there is no such `part`.
+        """
+        _check_wants(wants, TRIAL)
+        side = self._side_of_trials(part)
+        asks, shows = "items" in wants, "neighbours" in wants
+        events, near = self._look(latent, side, near=shows or (asks and self.cfg.neighbour_share > 0))
+        if not events.complete:
             raise UsageError(
                 f"latent {latent} fires so often that not all of its events are kept, and where it is silent is not "
                 "told: choose another, or index with a larger --max-events"
             )
-        random = np.random.default_rng([self.cfg.seed, latent, 2])
-        piece = random.integers(len(self._score_text.start), size=DRAWS_PER_WINDOW * n)
-        drawn = random.integers(self._score_text.start[piece], self._score_text.stop[piece])
-        drawn = drawn[self._tokens.char_start[drawn] >= 0]
-        events = self.index.events(latent)
-        fired = self._tokens.places(events.seq, events.pos)
-        spans = self._spans(drawn)
-        silent = drawn[np.searchsorted(fired, spans.start) == np.searchsorted(fired, spans.stop)]
-        first = np.sort(np.unique(silent, return_index=True)[1])[:n]
-        return self._windows(latent, silent[first], np.zeros(len(first)), events)
+        active, silent = self._places(events, side, near, part) if asks else (NONE, {})
+        drawn = self._drawn(near, part) if shows else []
+        groups = [active, *(_still(places) for places in silent.values())]
+        found = self._windows(side, [*((events, group) for group in groups), *drawn])
+        items = self._items(latent, part, found[0], dict(zip(silent, found[1:], strict=False)))
+        seed = int(np.random.SeedSequence([self.cfg.seed, latent, PARTS.index(part)]).generate_state(1)[0])
+        return Trial(
+            latent,
+            tuple(items[i] for i in np.random.default_rng(seed).permutation(len(items))),
+            base_rate=side.share_active(events) if asks else None,
+            neighbours=_neighbours(near, found[len(groups) :]) if shows else (),
+            seed=seed,
+        )
 
-    def _spans(self, places: np.ndarray) -> Spans:
-        return self._tokens.spans(places, self.cfg.half_window, self.cfg.half_window)
+    def _side_of_trials(self, part: str) -> Side:
+        if part not in ("score", "select"):
+            raise ValueError(f"part='{part}': choose score or select")
+        if part == "select" and not self.cfg.select_share:
+            raise UsageError(
+                "no documents are kept to choose among several explanations of a latent: set select_share, for "
+                "instance to 0.2"
+            )
+        return self._sides[part]
 
-    def _windows(self, latent: int, places: np.ndarray, values: np.ndarray, fired: Fired) -> tuple[Window, ...]:
-        """The windows around `places`, each inside its document."""
-        return tuple(windows_at(self.index, latent, places, self._spans(places), values, fired))
+    def _places(self, events: Events, side: Side, near: list["Near"], part: str) -> tuple[Peaks, dict[str, np.ndarray]]:
+        """Where it is active, strongest first, and as many places where it is silent, by kind."""
+        active = side.peaks(events).spread(self.cfg.n_score, self._random(events.latent, part, "active"))
+        n = len(active.places)
+        n_near = round(self.cfg.neighbour_share * n)
+        n_same = min(round(self.cfg.same_token_share * n), n - n_near)
+        wanted = {"neighbour": n_near, "same_token": n_same, "random": n - n_near - n_same}
+        lent = [each.peaks for each in near] if n_near else []
+        seed = self._seed(events.latent, part, "silent")
+        return active, silent_places(side, events, wanted, active.places, lent, seed)
+
+    def _items(
+        self, latent: int, part: str, active: tuple[Window, ...], silent: dict[str, tuple[Window, ...]]
+    ) -> list[Item]:
+        kinds = [(kind, window) for kind, windows in silent.items() for window in windows]
+        marked = marks([window for _, window in kinds], active, self._random(latent, part, "marks"))
+        return [
+            *(Item(window, ACTIVE, fires_at(window)) for window in active),
+            *(Item(window, kind, at) for (kind, window), at in zip(kinds, marked, strict=True)),
+        ]
+
+    def _silent_evidence(self, side: Side, events: Events, active: Peaks) -> Peaks:
+        if not events.complete:
+            return NONE
+        random, n = self._random(events.latent, "explain", "silent"), self.cfg.n_silent
+        same = spread(self._tokens, side.on_tokens(active.places, n, events, random), NONE.places, n)
+        others = spread(self._tokens, side.at_random(n, events, random), same, n - len(same))
+        return _still(np.concatenate([same, others]))
+
+    def _look(self, latent: int, side: Side, *, near: bool) -> tuple[Events, list["Near"]]:
+        """Where a latent fires; and, if asked, the nearest latents by decoder cosine that fire
+        where this one is silent, nearest first."""
+        rows = self.index.arrow(LOOK, [latent, self.cfg.n_neighbours if near else 0]).to_pylist()
+        if not rows:
+            raise self._unknown([latent])
+        complete = rows[0]["complete"]
+        rows = rows if complete else rows[:1]
+        lie = [EventRows(*(row[name] for name in EventRows._fields)) for row in rows]
+        own, *others = (
+            Events(row["latent"], fired, self._tokens.places(fired.seq, fired.pos), row["complete"])
+            for row, fired in zip(rows, self.index.events_at(lie), strict=True)
+        )
+        found = []
+        for row, other in zip(rows[1:], others, strict=True):
+            peaks = side.peaks(other)
+            alone = side.silent(peaks.places, own)
+            if alone.any():
+                found.append(Near(other, row["cosine"], Peaks(peaks.places[alone], peaks.values[alone])))
+        return own, found
+
+    def _drawn(self, near: list["Near"], part: str) -> list[tuple[Events, Peaks]]:
+        """The contexts shown of each neighbour."""
+        n = self.cfg.per_neighbour
+        return [(each.events, each.peaks.spread(n, self._random(each.events.latent, part, "near"))) for each in near]
+
+    def _windows(self, side: Side, groups: list[tuple[Events, Peaks]]) -> list[tuple[Window, ...]]:
+        """The windows around each group of places, looked up together."""
+        shown = [Shown(p.places, side.spans(p.places), p.values, events.fired) for events, p in groups]
+        return windows_of(self.index, shown)
+
+    def _unknown(self, latents: list[Any]) -> UsageError:
+        return UsageError(f"there is no latent {_named(latents)}: choose 0 to {self.index.n_latents - 1}")
+
+    def _eligible(self) -> list[int]:
+        """Latents with enough contexts on both sides, ascending."""
+        score_docs = np.flatnonzero(self._sides["score"].has).tolist()
+        found = self.index.arrow(ELIGIBLE, [self.cfg.max_density, self.explain_docs, score_docs]).to_pylist()
+        return [
+            row["latent"]
+            for row in found
+            if min(row["explain_contexts"], row["score_contexts"]) >= self.cfg.min_contexts
+            and min(row["explain_docs"], row["score_docs"]) >= self.cfg.min_docs
+        ]
+
+    def _seed(self, latent: int, part: str, what: str) -> list[int]:
+        return [self.cfg.seed, latent, PARTS.index(part), DRAWS.index(what)]
+
+    def _random(self, latent: int, part: str, what: str) -> np.random.Generator:
+        return np.random.default_rng(self._seed(latent, part, what))
 
 
+class Near(NamedTuple):
+    """A neighbour, and where it fires and the latent in question is silent."""
+
+    events: Events
+    cosine: float
+    peaks: Peaks
+
+
+DRAWS = ("active", "silent", "marks", "near")
+"""What is drawn for a latent, each with a seed of its own."""
+NONE = Peaks(np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+def _still(places: np.ndarray) -> Peaks:
+    return Peaks(places, np.zeros(len(places), np.float32))
+
+
+def _neighbours(near: Sequence[Near], windows: Sequence[tuple[Window, ...]]) -> tuple[Neighbour, ...]:
+    pairs = zip(near, windows, strict=False)
+    return tuple(Neighbour(each.events.latent, each.cosine, shown) for each, shown in pairs)
+
+
+def _logits(rows: Sequence[dict[str, Any]], side: str) -> tuple[Logit, ...]:
+    return tuple(Logit(row["token_id"], row["token"], row["value"]) for row in rows if row["side"] == side)
+
+
+def _named(latents: list[Any]) -> str:
+    shown = ", ".join(str(latent) for latent in latents[:SHOWN])
+    return shown if len(latents) <= SHOWN else f"{shown} and {len(latents) - SHOWN} more"
+
+
+def _check_wants(wants: Set[str], known: Set[str]) -> None:
+    if not wants <= known:
+        raise ValueError(f"wants={sorted(wants)}: choose of {', '.join(sorted(known))}")
+
+
+LOOK = """
+WITH near AS (
+    SELECT $1 AS latent, -1 AS rank, NULL AS cosine UNION ALL
+    SELECT other, rank, cosine FROM neighbours WHERE latent = $1 AND side = 'decoder' AND rank < $2
+)
+SELECT latent, cosine, part, first_row, n_events, event_share = 1 AS complete
+FROM near JOIN latents USING (latent) ORDER BY rank
+"""
+"""A latent first, and then its neighbours."""
+LOGITS = "SELECT side, token_id, token, value FROM logits WHERE latent = ? ORDER BY side, rank"
+DEAD = "SELECT latent FROM latents WHERE dead AND latent IN (SELECT unnest(?::BIGINT[])) ORDER BY latent"
+DENSITIES = """
+SELECT count(*) FILTER (dead) AS dead,
+       count(*) FILTER (NOT dead AND (density > $1 OR event_share < 1)) AS too_dense,
+       count(*) FILTER (NOT dead AND density <= $1 AND event_share = 1) AS others
+FROM latents
+"""
 # A context is the strongest event in one document's tokens within one sequence, and on the side of that document.
 ELIGIBLE = """
 WITH per_piece AS (
     SELECT DISTINCT latent, seq, doc_id FROM events
     WHERE latent IN (SELECT latent FROM latents WHERE density <= ? AND event_share = 1)
 ), sided AS (
-    SELECT latent, doc_id, doc_id IN (SELECT unnest(?::BIGINT[])) AS explain FROM per_piece
+    SELECT latent, doc_id, doc_id IN (SELECT unnest(?::BIGINT[])) AS explain,
+           doc_id IN (SELECT unnest(?::BIGINT[])) AS score
+    FROM per_piece
 )
 SELECT latent,
        count(*) FILTER (explain) AS explain_contexts,
-       count(*) FILTER (NOT explain) AS score_contexts,
+       count(*) FILTER (score) AS score_contexts,
        count(DISTINCT doc_id) FILTER (explain) AS explain_docs,
-       count(DISTINCT doc_id) FILTER (NOT explain) AS score_docs
+       count(DISTINCT doc_id) FILTER (score) AS score_docs
 FROM sided GROUP BY latent ORDER BY latent
 """

@@ -1,4 +1,4 @@
-"""Edits of the residual stream through one latent: h' = h + (value − a_i(h)) · W_dec[i].
+"""Edits of the residual stream through one latent: h' = h + (value − a_i(h)) · W_dec[i], or h' = h + s · W_dec[i].
 
 Adding the difference, instead of replacing h by a reconstruction, keeps the SAE's error term h − x_hat(h): what the SAE
 does not explain passes through untouched. Templeton et al. 2024, transformer-circuits.pub/2024/scaling-monosemanticity.
@@ -44,6 +44,17 @@ def clamp(sae: SAE, latent: int, value: float, mask: Bool[Tensor, "..."] | None 
 def ablate(sae: SAE, latent: int, mask: Bool[Tensor, "..."] | None = None) -> Intervention:
     """Remove a latent's contribution: `clamp` to 0. Rows in which it is not active come back bit for bit."""
     return clamp(sae, latent, 0.0, mask)
+
+
+def push(rows: Float[Tensor, "batch d_in"], strengths: Float[Tensor, " batch"]) -> Intervention:
+    """Add strengths[b] · rows[b] to every position of sequence b, whatever is there; strength 0 changes no bit."""
+
+    @torch.no_grad()
+    def edit(h: Float[Tensor, "batch pos d_in"]) -> Float[Tensor, "batch pos d_in"]:
+        change = strengths[:, None, None] * rows[:, None, :]
+        return (h.to(device=rows.device, dtype=rows.dtype) + change).to(device=h.device, dtype=h.dtype)
+
+    return edit
 
 
 def _row_mask(mask: Tensor | None, h: Tensor) -> Tensor:

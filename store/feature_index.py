@@ -43,6 +43,14 @@ class Fired(NamedTuple):
     value: np.ndarray
 
 
+class EventRows(NamedTuple):
+    """Where the events kept of one latent lie: columns of `latents`."""
+
+    part: int
+    first_row: int
+    n_events: int
+
+
 class FeatureIndex:
     """One index, always at its newest version; safe to share between threads.
 
@@ -144,12 +152,21 @@ class FeatureIndex:
         for latent in latents:
             if latent not in where:
                 raise UsageError(f"there is no latent {latent}: choose 0 to {self.n_latents - 1}")
-        if len(latents) == 1:
-            return [self._fired(**where[latents[0]])]
-        with ThreadPoolExecutor(READERS) as pool:
-            return list(pool.map(lambda latent: self._fired(**where[latent]), latents))
+        return self.events_at([EventRows(*(where[latent][name] for name in EventRows._fields)) for latent in latents])
 
-    def _fired(self, latent: int, part: int, first_row: int, n_events: int) -> Fired:
+    def events_at(self, rows: Sequence[EventRows]) -> list[Fired]:
+        """The events kept of some latents of which it is known where they lie.
+
+        Raises:
+            UsageError: a part is damaged.
+        """
+        if sum(each.n_events for each in rows) <= READERS * GROUP_ROWS:
+            return [self._fired(each) for each in rows]  # sooner than threads are started
+        with ThreadPoolExecutor(READERS) as pool:
+            return list(pool.map(self._fired, rows))
+
+    def _fired(self, rows: EventRows) -> Fired:
+        part, first_row, n_events = rows
         if not n_events:
             return Fired(*(np.empty(0, kind) for kind in (np.int32, np.int32, np.int32, np.float32)))
         groups = list(range(first_row // GROUP_ROWS, (first_row + n_events - 1) // GROUP_ROWS + 1))
@@ -213,6 +230,15 @@ class FeatureIndex:
         """Add what is read where it lies, and confine the connection to it."""
         folders = [self.folder.resolve()]
         self._view(connection, "events", (self.folder / PARTS).resolve().glob("events-*.parquet"))
+        for name in ("examples", "calls"):
+            paths = [path for folder in self._annotations(connection) for path in folder.glob(f"{name}-*.parquet")]
+            folders += {path.parent for path in paths}
+            self._view(connection, name, paths)
+            if not paths:
+                # A table, not a registered view of it: cursors do not see those.
+                connection.register("nothing", SCHEMAS[name].empty_table())
+                connection.execute(f"CREATE TABLE {name} AS SELECT * FROM nothing")
+                connection.unregister("nothing")
         try:
             harvest = self.harvest
         except UsageError:
@@ -222,6 +248,12 @@ class FeatureIndex:
             self._view(connection, "documents", layout.document_parts(harvest.folder.resolve()))
             self._view(connection, "sequences", layout.token_parts(harvest.folder.resolve()))
         confine(connection, folders, spill_folder())
+
+    def _annotations(self, connection: duckdb.DuckDBPyConnection) -> list[Path]:
+        """Where the runs that were published with it have what is read where it lies."""
+        rows = connection.execute("SELECT kind, id FROM runs WHERE kind IN ('explanations', 'scores')").fetchall()
+        root = self.folder.resolve().parent.parent
+        return [root / kind / number / PARTS for kind, number in rows]
 
     def _view(self, connection: duckdb.DuckDBPyConnection, name: str, paths: Iterable[Path]) -> None:
         files = ", ".join(quoted(path.as_posix()) for path in sorted(paths))

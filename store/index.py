@@ -134,8 +134,15 @@ def _parts(index: Run, annotations: Sequence[Run]) -> dict[str, list[Path]]:
     for path in sorted((index.folder / PARTS).glob("*.parquet")):
         parts.setdefault(path.stem.split("-")[0], []).append(path)
     for run in annotations:
-        parts.setdefault(run.kind, []).append(part_path(run.folder, run.kind))
+        for path in sorted((run.folder / PARTS).glob("*.parquet")):
+            parts.setdefault(path.stem.split("-")[0], []).append(path)
     return parts
+
+
+def parts_of(folder: Path, table: str) -> pa.Table:
+    """All rows of a table that the run in `folder` wrote, in order of its parts; none where it wrote none."""
+    paths = sorted((folder / PARTS).glob(f"{table}-*.parquet")) or sorted((folder / PARTS).glob(f"{table}.parquet"))
+    return pa.concat_tables([SCHEMAS[table].empty_table(), *(pq.read_table(path) for path in paths)])
 
 
 def _build(file: Path, parts: Mapping[str, Sequence[Path]], runs: Sequence[Run]) -> None:

@@ -151,28 +151,93 @@ EXPLANATIONS = {
     "latent": Column(I32, "what is explained"),
     "explainer": Column(TEXT, "its name"),
     "text": Column(TEXT, "the explanation"),
-    "input_text": Column(TEXT, "the part of it that speaks of inputs, which is what is scored"),
+    "input_text": Column(TEXT, "the part of it that speaks of inputs, which is what scorers of inputs read"),
+    "output_text": Column(TEXT, "the part that speaks of outputs, where it was asked for apart"),
     "method": Column(TEXT, "who wrote it, in words for the reader"),
     "n_contexts": Column(I32, "contexts shown to the explainer; missing where it was written elsewhere"),
     "n_docs": Column(I32, "their documents; missing likewise"),
+    "doc_ids": Column(pa.list_(I32), "which documents; missing likewise"),
+    "prompt": Column(TEXT, "id, version and hash of the prompt; empty where no language model was asked"),
+    "quoted": Column(F64, "share of its words that are copied from contexts it was shown, in runs of six or more"),
+    "calls": Column(pa.list_(TEXT), "keys in `calls` of the replies that it was read from"),
     "run": Column(TEXT, "id of the run that wrote it"),
 }
-SCORES = {
+CANDIDATES = {
+    "latent": Column(I32, "what is explained"),
+    "explainer": Column(TEXT, "its name"),
+    "rank": Column(I32, "0 was kept"),
+    "text": Column(TEXT, "the explanation"),
+    "seed": Column(I32, "of the sample"),
+    "value": Column(F64, "its score on the documents that chose: too high for the one that was kept"),
+    "n_judged": Column(I32, "examples"),
+    "run": Column(TEXT, "id of the run that wrote it"),
+}
+UNEXPLAINED = {
+    "latent": Column(I32, "what has no explanation"),
+    "explainer": Column(TEXT, "who was asked"),
+    "reason": Column(TEXT, "`no evidence`, `unreadable`, `cut off`, `not loaded`"),
+    "calls": Column(pa.list_(TEXT), "keys in `calls` of the replies that could not be read"),
+    "run": Column(TEXT, "id of the run that asked"),
+}
+_SCORED = {
     "latent": Column(I32, "what is scored"),
     "explainer": Column(TEXT, "who explained it"),
     "scorer": Column(TEXT, "who scored it"),
-    "arm": Column(TEXT, "`explanation`, or the null `shuffled`"),
+    "arm": Column(
+        TEXT,
+        "`explanation`, or a null: `shuffled` (of another latent), `generic`, `empty`, `unigram` (its commonest "
+        "words), `random` (a random direction of its density, explained and scored as it was)",
+    ),
+}
+SCORES = {
+    **_SCORED,
     "value": Column(F64, "missing when nothing could be judged"),
     "ci_low": Column(F64, "95 % interval"),
     "ci_high": Column(F64, ""),
+    "worst": Column(F64, "the value were every unread answer wrong; missing where all were read"),
+    "best": Column(F64, "the value were every unread answer right"),
     "chance": Column(F64, "what guessing gets"),
     "n_judged": Column(I32, "examples"),
     "n_unparsed": Column(I32, "answers that could not be read"),
+    "n_asked_twice": Column(I32, "examples that were asked about once more"),
     "n_docs": Column(I32, "documents of the examples"),
     "n_docs_shared": Column(
         I32, "with the contexts the explainer saw: 0, or the score is refused; missing if not known"
     ),
+    "base_rate": Column(F64, "share of all windows in which it fires; missing where it was not looked for"),
+    "prompt": Column(TEXT, "id, version and hash of the prompt; empty where no language model was asked"),
     "run": Column(TEXT, "id of the run"),
+}
+SCORE_METRICS = {
+    **_SCORED,
+    "metric": Column(TEXT, "a name in `autointerp.statistics.METRICS`, or `precision_at_base_rate` and its ends"),
+    "value": Column(F64, "of the same examples; missing where it is not defined"),
+    "run": Column(TEXT, "id of the run"),
+}
+EXAMPLES = {
+    **_SCORED,
+    "number": Column(I32, "in the order in which they were asked about"),
+    "kind": Column(TEXT, "`active`, or how it was chosen among silent ones; or what the scorer calls its questions"),
+    "doc_id": Column(I32, "the document; missing where a model wrote the text"),
+    "text": Column(TEXT, "what was judged"),
+    "token": Column(I32, "of the context, where it was about one"),
+    "truth": Column(F64, "1 or 0, a choice, or an activation"),
+    "answer": Column(F64, "missing where it could not be read"),
+    "probability": Column(F64, "that the judge gave to yes; missing where it was not asked for"),
+    "n_asked": Column(I32, "2 where the first reply could not be read"),
+    "call": Column(TEXT, "key in `calls` of the reply"),
+    "run": Column(TEXT, "id of the run"),
+}
+CALLS = {
+    "key": Column(TEXT, "of the reply: a hash of the model and all that it was asked"),
+    "model": Column(TEXT, "backend and model"),
+    "prompt": Column(TEXT, "id, version and hash of the prompt"),
+    "request": Column(TEXT, "what was asked, as JSON"),
+    "reply": Column(TEXT, "what came back"),
+    "n_tokens_in": Column(I32, "tokens asked"),
+    "n_tokens_out": Column(I32, "tokens that came back"),
+    "usd": Column(F64, "what it cost; missing where that is not known"),
+    "run": Column(TEXT, "id of the run that used it"),
 }
 
 PUBLISHED: dict[str, dict[str, Column]] = {
@@ -187,10 +252,13 @@ PUBLISHED: dict[str, dict[str, Column]] = {
     "plane": PLANE,
     "titles": TITLES,
     "explanations": EXPLANATIONS,
+    "candidates": CANDIDATES,
+    "unexplained": UNEXPLAINED,
     "scores": SCORES,
+    "score_metrics": SCORE_METRICS,
 }
 """Tables of the published file."""
-TABLES: dict[str, dict[str, Column]] = {**PUBLISHED, "events": EVENTS}
+TABLES: dict[str, dict[str, Column]] = {**PUBLISHED, "events": EVENTS, "examples": EXAMPLES, "calls": CALLS}
 """All that an index writes."""
 ROWS: dict[str, str] = {
     "latents": "A row for each latent, dead ones included. All figures are of tokens that count: of the classes that "
@@ -208,6 +276,11 @@ ROWS: dict[str, str] = {
     "titles": "A row for each document, without its text.",
     "explanations": "A row for each explanation that was published.",
     "scores": "A row for each score, and for each of its nulls.",
+    "candidates": "A row for each explanation among which the best was chosen.",
+    "unexplained": "A row for each latent that an explainer had no words for.",
+    "score_metrics": "A row for each other figure of a score.",
+    "examples": "A row for each question that a scorer asked; read from Parquet where it lies.",
+    "calls": "A row for each reply of a language model that a run used; read from Parquet where it lies.",
     "events": "A row for each firing, sorted by latent, sequence and position; read from Parquet where it lies.",
 }
 """What a row of each table is."""
@@ -227,7 +300,10 @@ SORTED_BY = {
     "plane": "latent",
     "titles": "doc_id",
     "explanations": "latent, run",
+    "candidates": "latent, run, rank",
+    "unexplained": "latent, run",
     "scores": "latent, run, arm",
+    "score_metrics": "latent, run, arm, metric",
 }
 
 FEATURES = """

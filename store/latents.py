@@ -1,8 +1,8 @@
 """Questions about one latent, answered from the published index as plain frozen types."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -113,20 +113,46 @@ def windows_at(
     if not len(places):
         return []
     fired = index.events(latent) if fired is None else fired
-    tokens = index.tokens
-    on = tokens.places(fired.seq, fired.pos)
-    docs = tokens.documents(places)
-    about = {row["doc_id"]: row for row in index.arrow(ABOUT, [docs.tolist()]).to_pylist()}
-    seq, pos = tokens.positions(places)
+    return list(windows_of(index, [Shown(places, spans, values, fired)])[0])
+
+
+class Shown(NamedTuple):
+    """Where windows of one latent are wanted; each must lie within the document of its place."""
+
+    places: np.ndarray
+    """`[n]` of the peaks."""
+    spans: Spans
+    """`[n]` windows around them."""
+    values: np.ndarray
+    """`[n]` at the peaks."""
+    fired: Fired
+    """The latent's events."""
+
+
+def windows_of(index: FeatureIndex, shown: Sequence[Shown]) -> list[tuple[Window, ...]]:
+    """Windows of several latents, or of one at several kinds of places: their documents are looked up together."""
+    docs = [index.tokens.documents(each.places) for each in shown]
+    ids = np.unique(np.concatenate([np.empty(0, np.int64), *docs])).tolist()
+    about = {row["doc_id"]: row for row in index.arrow(ABOUT, [ids]).to_pylist()} if ids else {}
+    return [_windows(index, each, own, about) for each, own in zip(shown, docs, strict=True)]
+
+
+def _windows(
+    index: FeatureIndex, shown: Shown, docs: np.ndarray, about: Mapping[int, dict[str, Any]]
+) -> tuple[Window, ...]:
+    """The windows at some places, whose documents are `docs`."""
+    fired, spans = shown.fired, shown.spans
+    on = index.tokens.places(fired.seq, fired.pos)
+    seq, pos = index.tokens.positions(shown.places)
     found = []
-    for i, place in enumerate(places.tolist()):
+    for i, place in enumerate(shown.places.tolist()):
         start, stop = int(spans.start[i]), int(spans.stop[i])
         low, high = np.searchsorted(on, [start, stop])
-        shown = np.zeros(stop - start)
-        shown[on[low:high] - start] = fired.value[low:high]
+        values = np.zeros(stop - start)
+        values[on[low:high] - start] = fired.value[low:high]
         at = {"seq": int(seq[i]), "start": int(pos[i]) - (place - start), "peak": place - start}
-        found.append(_given(index, start, shown, about[int(docs[i])] | at | {"value": float(values[i])}))
-    return found
+        found.append(_given(index, start, values, about[int(docs[i])] | at | {"value": float(shown.values[i])}))
+    return tuple(found)
 
 
 def _given(index: FeatureIndex, first: int, values: np.ndarray, about: dict[str, Any]) -> Window:

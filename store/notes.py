@@ -7,7 +7,6 @@ returned from is still there if the process is killed.
 
 import json
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,10 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from store.errors import UsageError
+from store.sqlite_file import BUSY_S, sqlite_errors, use_wal
 
 FILE = "notes.sqlite"
-BUSY_S = 10.0
-"""How long a writer waits for another."""
 MAX_TEXT = 20_000
 """Characters of one note."""
 
@@ -41,18 +39,38 @@ def _first(connection: sqlite3.Connection) -> None:
         "CREATE TABLE history (id INTEGER PRIMARY KEY, sae TEXT NOT NULL, author TEXT NOT NULL, settings TEXT NOT NULL,"
         " result TEXT NOT NULL, made_at TEXT NOT NULL)",
         *(
-            f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table}"
-            " BEGIN SELECT RAISE(ABORT, 'notes are only added to'); END"
+            trigger
             for table in ("labels", "ratings", "lists", "list_entries", "history")
-            for verb in ("UPDATE", "DELETE")
+            for trigger in _only_added_to(table)
         ),
     ):
         connection.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first,)
+def _rated_blind(connection: sqlite3.Connection) -> None:
+    """Ratings of explanations whose source the rater did not see."""
+    for statement in (
+        "CREATE TABLE blind_ratings (id INTEGER PRIMARY KEY, sae TEXT NOT NULL, latent INTEGER NOT NULL CHECK (latent"
+        " >= 0), sheet TEXT NOT NULL, place INTEGER NOT NULL, run TEXT NOT NULL, explainer TEXT NOT NULL, arm TEXT NOT"
+        " NULL, text TEXT NOT NULL, author TEXT NOT NULL, value INTEGER NOT NULL CHECK (value BETWEEN 1 AND 5),"
+        " made_at TEXT NOT NULL)",
+        "CREATE INDEX blind_ratings_of ON blind_ratings (sae, latent)",
+        *_only_added_to("blind_ratings"),
+    ):
+        connection.execute(statement)
+
+
+def _only_added_to(table: str) -> Iterator[str]:
+    for verb in ("UPDATE", "DELETE"):
+        yield (
+            f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table}"
+            " BEGIN SELECT RAISE(ABORT, 'notes are only added to'); END"
+        )
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first, _rated_blind)
 """What brings a file from each version to the next; the version is how many were applied."""
-TABLES = ("labels", "ratings", "lists", "list_entries", "history")
+TABLES = ("labels", "ratings", "lists", "list_entries", "history", "blind_ratings")
 
 
 class Label(NamedTuple):
@@ -69,6 +87,26 @@ class Rating(NamedTuple):
     """How interpretable somebody finds a latent."""
 
     latent: int
+    author: str
+    value: int
+    """1 (not at all) to 5."""
+    made_at: str
+
+
+class BlindRating(NamedTuple):
+    """How well somebody finds that an explanation fits a latent, who was not told where it is from."""
+
+    latent: int
+    sheet: str
+    """What was rated in one sitting, in an order of its own."""
+    place: int
+    """In that order, from 0."""
+    run: str
+    """That wrote the explanation."""
+    explainer: str
+    arm: str
+    """`explanation`, or the null `shuffled`: it was written for another latent."""
+    text: str
     author: str
     value: int
     """1 (not at all) to 5."""
@@ -114,13 +152,42 @@ class Notes:
         Raises:
             UsageError: the value is another, or the file cannot be written.
         """
-        if value not in range(1, 6):
-            raise UsageError(f"a rating of {value} is none: choose 1 to 5")
-        self._add("ratings", sae=sae, latent=latent, author=_short(author, "author"), value=value)
+        self._add("ratings", sae=sae, latent=latent, author=_short(author, "author"), value=_rated(value))
 
     def ratings(self, sae: str, latent: int | None = None) -> list[Rating]:
         """Every author's newest rating of each latent, or of one."""
         return [Rating(*row) for row in self._newest("ratings", "value", sae, latent)]
+
+    def rate_blind(
+        self,
+        sae: str,
+        latent: int,
+        value: int,
+        author: str,
+        *,
+        sheet: str,
+        place: int,
+        run: str,
+        explainer: str,
+        arm: str,
+        text: str,
+    ) -> None:
+        """Rate an explanation from 1 to 5; what is kept beside it was not shown to the rater, but for its text.
+
+        Raises:
+            UsageError: the value is another, or the file cannot be written.
+        """
+        source = {"sheet": sheet, "place": place, "run": run, "explainer": explainer, "arm": arm, "text": text}
+        who = _short(author, "author")
+        self._add("blind_ratings", sae=sae, latent=latent, author=who, value=_rated(value), **source)
+
+    def blind_ratings(self, sae: str) -> list[BlindRating]:
+        """Every author's newest rating of each place of each sheet, in the order of sheets and places."""
+        query = """
+        SELECT latent, sheet, place, run, explainer, arm, text, author, value, made_at FROM blind_ratings WHERE id IN
+            (SELECT max(id) FROM blind_ratings WHERE sae = ? GROUP BY sheet, place, author)
+        ORDER BY sheet, place, author"""
+        return [BlindRating(*row) for row in self._rows(query, (sae,), since=2)]
 
     def add_to_list(self, sae: str, name: str, latents: Sequence[int], author: str) -> None:
         """Put latents on a named list, which is made if there is none.
@@ -166,7 +233,8 @@ class Notes:
         with self._reading() as connection:
             if connection is None:
                 return
-            for table in TABLES:
+            there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            for table in (table for table in TABLES if table in there):
                 cursor = connection.execute(f"SELECT * FROM {table} ORDER BY id")
                 names = [column[0] for column in cursor.description]
                 for row in cursor:
@@ -201,27 +269,28 @@ class Notes:
         ORDER BY latent, author"""
         return self._rows(query, (sae, latent, latent))
 
-    def _rows(self, query: str, parameters: tuple) -> list[tuple]:
-        with self._reading() as connection:
+    def _rows(self, query: str, parameters: tuple, since: int = 1) -> list[tuple]:
+        """What is there; nothing in a file of a version before `since`, which has not the table."""
+        with self._reading(since) as connection:
             return connection.execute(query, parameters).fetchall() if connection else []
 
     @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection | None]:
+    def _reading(self, since: int = 1) -> Iterator[sqlite3.Connection | None]:
         """A connection that cannot write; None where nothing was ever written."""
         if not self.path.exists():
             yield None
             return
-        with self._errors(), self._opened(f"{self.path.resolve().as_uri()}?mode=ro") as connection:
+        with sqlite_errors(self.path), self._opened(f"{self.path.resolve().as_uri()}?mode=ro") as connection:
             version = self._version(connection)
-            yield connection if version else None
+            yield connection if version >= since else None
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction, there as a whole or not at all."""
-        with self._errors():
+        with sqlite_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self._opened(f"{self.path.resolve().as_uri()}?mode=rwc") as connection:
-                _use_wal(connection)
+                use_wal(connection)
                 # WAL alone would keep what was written past a killed process, not past a power cut.
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA foreign_keys = ON")
@@ -257,38 +326,6 @@ class Notes:
             )
         return version
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """One line for what SQLite, or the disk, does not do."""
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            raise UsageError(f"{self.path} cannot be used ({error}): {_way_out(error)}") from error
-        except OSError as error:
-            raise UsageError(f"cannot write {self.path} ({error.strerror}): choose another --root") from error
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch the file to WAL, however many begin at once: SQLite does not wait for another process that does the same,
-    for as it reads before it locks, two that waited for one another would wait for ever."""
-    until = time.monotonic() + BUSY_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                raise
-            time.sleep(0.01)
-
-
-def _way_out(error: sqlite3.DatabaseError) -> str:
-    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
-        return "another process is writing; try again"
-    if isinstance(error, sqlite3.OperationalError):
-        return "make the folder and the file writable, and room on the disk"
-    return "put it aside (with its -wal and -shm) and go on, or bring back a copy of it"
-
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -298,6 +335,12 @@ def _latent(latent: int) -> int:
     if not 0 <= latent < 2**31:
         raise UsageError(f"there is no latent {latent}: choose 0 or above")
     return int(latent)
+
+
+def _rated(value: int) -> int:
+    if value not in range(1, 6):
+        raise UsageError(f"a rating of {value} is none: choose 1 to 5")
+    return value
 
 
 def _short(text: str, what: str) -> str:

@@ -105,7 +105,8 @@ def _train_and_evaluate(recipe: "Recipe", activations: Run, root: Path) -> "tupl
 
 
 def _interpret(recipe: "Recipe", index: Run, root: Path) -> None:
-    from autointerp.interpret import explain, score
+    from autointerp.explaining import explain
+    from autointerp.scoring import score
 
     with stage(5, N_STAGES, "explain latents by counting tokens, no language model") as done:
         explanations = explain(recipe.explain, index, root, progress)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from app.arguments import RootArgs, parse
 from app.log import progress
 from app.summary import print_run
-from autointerp.interpret import ExplainConfig, explain
+from autointerp.explaining import ExplainConfig, explain
 from store.run import find_run
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
-import plotly.graph_objects as go
 
 from app.evaluation.evaluated import Compared, Evaluated
+from app.report.plotted import Plotted
 from app.report.view import NOTHING, Page, page
 from store.files import whole_file
 from store.run import start_run
@@ -38,20 +38,4 @@ def render(shown: Page) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    return environment.get_template("page.html.j2").render(page=shown, plotted=_Plotted())
-
-
-class _Plotted:
-    """Figures as HTML; the first one brings the library that draws them all."""
-
-    def __init__(self) -> None:
-        self._n = 0
-
-    def __call__(self, figure: go.Figure) -> str:
-        self._n += 1
-        return figure.to_html(
-            full_html=False,
-            include_plotlyjs=self._n == 1,
-            div_id=f"plot-{self._n}",
-            config={"displaylogo": False, "displayModeBar": False, "responsive": True},
-        )
+    return environment.get_template("page.html.j2").render(page=shown, plotted=Plotted())

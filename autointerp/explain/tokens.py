@@ -34,7 +34,7 @@ class TokensExplainer:
         """The counts of `evidence` in one to three short sentences."""
         windows = evidence.windows
         inputs = [
-            _fires_on(windows, self._named(_peak_word(window) for window in windows)),
+            _fires_on(windows, self._named(peak_word(window) for window in windows)),
             _comes_after(self._named(_word_before(window) for window in windows), len(windows)),
         ]
         outputs = [_promotes(evidence.promoted[: self.n_named])]
@@ -43,6 +43,7 @@ class TokensExplainer:
             explainer="tokens",
             text=" ".join(part for part in inputs + outputs if part),
             input_text=" ".join(part for part in inputs if part),
+            output_text=" ".join(part for part in outputs if part),
             method=METHOD,
             n_contexts=len(windows),
             doc_ids=frozenset(window.doc_id for window in windows),
@@ -76,9 +77,16 @@ def _bounds(tokens: Sequence[str], peak: int) -> tuple[int, int]:
     return first, last
 
 
-def _peak_word(window: Window) -> str:
+def peak_word(window: Window) -> str:
+    """The word at the peak, whole, in lower case."""
     first, last = _bounds(window.tokens, window.peak)
     return _word("".join(window.tokens[first : last + 1]))
+
+
+def peak_words(windows: Sequence[Window], n: int) -> list[str]:
+    """The `n` commonest words at the peaks, ties in alphabetical order."""
+    counts = Counter(word for window in windows if (word := peak_word(window)))
+    return sorted(counts, key=lambda word: (-counts[word], word))[:n]
 
 
 def _word_before(window: Window) -> str:
@@ -93,7 +101,7 @@ def _fires_on(windows: Sequence[Window], named: list[tuple[str, int]]) -> str:
     if named:
         covered = sum(n for _, n in named)
         return f"Fires on {_quoted(word for word, _ in named)} ({covered} of {len(windows)} contexts)."
-    strongest = dict.fromkeys(_peak_word(window) for window in windows)
+    strongest = dict.fromkeys(peak_word(window) for window in windows)
     varied = [word for word in strongest if word][:4]
     return f"Fires on varied words, such as {_quoted(varied)}." if varied else "Fires on varied words."
 

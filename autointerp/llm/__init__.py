@@ -101,7 +101,14 @@ class Reader(Protocol):
         ...
 
 
-BACKENDS: dict[str, str] = {"scripted": "autointerp.llm.scripted:Scripted"}
+BACKENDS: dict[str, str] = {
+    "anthropic_api": "autointerp.llm.anthropic_api:AnthropicAPI",
+    "local": "autointerp.llm.local:Local",
+    "anthropic_batch": "autointerp.llm.batch_anthropic:open_batched",
+    "openai_batch": "autointerp.llm.batch_openai:open_batched",
+    "openai_compatible": "autointerp.llm.openai_compatible:OpenAICompatible",
+    "scripted": "autointerp.llm.scripted:Scripted",
+}
 """`module:class` of every backend by the name used on the command line."""
 
 

@@ -1,23 +1,19 @@
-"""A backend that answers from a script: the fake for tests and dry runs; it opens no connection."""
+"""A backend that answers from a script: the judge of known errors for tests and dry runs; it opens no connection."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import final
 
 from autointerp.llm import Reply, Request
-
-
-def _echo(request: Request) -> str:
-    said = request.messages[-1].text.strip() if request.messages else ""
-    return said.splitlines()[-1] if said else ""
+from autointerp.llm.planted import Planted
 
 
 @final
 @dataclass
 class Scripted:
-    """Answers with `answer(request)`, by default the prompt's last line, and remembers what it was asked."""
+    """Answers with `answer(request)`, by default a judge with known rates, and remembers what it was asked."""
 
-    answer: Callable[[Request], str] = _echo
+    answer: Callable[[Request], str] = field(default_factory=Planted)
     requests: list[Request] = field(default_factory=list)
     name: str = "scripted"
 

@@ -4,7 +4,16 @@ from collections.abc import Callable
 from typing import ClassVar, Protocol, runtime_checkable
 
 from autointerp.latent import Explanation, Score, Trial
+from autointerp.scorers.detection import DetectionScorer, FuzzingScorer
+from autointerp.scorers.discrimination import DiscriminationScorer
 from autointerp.scorers.embedding import EmbeddingScorer
+from autointerp.scorers.example_embedding import ExampleEmbeddingScorer
+from autointerp.scorers.generation import GenerationScorer
+from autointerp.scorers.intervention import InterventionScorer
+from autointerp.scorers.intervention_choice import InterventionChoiceScorer
+from autointerp.scorers.intruder import IntruderScorer
+from autointerp.scorers.simulation import SimulationLogprobsScorer, SimulationScorer
+from autointerp.scorers.surprisal import SurprisalScorer
 from autointerp.tools import Tools
 
 
@@ -22,5 +31,18 @@ class Scorer(Protocol):
         ...
 
 
-SCORERS: dict[str, Callable[[Tools], Scorer]] = {"embedding": EmbeddingScorer.open}
+SCORERS: dict[str, Callable[[Tools], Scorer]] = {
+    "detection": DetectionScorer.open,
+    "discrimination": DiscriminationScorer.open,
+    "embedding": EmbeddingScorer.open,
+    "example_embedding": ExampleEmbeddingScorer.open,
+    "fuzzing": FuzzingScorer.open,
+    "generation": GenerationScorer.open,
+    "intervention": InterventionScorer.open,
+    "intervention_choice": InterventionChoiceScorer.open,
+    "intruder": IntruderScorer.open,
+    "simulation": SimulationScorer.open,
+    "simulation_logprobs": SimulationLogprobsScorer.open,
+    "surprisal": SurprisalScorer.open,
+}
 """Every scorer by the name used on the command line."""

@@ -192,7 +192,7 @@ def _write_explanations(root: Path, index: Run) -> None:
 def _write_run(root: Path, table: str, rows: list[dict[str, Any]], inputs: dict[str, str]) -> Run:
     with start_run(root, table, {}, inputs) as run:
         names = [name for name in SCHEMAS[table].names if name != "run"]
-        columns = {name: [row[name] for row in rows] for name in names}
+        columns = {name: [row.get(name) for row in rows] for name in names}
         write_part(run.folder, table, {**columns, "run": [run.id] * len(rows)})
         run.finish({})
     return run

@@ -19,9 +19,10 @@ from autointerp.exchange.delphi_write import write_delphi
 from autointerp.exchange.events import event_batches
 from autointerp.exchange.export import Export, ExportConfig, choose
 from autointerp.exchange.spelled import spell, vocabulary
+from autointerp.explaining import ExplainConfig, explain
 from autointerp.index.job import repair_index
-from autointerp.interpret import ExplainConfig, ScoreConfig, explain, score
 from autointerp.sample import SampleConfig, Sampler
+from autointerp.scoring import ScoreConfig, score
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
 from store.run import Run, find_run

@@ -12,7 +12,7 @@ from autointerp.exchange.export import Export, ExportConfig, choose
 from autointerp.exchange.feature_list import write_list
 from autointerp.exchange.neuronpedia_read import NeuronpediaConfig, import_neuronpedia
 from autointerp.exchange.neuronpedia_write import write_neuronpedia
-from autointerp.interpret import ScoreConfig, score
+from autointerp.scoring import ScoreConfig, score
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
 from store.run import Run, find_run
@@ -128,7 +128,11 @@ class TestExplanations:
         assert rows[0]["method"] == "Neuronpedia, m/1-a: t by somebody"
         assert rows[0]["n_contexts"] is None
         scored = score(ScoreConfig(), run, root)
-        shared = index.arrow("select n_docs_shared from scores where run = ?", [scored.id]).column(0).to_pylist()
+        shared = (
+            index.arrow("select n_docs_shared from scores where run = ? and arm = 'explanation'", [scored.id])
+            .column(0)
+            .to_pylist()
+        )
         assert set(shared) == {None}
 
     def test_our_own_export_is_read_back(self, root: Path):

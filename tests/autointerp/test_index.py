@@ -274,7 +274,7 @@ def pieces(dense: Dense) -> set[tuple[int, int]]:
 
 def test_logit_effects_equal_the_dense_product_and_its_moments(wb: Workbench):
     sae = checkpoint.load(wb.sae_run.folder)
-    effect = (sae.W_dec.detach().double() @ wb._lm.unembedding().double()).numpy()
+    effect = (sae.W_dec.detach().double() @ wb._subject.lm.unembedding().double()).numpy()
     effect -= effect.mean(axis=1, keepdims=True)
     logits = wb.index.arrow("SELECT * FROM logits ORDER BY latent, side, rank").to_pylist()
     rows = wb.index.arrow("SELECT * FROM logit_effects ORDER BY latent").to_pylist()
@@ -305,7 +305,7 @@ def test_heads_side_by_side_reach_the_logits_through_their_output_weights(tmp_pa
     for command in commands:
         assert main([*command.split(), "--root", str(tmp_path)]) == 0
     wb = Workbench.open(tmp_path)
-    lm, W_dec = wb._lm, checkpoint.load(wb.sae_run.folder).W_dec.detach()
+    lm, W_dec = wb._subject.lm, checkpoint.load(wb.sae_run.folder).W_dec.detach()
     rows = W_dec @ lm.blocks[0]["o"]
     effect = (rows @ lm.unembedding()).double()
     effect -= effect.mean(1, keepdim=True)

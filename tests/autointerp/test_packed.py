@@ -253,7 +253,9 @@ class TestSplit:
 
     def test_eligibility_counts_what_can_be_drawn(self, index: FeatureIndex):
         everything = Sampler(index, SampleConfig(n_explain=10**6, n_score=10**6, min_contexts=1, min_docs=1))
-        counted = {row["latent"]: row for row in index.arrow(ELIGIBLE, [1.0, everything.explain_docs]).to_pylist()}
+        explain = everything.explain_docs
+        score = sorted(set(range(N_DOCS)) - set(explain))
+        counted = {row["latent"]: row for row in index.arrow(ELIGIBLE, [1.0, explain, score]).to_pylist()}
         query = "SELECT DISTINCT seq, doc_id FROM events WHERE latent = ?"
         for latent in range(D_SAE):
             fired = {(row["seq"], row["doc_id"]) for row in index.arrow(query, [latent]).to_pylist()}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sae import TopK, TopKConfig
-from sae.intervene import ablate, clamp
+from sae.intervene import ablate, clamp, push
 
 torch.set_num_threads(1)
 
@@ -124,3 +124,12 @@ def test_a_latent_that_does_not_exist_is_refused(sae, latent):
 def test_a_mask_that_does_not_fit_is_refused(sae, latent):
     with pytest.raises(ValueError, match="mask of shape"):
         clamp(sae, latent, 1.0, torch.ones(7, dtype=torch.bool))(residual())
+
+
+def test_push_adds_a_multiple_of_each_sequence_s_own_row_and_nothing_at_strength_zero(sae):
+    h, strengths = residual(), torch.tensor([2.0, 0.0, -1.5], dtype=torch.float64)
+    rows = sae.W_dec[:3].detach()
+    pushed = push(rows, strengths)(h)
+    torch.testing.assert_close(pushed, h + (strengths[:, None] * rows)[:, None, :])
+    assert torch.equal(pushed[1], h[1])
+    assert push(rows.float(), strengths.float())(h.bfloat16())[1].equal(h.bfloat16()[1])

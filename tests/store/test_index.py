@@ -232,3 +232,11 @@ def test_an_index_without_its_harvest_answers_what_is_its_own(own_index: Run):
     assert len(reader.sql("SELECT * FROM events"))
     with pytest.raises(UsageError, match="documents"):
         reader.sql("SELECT * FROM documents")
+
+
+@pytest.mark.parametrize("table", ["calls", "examples"])
+def test_a_table_that_nobody_has_written_to_is_empty_not_missing(own_index: Run, table: str):
+    for kind in ("explanations", "scores"):
+        shutil.rmtree(own_index.root / kind)
+    publish(own_index)
+    assert FeatureIndex(own_index.folder).sql(f"SELECT count(*) AS n FROM {table}")["n"][0] == 0

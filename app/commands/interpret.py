@@ -1,0 +1,33 @@
+"""`monosem interpret`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from app.arguments import RootArgs, parse
+from app.log import progress
+from app.summary import print_run
+from autointerp.interpret import InterpretConfig, interpret
+from store.run import find_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args(RootArgs):
+    """Explain latents and score what was said, next to nulls; a job that was stopped goes on where it was.
+
+    `--explainer default --scorers detection fuzzing` ask a language model, the one that `--backend` names.
+
+    Example: monosem interpret --n-latents 30 --scorers embedding
+    """
+
+    index_run: str = "latest"
+    """The index: an id, the start of one, a folder, or `latest`."""
+    interpret: InterpretConfig = field(default_factory=InterpretConfig)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, explain and score."""
+    args = parse(Args, "interpret", arguments)
+    index = find_run(args.root, args.index_run, "index")
+    explanations, scores = interpret(args.interpret, index, args.root, progress)
+    for run in (explanations, *scores):
+        print_run(run)

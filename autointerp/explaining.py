@@ -1,0 +1,157 @@
+"""The job that explains latents."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from activations.progress import Progress, no_progress
+from autointerp.chunks import work_through
+from autointerp.explain import EXPLAINERS, Explainer
+from autointerp.explain.asking import NO_EVIDENCE, Asking
+from autointerp.explain.best_of import BestOf
+from autointerp.latent import Evidence, Explanation, Unexplained
+from autointerp.leakage import LEAKS
+from autointerp.rows import Rows, candidate_rows, explanation_row, unexplained_row
+from autointerp.sample import SampleConfig, Sampler
+from autointerp.scorers import SCORERS
+from autointerp.tools import Tools, ToolsConfig
+from store.errors import UsageError
+from store.feature_index import FeatureIndex
+from store.index import parts_of, publish
+from store.run import Run, start_run
+
+TABLES = ("candidates", "unexplained", "explanations")
+"""That the job writes, for each chunk in this order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig:
+    """Which latents to explain, and how."""
+
+    explainer: str = "tokens"
+    """A name in `EXPLAINERS`."""
+    n_latents: int = 30
+    """Drawn at random from the latents with enough contexts."""
+    latents: tuple[int, ...] = ()
+    """These latents instead of a draw."""
+    select: str = ""
+    """A SELECT over the index whose first column is `latent`, instead of a draw."""
+    best_of: int = 1
+    """Explanations of each latent, of which the best on documents of their own is kept: needs --select-share."""
+    best_by: str = "embedding"
+    """A name in `SCORERS`: what chooses it."""
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    tools: ToolsConfig = field(default_factory=ToolsConfig)
+
+    def __post_init__(self) -> None:
+        known(self.explainer, EXPLAINERS, "explainer")
+        known(self.best_by, SCORERS, "scorer")
+        if self.latents and self.select:
+            raise UsageError("--latents and --select both say which latents: leave one out")
+        if self.best_of > 1 and not self.sample.select_share:
+            raise UsageError(
+                f"the best of {self.best_of} needs documents to choose on: pass --select-share 0.2, or --best-of 1"
+            )
+
+
+def explain(
+    cfg: ExplainConfig, index_run: Run, root: Path, progress: Progress = no_progress, tools: Tools | None = None
+) -> Run:
+    """Explain latents into `root/explanations/<hash>` and publish them, or return what is already there.
+
+    Args:
+        cfg: which and how.
+        index_run: the index, or random directions.
+        root: of the run.
+        progress: told of every latent.
+        tools: in place of those that `cfg.tools` names.
+
+    Raises:
+        UsageError: no latent with enough contexts, or a latent that was asked for without any.
+    """
+    cfg.tools.check()
+    with start_run(root, "explanations", replace(cfg, tools=cfg.tools.identity), {"index": index_run.id}) as run:
+        if not run.finished:
+            sampler = Sampler(FeatureIndex(index_run.folder), cfg.sample)
+            _Job(cfg, run, sampler, tools or Tools(cfg.tools, root, sampler, run.id)).go(progress)
+        publish(index_run)
+        return run
+
+
+@dataclass
+class _Job:
+    cfg: ExplainConfig
+    run: Run
+    sampler: Sampler
+    tools: Tools
+
+    def go(self, progress: Progress) -> None:
+        latents = self._chosen()
+        work_through(
+            self.run.folder, TABLES, latents, self._explain, self._calls, progress, f"explain with {self.cfg.explainer}"
+        )
+        self.run.finish(self._results(len(latents)))
+
+    def _chosen(self) -> list[int]:
+        if self.cfg.select:
+            return self.sampler.select(self.cfg.select)
+        return list(dict.fromkeys(self.cfg.latents)) or self.sampler.choose(self.cfg.n_latents)
+
+    @cached_property
+    def _explainer(self) -> Explainer | BestOf:
+        explainer = EXPLAINERS[self.cfg.explainer](self.tools)
+        if self.cfg.best_of == 1:
+            return explainer
+        if not isinstance(explainer, Asking):
+            raise UsageError(f"--explainer {self.cfg.explainer} says the same every time: leave --best-of out")
+        return BestOf.of(explainer, SCORERS[self.cfg.best_by](self.tools), self.sampler, self.cfg.best_of)
+
+    async def _explain(self, latent: int) -> Mapping[str, Rows]:
+        explainer = self._explainer
+        evidence = self.sampler.evidence(latent, explainer.wants)
+        if not evidence.windows and "windows" in explainer.wants:
+            found: Explanation | Unexplained = self._without_evidence(evidence)
+        else:
+            found = await explainer(evidence)
+        if isinstance(found, Unexplained):
+            return {"unexplained": [unexplained_row(found, self.run.id)]}
+        return {
+            "explanations": [explanation_row(found, self.run.id)],
+            "candidates": candidate_rows(found, self.run.id),
+        }
+
+    def _calls(self, keys: set[str]) -> Rows:
+        return [row | {"run": self.run.id} for row in self.tools.calls(keys)]
+
+    def _without_evidence(self, evidence: Evidence) -> Unexplained:
+        if evidence.latent in self.cfg.latents:
+            raise UsageError(
+                f"latent {evidence.latent} has no context to explain from: choose one that fires, or leave --latents "
+                "out"
+            )
+        return Unexplained(evidence.latent, self.cfg.explainer, NO_EVIDENCE)
+
+    def _results(self, n_chosen: int) -> dict[str, Any]:
+        explained, unexplained = (parts_of(self.run.folder, table) for table in ("explanations", "unexplained"))
+        seen = {doc for docs in explained.column("doc_ids").to_pylist() for doc in docs or ()}
+        return {
+            "n_chosen": n_chosen,
+            "n_explained": explained.num_rows,
+            "n_unexplained": dict(Counter(unexplained.column("reason").to_pylist())),
+            "n_quoting": sum(share >= LEAKS for share in explained.column("quoted").to_pylist()),
+            "explain_docs": sorted(seen),
+            "latents": self.sampler.status()._asdict(),
+        }
+
+
+def known(name: str, table: Mapping[str, Any], what: str) -> None:
+    """Refuse a name that is not in a table.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if name not in table:
+        raise UsageError(f"no {what} '{name}': choose one of {', '.join(table)}")

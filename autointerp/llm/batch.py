@@ -1,0 +1,322 @@
+"""Batch services behind `complete`: requests are gathered and sent together, and no crash sends one of them twice.
+
+A batch is written down before it is sent and again, with its id, before it is waited for. Requests are known in it by a
+hash of what they ask: whoever asks the same again, in whatever order or company, waits for the batch that has it.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import uuid
+from collections import OrderedDict
+from collections.abc import Coroutine, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, final, runtime_checkable
+
+from filelock import FileLock
+
+from autointerp.llm import Reply, Request
+from autointerp.llm.errors import BadRequest, Refused
+from store.errors import UsageError
+from store.files import read_json, write_json
+
+log = logging.getLogger(__name__)
+
+KEPT_RESULTS = 4
+"""Batches whose results stay in memory; those of others are fetched again when they are asked for."""
+
+
+class NotTaken(BadRequest):
+    """A batch that the service turned down as a whole."""
+
+
+@runtime_checkable
+class BatchService(Protocol):
+    """A service that takes many requests at once and answers within a day."""
+
+    name: str
+    """Of the model, the same as that of its backend without batches: their replies are the same."""
+
+    async def submit(self, label: str, requests: Mapping[str, Request]) -> str:
+        """Sends `requests`, by custom id, as one batch called `label`; its id."""
+        ...
+
+    async def find(self, label: str, custom_ids: frozenset[str], since: datetime, poll_s: float) -> str | None:
+        """The id of the batch that was sent after `since` and whose id never arrived; None if there is none."""
+        ...
+
+    async def results(self, batch_id: str) -> dict[str, Any] | None:
+        """What came of each request, by custom id; None while the batch is under way.
+
+        Raises:
+            NotTaken: the service did not take the batch: none of its requests was or will be answered.
+            UsageError: it knows no such batch.
+        """
+        ...
+
+    def reply(self, result: Any | None, request: Request) -> Reply:
+        """The reply in one of `results`; None stands for a request that is not among them.
+
+        Raises:
+            Refused: it was not answered: busy, expired, cancelled, missing.
+            BadRequest: it will never be.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Record:
+    """One batch, as it is written down."""
+
+    label: str
+    service: str
+    submitted: str
+    """When it was about to be sent, ISO 8601."""
+    custom_ids: tuple[str, ...]
+    batch_id: str | None = None
+    """None until the service has told: whether it arrived is not known then."""
+    again: tuple[str, ...] = ()
+    """Of its requests, those it did not answer: they go into another batch."""
+
+
+class Records:
+    """The batches of one service in `folder`, one JSON file each."""
+
+    def __init__(self, folder: Path, service: str) -> None:
+        self.folder, self.service = folder, service
+        self._read: dict[str, Record] = {}
+        self._where: dict[str, str] = {}
+
+    def holding(self, names: Iterable[str]) -> list[Record]:
+        """The batches that have some of the requests `names`, by this process or another."""
+        with self._alone():
+            self._refresh()
+        labels = dict.fromkeys(self._where[name] for name in names if name in self._where)
+        return [self._read[label] for label in labels]
+
+    def new(self, names: Iterable[str], size: int) -> list[Record]:
+        """Writes down batches, of at most `size`, of those requests that no batch has."""
+        with self._alone():
+            self._refresh()
+            free = [name for name in names if name not in self._where]
+            return [self.write(self._fresh(free[start : start + size])) for start in range(0, len(free), size)]
+
+    def _fresh(self, names: list[str]) -> Record:
+        now = datetime.now(UTC).isoformat()
+        return Record(f"monosem-{uuid.uuid4().hex}", self.service, now, tuple(names))
+
+    def _alone(self) -> FileLock:
+        """No two processes may find the same request free."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / "lock")
+
+    def _refresh(self) -> None:
+        """Reads what other processes have written since."""
+        for path in sorted(self.folder.glob("*.json")):
+            if path.stem not in self._read:
+                found = read_json(path)
+                tuples = {name: tuple(found[name]) for name in ("custom_ids", "again")}
+                self._enter(Record(**found | tuples))
+
+    def write(self, record: Record) -> Record:
+        """Writes `record` down, in place of an earlier state of it."""
+        write_json(self.folder / f"{record.label}.json", asdict(record))
+        self._enter(record)
+        return record
+
+    def forget(self, record: Record) -> None:
+        """Of a batch that never was."""
+        (self.folder / f"{record.label}.json").unlink(missing_ok=True)
+        self._read.pop(record.label, None)
+        self._where = {name: label for name, label in self._where.items() if label != record.label}
+
+    def _enter(self, record: Record) -> None:
+        self._read[record.label] = record
+        if record.service != self.service:
+            return
+        for custom_id in record.custom_ids:
+            if custom_id not in record.again:
+                self._where[custom_id] = record.label
+            elif self._where.get(custom_id) == record.label:
+                del self._where[custom_id]
+
+
+class _Asked(NamedTuple):
+    request: Request
+    reply: asyncio.Future[Reply]
+
+
+def custom_id(name: str, request: Request) -> str:
+    """The name of `request` within batches: 48 hex digits of a hash of all it asks of the model `name`."""
+    asked = json.dumps([name, asdict(request)], sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(asked.encode()).hexdigest()[:48]
+
+
+def unknown_batch(batch_id: str, url: str) -> UsageError:
+    """The error for a batch that was sent and cannot be found; sending it again unasked might pay for it twice."""
+    way_out = "use the key of the account that sent it, or delete its file beside the replies to send it again"
+    return UsageError(f"{url} has no batch {batch_id}, or not any more: {way_out}")
+
+
+@final
+@dataclass
+class Batched:
+    """`complete` by way of batches: each waits until its batch has ended, which may take hours.
+
+    A batch is sent once nothing has been asked for `gather_s`, or `max_requests` are waiting: ask for all at once.
+    """
+
+    service: BatchService
+    folder: Path
+    """Where batches are written down; beside the store's replies, so that both go or stay together."""
+    gather_s: float = 5.0
+    poll_s: float = 30.0
+    """Seconds between looks at a batch under way."""
+    max_requests: int = 10_000
+    name: str = field(init=False)
+    _asked: dict[str, _Asked] = field(default_factory=dict, init=False, repr=False)
+    _pending: list[str] = field(default_factory=list, init=False, repr=False)
+    _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False, repr=False)
+    _results: OrderedDict[str, dict[str, Any]] = field(default_factory=OrderedDict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.name = self.service.name
+        self._records = Records(self.folder, self.name)
+
+    async def complete(self, request: Request) -> Reply:
+        """The model's answer, from the batch that has the request already or from a new one.
+
+        Raises:
+            Refused: the batch ended without it; the next try goes into another.
+            BadRequest: the service will not take the request, or the batch.
+            UsageError: the key or the model is not right.
+        """
+        name, loop = custom_id(self.name, request), asyncio.get_running_loop()
+        asked = self._asked.get(name)
+        if asked is None or asked.reply.done() or asked.reply.get_loop() is not loop:
+            asked = self._asked[name] = _Asked(request, loop.create_future())
+            self._gather([name])
+        # Whoever gives up waiting does not take the answer from others who asked the same.
+        return await asyncio.shield(asked.reply)
+
+    def _gather(self, names: Iterable[str]) -> None:
+        self._pending.extend(names)
+        self._start("gather", self._send_gathered())
+
+    def _start(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+        """Runs `work` unless what bears the same `key` is running; if it breaks, so does what waits."""
+        task = self._tasks.get(key)
+        if task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop():
+            work.close()
+            return
+        self._tasks[key] = task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks = {key: other for key, other in self._tasks.items() if other is not task}
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("a batch broke off: %r", error)
+            self._fail(list(self._asked), error)
+
+    def _fail(self, names: Iterable[str], error: BaseException) -> None:
+        for name in names:
+            asked = self._asked.pop(name, None)
+            if asked is not None and not asked.reply.done():
+                asked.reply.set_exception(error)
+
+    async def _send_gathered(self) -> None:
+        """Once no more requests come: each to the batch that has it, the others into new ones."""
+        n_before, loop = -1, asyncio.get_running_loop()
+        while n_before != len(self._pending) < self.max_requests:
+            n_before = len(self._pending)
+            await asyncio.sleep(self.gather_s)
+        gathered, self._pending = dict.fromkeys(self._pending), []
+        names = [name for name in gathered if name in self._asked and self._asked[name].reply.get_loop() is loop]
+        for record in self._records.holding(names):
+            self._start(record.label, self._watch(record))
+        for record in self._records.new(names, self.max_requests):
+            self._start(record.label, self._send(record))
+
+    async def _send(self, record: Record) -> None:
+        requests = {name: self._asked[name].request for name in record.custom_ids}
+        try:
+            batch_id = await self.service.submit(record.label, requests)
+        except Refused as error:
+            # It may have arrived all the same: the record stays, and the next try looks for it.
+            self._fail(record.custom_ids, error)
+            return
+        except (BadRequest, UsageError) as error:
+            self._records.forget(record)
+            self._fail(record.custom_ids, error)
+            return
+        log.info("sent %d requests as batch %s", len(requests), batch_id)
+        await self._wait(self._records.write(replace(record, batch_id=batch_id)), batch_id)
+
+    async def _watch(self, record: Record) -> None:
+        """Waits for a batch that an earlier try, or a process that is gone, has sent or may have sent."""
+        names, batch_id = frozenset(record.custom_ids), record.batch_id
+        if batch_id is None:
+            since = datetime.fromisoformat(record.submitted)
+            try:
+                batch_id = await self.service.find(record.label, names, since, self.poll_s)
+            except (Refused, BadRequest, UsageError) as error:
+                self._fail(names, error)
+                return
+        if batch_id is None:
+            self._records.forget(record)
+            self._gather(name for name in record.custom_ids if name in self._asked)
+            return
+        log.info("waiting for batch %s, sent at %s", batch_id, record.submitted)
+        await self._wait(self._records.write(replace(record, batch_id=batch_id)), batch_id)
+
+    async def _wait(self, record: Record, batch_id: str) -> None:
+        try:
+            while (results := await self._look(record.label, batch_id)) is None:
+                await asyncio.sleep(self.poll_s)
+        except NotTaken as error:
+            self._records.forget(record)
+            self._fail(record.custom_ids, error)
+        except (BadRequest, UsageError) as error:
+            self._fail(record.custom_ids, error)
+        else:
+            self._deliver(record, results)
+
+    async def _look(self, label: str, batch_id: str) -> dict[str, Any] | None:
+        if label not in self._results:
+            try:
+                found = await self.service.results(batch_id)
+            except Refused as error:
+                log.warning("could not look at batch %s: %s", batch_id, error)
+                return None
+            if found is None:
+                return None
+            self._results[label] = found
+            while len(self._results) > KEPT_RESULTS:
+                self._results.popitem(last=False)
+        return self._results[label]
+
+    def _deliver(self, record: Record, results: dict[str, Any]) -> None:
+        ends: dict[str, Reply | Exception] = {}
+        for name in record.custom_ids:
+            if name in self._asked and name not in record.again:
+                ends[name] = self._end(results.get(name), self._asked[name].request)
+        again = tuple(name for name, end in ends.items() if isinstance(end, Refused))
+        if again:
+            self._records.write(replace(record, again=record.again + again))
+        for name, end in ends.items():
+            if isinstance(end, Exception):
+                self._fail([name], end)
+            else:
+                reply = self._asked.pop(name).reply
+                if not reply.done():
+                    reply.set_result(end)
+
+    def _end(self, result: Any | None, request: Request) -> Reply | Exception:
+        try:
+            return self.service.reply(result, request)
+        except (Refused, BadRequest, UsageError) as error:
+            return error

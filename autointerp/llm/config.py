@@ -1,0 +1,143 @@
+"""Which language model, how hard it may be driven and what may be spent; `open_llm` puts it together."""
+
+import dataclasses
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from autointerp.llm import LLM, Reader, open_backend
+from autointerp.llm.budget import Price
+from autointerp.llm.cached import Cached, CachedReader
+from autointerp.llm.limited import Limited
+from autointerp.llm.metered import Metered
+from autointerp.llm.retrying import Retrying
+from store.errors import UsageError
+from store.ledger import NANO, Cap, Ledger, Spend
+from store.replies import Replies, replies_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class LLMConfig:
+    """A language model and its limits; the key is not here: it is read from the environment.
+
+    Raises:
+        UsageError: a limit is no limit, or money is capped at an unknown price.
+    """
+
+    backend: str = "scripted"
+    """A name in `BACKENDS`."""
+    model: str = ""
+    """As the backend calls it; empty for the backend's own choice where it has one."""
+    base_url: str = ""
+    """Where the service is; empty for the backend's own choice."""
+    concurrency: int = 16
+    """Most calls under way at once; fewer when the service refuses."""
+    timeout_s: float = 120.0
+    """Longest that a service may take for one call."""
+    tries: int = 10
+    """Most times that one request is sent while the service refuses it."""
+    max_calls_per_job: int | None = None
+    """Most calls of a job, over all times it is run; None for any number. The same holds for those below."""
+    max_tokens_per_job: int | None = None
+    """Most tokens of a job, in and out."""
+    max_usd_per_job: float | None = None
+    """Most dollars of a job."""
+    max_calls_per_day: int | None = None
+    """Most calls of all jobs on a day of UTC."""
+    max_tokens_per_day: int | None = None
+    """Most tokens of all jobs on a day of UTC."""
+    max_usd_per_day: float | None = None
+    """Most dollars of all jobs on a day of UTC."""
+    usd_per_million_in: float | None = None
+    """Price of a million tokens in; a cap on dollars needs it."""
+    usd_per_million_out: float | None = None
+    """Price of a million tokens out; a cap on dollars needs it."""
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "timeout_s", "tries"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} is {getattr(self, name)}: choose more than 0")
+        for name in (*CAPS, "usd_per_million_in", "usd_per_million_out"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise UsageError(f"{name} is {value}: choose 0 or more")
+        if (self.max_usd_per_job, self.max_usd_per_day) != (None, None) and self.price.nano_usd(1, 1) is None:
+            raise UsageError(
+                "dollars are capped and the price is not known: give usd_per_million_in and usd_per_million_out"
+            )
+
+    @property
+    def price(self) -> Price:
+        """Of a token; nothing for a backend on this machine, where none is given."""
+        free = 0.0 if self.backend in FREE else None
+        usd_in, usd_out = self.usd_per_million_in, self.usd_per_million_out
+        return Price(usd_in=free if usd_in is None else usd_in, usd_out=free if usd_out is None else usd_out)
+
+    @property
+    def caps(self) -> tuple[Cap, ...]:
+        """Those that are set."""
+        values = {name: getattr(self, name) for name in CAPS}
+        return tuple(
+            dataclasses.replace(CAPS[name], most=round(value * NANO) if CAPS[name].unit == "usd" else value)
+            for name, value in values.items()
+            if value is not None
+        )
+
+
+CAPS = {
+    f"max_{unit}_per_{scope}": Cap(scope=scope, unit=unit, most=0)
+    for scope in ("job", "day")
+    for unit in ("calls", "tokens", "usd")
+}
+"""Each cap by its name in the config."""
+FREE = frozenset({"local", "scripted"})
+"""Backends that nobody charges for."""
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "anthropic_api": ("model", "base_url", "timeout_s"),
+    "local": ("model",),
+    "openai_compatible": ("model", "base_url", "timeout_s"),
+    "scripted": (),
+}
+"""What each backend is told of the config, where it is set."""
+
+
+def backend_of(cfg: LLMConfig) -> LLM:
+    """The backend alone, without limits, ledger or store.
+
+    Raises:
+        UsageError: there is none of that name, or it does not take what is set.
+    """
+    takes = SETTINGS.get(cfg.backend, ("model", "base_url"))
+    for name in ("model", "base_url"):
+        if getattr(cfg, name) and name not in takes:
+            raise UsageError(
+                f"{name} is '{getattr(cfg, name)}', and the backend {cfg.backend} takes none: leave it out"
+            )
+    return open_backend(cfg.backend, **{name: getattr(cfg, name) for name in takes if getattr(cfg, name)})
+
+
+def open_llm(cfg: LLMConfig, root: Path, job: str = "", *, on_spend: Callable[[Spend], None] | None = None) -> LLM:
+    """The model of `cfg` with its replies and its ledger in `root`; a `Reader` where the backend is one.
+
+    `job` names what is charged: caps per job count over all openings with the same name, and an empty one is a job of
+    its own. `on_spend` is called after each call with what the job has spent.
+
+    Raises:
+        UsageError: there is no such backend, or it lacks something.
+    """
+    backend = backend_of(cfg)
+    return stacked(backend, cfg, root, job, on_spend=on_spend)
+
+
+def stacked(
+    backend: LLM, cfg: LLMConfig, root: Path, job: str = "", *, on_spend: Callable[[Spend], None] | None = None
+) -> LLM:
+    """`backend` with all that `cfg` asks for around it, as `open_llm` gives it."""
+    file = replies_file(root)
+    job = job or uuid.uuid4().hex[:12]
+    # Inside out: every try is metered, a try that waits holds no slot, and what is stored is not tried.
+    metered = Metered(backend, Ledger(file), job, caps=cfg.caps, price=cfg.price, on_spend=on_spend)
+    retrying = Retrying(Limited(metered, cfg.concurrency), cfg.tries)
+    replies = Replies(file)
+    return CachedReader(retrying, replies, backend) if isinstance(backend, Reader) else Cached(retrying, replies)

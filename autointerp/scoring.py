@@ -1,0 +1,216 @@
+"""The job that scores explanations, next to nulls."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from activations.progress import Progress, no_progress
+from autointerp.arms import ARMS, EXPLANATION, NULLS, RANDOM, SHUFFLED, Known, derangement
+from autointerp.chunks import work_through
+from autointerp.explaining import ExplainConfig, explain, known
+from autointerp.latent import Explanation, Trial
+from autointerp.llm.config import LLMConfig
+from autointerp.rows import Rows, example_rows, explanation_of, metric_rows, score_row
+from autointerp.sample import SampleConfig, Sampler
+from autointerp.scorers import SCORERS, Scorer
+from autointerp.summary import summary
+from autointerp.tools import Tools, ToolsConfig
+from store.errors import UsageError
+from store.feature_index import FeatureIndex
+from store.index import parts_of, publish
+from store.run import Run, find_run, start_run
+
+TABLES = ("score_metrics", "examples", "scores")
+"""That the job writes, for each chunk in this order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """How to score explanations."""
+
+    scorer: str = "embedding"
+    """A name in `SCORERS`."""
+    nulls: tuple[str, ...] = (SHUFFLED, "generic", "empty", "unigram")
+    """Beside every score: also `random`, for which random directions are explained and scored as the latents were."""
+    n_null: int = 50
+    """Latents, drawn at random, on which nulls other than `shuffled` are scored; 0 for all."""
+    seed: int = 0
+    """Of the nulls."""
+    tools: ToolsConfig = field(default_factory=ToolsConfig)
+
+    def __post_init__(self) -> None:
+        known(self.scorer, SCORERS, "scorer")
+        for name in self.nulls:
+            known(name, dict.fromkeys(NULLS), "null")
+        if self.n_null < 0:
+            raise UsageError(f"nulls on {self.n_null} latents: choose 0 (all) or above")
+
+
+def score(
+    cfg: ScoreConfig, explanations_run: Run, root: Path, progress: Progress = no_progress, tools: Tools | None = None
+) -> Run:
+    """Score explanations into `root/scores/<hash>` and publish them, or return what is already there.
+
+    Every explanation is scored on its latent's trial, and so are the nulls: what it gets above them is what it knows of
+    this latent in particular.
+
+    Args:
+        cfg: how.
+        explanations_run: what to score.
+        root: of the run.
+        progress: told of every latent.
+        tools: in place of those that `cfg.tools` names.
+
+    Raises:
+        UsageError: a trial shares a document with what the explainer saw, or a tool is not to be had.
+    """
+    cfg.tools.check()
+    index_run = find_run(root, explanations_run.inputs["index"], "index")
+    inputs = {"explanations": explanations_run.id, "index": index_run.id}
+    with start_run(root, "scores", replace(cfg, tools=cfg.tools.identity), inputs) as run:
+        if not run.finished:
+            _Job(cfg, run, explanations_run, index_run, tools).go(progress)
+        publish(index_run)
+        return run
+
+
+@dataclass
+class _Job:
+    cfg: ScoreConfig
+    run: Run
+    explained: Run
+    index_run: Run
+    given: Tools | None
+
+    def go(self, progress: Progress) -> None:
+        random = self._random(progress) if self._judges_random() else []
+        trials = [(i, None) for i in range(len(self.explanations))] + [(i, item) for i, item in enumerate(random)]
+        work_through(
+            self.run.folder, TABLES, trials, self._score, self._calls, progress, f"score with {self.cfg.scorer}"
+        )
+        self.run.finish(summary(self.run.folder, self.explained))
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """As the explainer's was: the same documents are kept apart."""
+        return Sampler(FeatureIndex(self.index_run.folder), _sample_of(self.explained))
+
+    @cached_property
+    def tools(self) -> Tools:
+        return self.given or Tools(self.cfg.tools, self.run.root, self.sampler, self.run.id)
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        return SCORERS[self.cfg.scorer](self.tools)
+
+    @cached_property
+    def explanations(self) -> list[Explanation]:
+        return _explanations(self.explained)
+
+    @cached_property
+    def known(self) -> Known:
+        return Known(self.explanations, derangement(len(self.explanations), self.cfg.seed), self.sampler)
+
+    @cached_property
+    def with_nulls(self) -> frozenset[int]:
+        """Places of the explanations beside which all nulls are scored."""
+        n = len(self.explanations)
+        drawn = np.random.default_rng([self.cfg.seed, 7]).permutation(n)[: self.cfg.n_null or n]
+        return frozenset(drawn.tolist())
+
+    def _judges_random(self) -> bool:
+        """Scorers that judge no contexts steer, and have random directions of their own to compare with."""
+        return RANDOM in self.cfg.nulls and bool(self.explanations) and "items" in self.scorer.wants
+
+    def _random(self, progress: Progress) -> list[tuple[Explanation, Run, int]]:
+        """Random directions of some latents' densities, explained as the latents were; the latent of each."""
+        # Here alone, torch is needed.
+        from autointerp.random_directions import DirectionsConfig, random_directions
+
+        latents = tuple(self.explanations[i].latent for i in sorted(self.with_nulls))
+        directions = random_directions(
+            DirectionsConfig(latents=latents, seed=self.cfg.seed), self.index_run, self.run.root, progress
+        )
+        cfg = explain_config(self.explained)
+        asked = cfg.tools.llm
+        limited = replace(self.cfg.tools.llm, backend=asked.backend, model=asked.model, base_url=asked.base_url)
+        again = replace(cfg, latents=tuple(range(len(latents))), select="", tools=replace(cfg.tools, llm=limited))
+        tools = self.given and replace(self.given, sampler=Sampler(FeatureIndex(directions.folder), cfg.sample))
+        found = explain(again, directions, self.run.root, progress, tools)
+        return [(each, directions, latents[each.latent]) for each in _explanations(found)]
+
+    async def _score(self, item: tuple[int, tuple[Explanation, Run, int] | None]) -> Mapping[str, Rows]:
+        i, random = item
+        found: dict[str, Rows] = {table: [] for table in TABLES}
+        if random is not None:
+            explanation, directions, latent = random
+            sampler = self._sampler_of(directions)
+            trial = replace(sampler.trial(explanation.latent, self.scorer.wants), latent=latent)
+            await self._judge(RANDOM, explanation, trial, found)
+            return found
+        trial = self.sampler.trial(self.explanations[i].latent, self.scorer.wants)
+        for arm in self._arms(i):
+            if (text := ARMS[arm](self.known, i)) is not None:
+                await self._judge(arm, text, trial, found)
+        return found
+
+    def _calls(self, keys: set[str]) -> Rows:
+        return [row | {"run": self.run.id} for row in self.tools.calls(keys)]
+
+    def _sampler_of(self, directions: Run) -> Sampler:
+        if self._directions is None:
+            self._directions = Sampler(FeatureIndex(directions.folder), _sample_of(self.explained))
+        return self._directions
+
+    _directions: Sampler | None = None
+
+    def _arms(self, i: int) -> list[str]:
+        """A scorer that reads no explanation would give every null the same."""
+        if not self.scorer.reads_explanation:
+            return [EXPLANATION]
+        nulls = [arm for arm in self.cfg.nulls if arm == SHUFFLED or (arm != RANDOM and i in self.with_nulls)]
+        return [EXPLANATION, *nulls]
+
+    async def _judge(self, arm: str, explanation: Explanation, trial: Trial, into: dict[str, Rows]) -> None:
+        refuse_overlap(explanation, trial)
+        found = await self.scorer(explanation, trial)
+        row = score_row(self.cfg.scorer, arm, explanation, trial, found, self.run.id)
+        into["scores"].append(row)
+        into["score_metrics"] += metric_rows(row, found)
+        into["examples"] += example_rows(row, found)
+
+
+def refuse_overlap(explanation: Explanation, trial: Trial) -> None:
+    """A score on documents that the explainer saw would be of memory.
+
+    Raises:
+        UsageError: there are such.
+    """
+    shared = trial.doc_ids & (explanation.doc_ids or frozenset())
+    if shared:
+        raise UsageError(
+            f"latent {explanation.latent}: {len(shared)} scoring documents were shown to the explainer, so the score "
+            "would be of memory, not of meaning: explain and score with the same sample seed"
+        )
+
+
+def explain_config(run: Run) -> ExplainConfig:
+    """What a run of explanations was asked for with."""
+    given = dict(run.config)
+    tools = dict(given.pop("tools", {}))
+    llm = LLMConfig(**tools.pop("llm", {}))
+    nested = {"sample": SampleConfig(**given.pop("sample")), "tools": ToolsConfig(llm=llm, **tools)}
+    return ExplainConfig(**{**given, "latents": tuple(given["latents"])}, **nested)
+
+
+def _sample_of(run: Run) -> SampleConfig:
+    return SampleConfig(**run.config["sample"])
+
+
+def _explanations(run: Run) -> list[Explanation]:
+    table: pa.Table = parts_of(run.folder, "explanations")
+    return [explanation_of(row) for row in table.sort_by("latent").to_pylist()]

@@ -1,0 +1,71 @@
+"""What a run of scores comes to: means over latents, nulls beside them, and who was left out."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from autointerp.arms import EXPLANATION
+from autointerp.statistics import clustered_mean, compare
+from store.index import parts_of
+from store.run import Run
+
+
+def summary(folder: Path, explained: Run) -> dict[str, Any]:
+    """The results of the run in `folder`: every arm's mean, and what the explanations get above each null."""
+    table = parts_of(folder, "scores").select(["latent", "arm", "value", "n_judged", "n_unparsed"])
+    by_arm = {arm: _values(table, arm) for arm in table.column("arm").unique().to_pylist()}
+    own = by_arm.get(EXPLANATION, {})
+    arms = {arm: _mean(values) for arm, values in by_arm.items()}
+    above = {arm: _above(own, values) for arm, values in by_arm.items() if arm != EXPLANATION}
+    return {
+        **arms,
+        "above": above,
+        "n_unparsed": int(sum(table.column("n_unparsed").to_pylist())),
+        "n_judged": int(sum(table.column("n_judged").to_pylist())),
+        "denominators": _denominators(own, explained),
+    }
+
+
+def _values(table: pa.Table, arm: str) -> dict[int, float | None]:
+    rows = (row for row in table.to_pylist() if row["arm"] == arm)
+    return {row["latent"]: row["value"] for row in rows}
+
+
+def _mean(values: dict[int, float | None]) -> dict[str, Any]:
+    mean = clustered_mean(list(values.values()), list(values))
+    return {
+        "mean": mean.value,
+        "interval": mean.interval,
+        "n_scored": mean.n_latents,
+        "n_not_scored": mean.n_missing,
+    }
+
+
+def _above(own: dict[int, float | None], null: dict[int, float | None]) -> dict[str, Any]:
+    found = compare(own, null)
+    return {
+        "difference": found.difference,
+        "interval": found.interval,
+        "p_value": found.p_value,
+        "n_latents": found.n_latents,
+    }
+
+
+def _denominators(own: dict[int, float | None], explained: Run) -> dict[str, int]:
+    """What became of every latent of the dictionary: the counts sum to its width."""
+    n_scored = sum(value is not None for value in own.values())
+    told = explained.results.get("latents")
+    if told is None:
+        return {"scored": n_scored, "not_scored": len(own) - n_scored}
+    width = sum(told.values())
+    n_unexplained = sum(explained.results["n_unexplained"].values())
+    asked = explained.results["n_chosen"]
+    return {
+        "width": width,
+        "dead": told["dead"],
+        "not_chosen": width - told["dead"] - asked,
+        "unexplained": n_unexplained,
+        "not_scored": len(own) - n_scored,
+        "scored": n_scored,
+    }

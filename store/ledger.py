@@ -1,0 +1,160 @@
+"""The ledger of calls to language models: what may be spent is taken before a call is sent and set right after it.
+
+Totals by job and by day stand in the same file and change in the same transaction, so that a cap holds for all
+processes together. What was taken for a call that was killed or lost stays taken: the service may have charged for it.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from store.replies import now
+from store.sqlite_file import SqliteFile
+
+NANO = 1_000_000_000
+"""Money is counted in whole billionths of a dollar: sums of these are exact."""
+
+Outcome = Literal["answered", "refused", "lost", "bad"]
+"""What became of a call: `refused` and `bad` cost nothing, `lost` (no whole answer, or cut off) may have.
+A call that is under way, or whose process was killed, is `sent`."""
+
+DAY, JOB = "day", "job"
+
+
+class Spend(NamedTuple):
+    """What was spent, with what is taken for calls under way."""
+
+    n_calls: int = 0
+    n_tokens: int = 0
+    """In and out."""
+    nano_usd: int = 0
+    n_open: int = 0
+    """Calls under way, and those of killed processes."""
+
+    @property
+    def usd(self) -> float:
+        """Dollars, as far as prices are known."""
+        return self.nano_usd / NANO
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Tokens and money of one call; before it is sent, the most it may take."""
+
+    n_tokens_in: int
+    n_tokens_out: int
+    n_tokens_cached: int = 0
+    """Of those in."""
+    nano_usd: int | None = None
+    """None where the price is not known."""
+
+    @property
+    def n_tokens(self) -> int:
+        """In and out."""
+        return self.n_tokens_in + self.n_tokens_out
+
+    @property
+    def usd(self) -> float | None:
+        """Dollars."""
+        return None if self.nano_usd is None else self.nano_usd / NANO
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cap:
+    """The most that a job or a day may take."""
+
+    scope: Literal["job", "day"]
+    unit: Literal["calls", "tokens", "usd"]
+    most: int
+    """Of calls, tokens or billionths of a dollar."""
+
+    def exceeded(self, spend: Spend, cost: Cost) -> bool:
+        """Whether one more call would cross it."""
+        taken = {
+            "calls": spend.n_calls + 1,
+            "tokens": spend.n_tokens + cost.n_tokens,
+            "usd": spend.nano_usd + (cost.nano_usd or 0),
+        }
+        return taken[self.unit] > self.most
+
+
+class Crossed(NamedTuple):
+    """A cap that a call would cross, and what is spent."""
+
+    cap: Cap
+    spend: Spend
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """A call that may be sent."""
+
+    id: int
+    scopes: tuple[tuple[str, str], ...]
+    cost: Cost
+    began: float
+    """Monotonic seconds."""
+
+
+class Ledger:
+    """Calls and totals of one file."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+
+    def take(self, job: str, model: str, prompt: str, cost: Cost, caps: tuple[Cap, ...] = ()) -> Taken | Crossed:
+        """Take `cost` from what the job and the day have left, or say which cap does not allow it."""
+        at = now()
+        scopes = ((JOB, job), (DAY, at[:10]))
+        with self._file.writing() as connection:
+            spends = {scope: _spend(connection.execute(SPEND, (scope, name)).fetchall()) for scope, name in scopes}
+            for cap in caps:
+                if cap.exceeded(spends[cap.scope], cost):
+                    return Crossed(cap, spends[cap.scope])
+            row = (at, job, model, prompt, cost.n_tokens_in, cost.n_tokens_out, cost.n_tokens_cached, cost.usd)
+            number = connection.execute(SENT, row).lastrowid
+            for scope, name in scopes:
+                connection.execute(OPEN, (scope, name))
+                connection.execute(ADD, (1, cost.n_tokens, cost.nano_usd or 0, 1, scope, name))
+        assert number is not None
+        return Taken(id=number, scopes=scopes, cost=cost, began=time.monotonic())
+
+    def settle(self, taken: Taken, outcome: Outcome, cost: Cost | None) -> None:
+        """Write down what became of a call; `cost` None where it is not known, which leaves it as it was taken for a
+        lost call, and gives it back for the others."""
+        known = taken.cost if cost is None and outcome == "lost" else cost
+        spent = known or Cost(n_tokens_in=0, n_tokens_out=0)
+        change = (spent.n_tokens - taken.cost.n_tokens, (spent.nano_usd or 0) - (taken.cost.nano_usd or 0))
+        told = (known.n_tokens_in, known.n_tokens_out, known.n_tokens_cached, known.usd) if known else (None,) * 4
+        with self._file.writing() as connection:
+            connection.execute(SETTLED, (outcome, *told, time.monotonic() - taken.began, taken.id))
+            for scope, name in taken.scopes:
+                connection.execute(ADD, (0, *change, -1, scope, name))
+
+    def spent(self, job: str) -> Spend:
+        """By a job, ever."""
+        return _spend(self._file.rows(SPEND, (JOB, job)))
+
+    def spent_on(self, day: str) -> Spend:
+        """By all jobs on a day of UTC, such as `2026-01-31`."""
+        return _spend(self._file.rows(SPEND, (DAY, day)))
+
+
+SPEND = "SELECT n_calls, n_tokens, nano_usd, n_open FROM totals WHERE scope = ? AND name = ?"
+SENT = (
+    "INSERT INTO calls (sent_at, job, model, prompt, outcome, n_tokens_in, n_tokens_out, n_tokens_cached, usd)"
+    " VALUES (?, ?, ?, ?, 'sent', ?, ?, ?, ?)"
+)
+OPEN = "INSERT OR IGNORE INTO totals (scope, name) VALUES (?, ?)"
+ADD = (
+    "UPDATE totals SET n_calls = n_calls + ?, n_tokens = n_tokens + ?, nano_usd = nano_usd + ?, n_open = n_open + ?"
+    " WHERE scope = ? AND name = ?"
+)
+SETTLED = (
+    "UPDATE calls SET outcome = ?, n_tokens_in = ?, n_tokens_out = ?, n_tokens_cached = ?, usd = ?, seconds = ?"
+    " WHERE id = ?"
+)
+
+
+def _spend(rows: list[tuple]) -> Spend:
+    return Spend(*rows[0]) if rows else Spend()

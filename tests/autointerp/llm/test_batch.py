@@ -1,0 +1,246 @@
+"""Batches: gathered, found again after any crash, never sent twice, failures told apart request by request."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_batches import Batches
+from fake_server import FakeServer
+
+from autointerp.llm import BACKENDS, Reply, Request, open_backend
+from autointerp.llm.batch import Batched, custom_id
+from autointerp.llm.errors import BadRequest, Refused
+from store.errors import UsageError
+
+NETWORK = ("anthropic_batch", "openai_batch")
+ADDRESS = {"anthropic_batch": "", "openai_batch": "/v1"}
+ASKS = [Request.ask("be brief", f"question {i}") for i in range(5)]
+
+
+def opened(backend: str, url: str, folder: Path, **settings: Any) -> Batched:
+    times = {"gather_s": 0.02, "poll_s": 0.02, "timeout_s": 10.0}
+    llm = open_backend(backend, model="tiny", folder=folder, base_url=url + ADDRESS[backend], **times)
+    assert isinstance(llm, Batched)
+    for name, value in settings.items():
+        setattr(llm, name, value)
+    return llm
+
+
+def ask(llm: Batched, requests: list[Request] = ASKS, seconds: float = 10.0) -> list[Reply | BaseException]:
+    async def all_of_them() -> list[Reply | BaseException]:
+        calls = (llm.complete(request) for request in requests)
+        return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), seconds)
+
+    return asyncio.run(all_of_them())
+
+
+def texts(found: list[Reply | BaseException]) -> list[str]:
+    return [end.text if isinstance(end, Reply) else type(end).__name__ for end in found]
+
+
+ANSWERS = [f"answer to question {i}" for i in range(5)]
+
+
+@pytest.fixture(params=NETWORK)
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def batches(backend: str, server: FakeServer) -> Batches:
+    return server.openai_batches if backend == "openai_batch" else server.anthropic_batches
+
+
+@pytest.fixture
+def fresh(backend: str, server: FakeServer, tmp_path: Path) -> Callable[..., Batched]:
+    """Opens the backend as another process would: all it knows is in the folder."""
+    return lambda **settings: opened(backend, server.url, tmp_path / "batches", **settings)
+
+
+def test_what_is_asked_together_goes_out_as_one_batch_and_comes_back_by_id(
+    fresh: Callable[..., Batched], batches: Batches
+):
+    assert texts(ask(fresh())) == ANSWERS
+    assert len(batches.made) == 1
+
+
+def test_more_than_a_batch_holds_goes_out_as_several(fresh: Callable[..., Batched], batches: Batches):
+    assert texts(ask(fresh(max_requests=2))) == ANSWERS
+    assert len(batches.made) == 3
+
+
+def test_equal_requests_are_sent_once(fresh: Callable[..., Batched], batches: Batches):
+    assert texts(ask(fresh(), [ASKS[0]] * 3)) == ANSWERS[:1] * 3
+    assert len(batches.made) == 1
+
+
+def test_another_process_waits_for_the_batch_that_has_the_request_whatever_it_asks_with_it(
+    fresh: Callable[..., Batched], batches: Batches
+):
+    batches.polls = 10**6
+    with pytest.raises(TimeoutError):
+        ask(fresh(), seconds=0.3)
+    batches.polls = 0
+    assert texts(ask(fresh(), ASKS[3:])) == ANSWERS[3:]
+    assert texts(ask(fresh(), ASKS[:3])) == ANSWERS[:3]
+    assert len(batches.made) == 1
+
+
+def test_one_object_goes_on_where_a_broken_off_run_of_it_stopped(fresh: Callable[..., Batched], batches: Batches):
+    batches.polls, llm = 10**6, fresh()
+    with pytest.raises(TimeoutError):
+        ask(llm, seconds=0.3)
+    batches.polls = 0
+    assert texts(ask(llm)) == ANSWERS
+    assert len(batches.made) == 1
+
+
+def test_a_batch_whose_id_never_arrived_is_found_and_not_sent_again(fresh: Callable[..., Batched], batches: Batches):
+    batches.lose_answer = True
+    assert texts(ask(fresh())) == ["Refused"] * 5
+    batches.lose_answer = False
+    llm = fresh()
+    assert texts(ask(llm)) == ANSWERS
+    assert len(batches.made) == 1
+
+
+def test_a_batch_that_never_arrived_is_sent(
+    fresh: Callable[..., Batched], batches: Batches, monkeypatch: pytest.MonkeyPatch
+):
+    async def nothing_answers(label: str, requests: Any) -> str:
+        raise Refused("no connection")
+
+    llm = fresh()
+    with monkeypatch.context() as patched:
+        patched.setattr(llm.service, "submit", nothing_answers)
+        assert texts(ask(llm)) == ["Refused"] * 5
+    assert not batches.made
+    assert texts(ask(fresh())) == ANSWERS
+    assert len(batches.made) == 1
+
+
+def test_two_processes_that_ask_the_same_share_a_batch(fresh: Callable[..., Batched], batches: Batches):
+    async def both() -> list[Reply]:
+        llms = (fresh(), fresh())
+        return await asyncio.gather(*(llm.complete(ASKS[0]) for llm in llms))
+
+    batches.polls = 3
+    assert texts(list(asyncio.run(both()))) == ANSWERS[:1] * 2
+    assert len(batches.made) == 1
+
+
+@pytest.mark.parametrize("fate", ["expired", "missing", "busy"])
+def test_a_request_without_an_answer_is_refused_alone_and_goes_into_another_batch(
+    fresh: Callable[..., Batched], batches: Batches, fate: str
+):
+    batches.fates = {"question 1": fate}
+    assert texts(ask(fresh())) == [ANSWERS[0], "Refused", *ANSWERS[2:]]
+    batches.fates = {}
+    assert texts(ask(fresh())) == ANSWERS
+    sizes = [len(batch.get("requests", ())) for batch in batches.made.values()]
+    assert len(sizes) == 2
+    assert sizes in ([5, 1], [0, 0])
+
+
+def test_a_request_that_is_bad_stays_bad_without_being_sent_again(fresh: Callable[..., Batched], batches: Batches):
+    batches.fates = {"question 2": "bad"}
+    llm = fresh()
+    for _ in range(2):
+        found = ask(llm)
+        assert isinstance(found[2], BadRequest)
+        assert texts(found[:2] + found[3:]) == ANSWERS[:2] + ANSWERS[3:]
+    assert len(batches.made) == 1
+
+
+def test_a_field_that_the_server_refuses_is_left_out_of_the_next_batch(
+    fresh: Callable[..., Batched], server: FakeServer
+):
+    server.refuses, llm = {"temperature"}, fresh()
+    assert texts(ask(llm)) == ["Refused"] * 5
+    assert texts(ask(llm)) == ANSWERS
+
+
+def test_a_look_that_fails_is_no_end(fresh: Callable[..., Batched], server: FakeServer, batches: Batches):
+    batches.polls, server.fail_looks = 3, 2
+    assert texts(ask(fresh())) == ANSWERS
+    assert server.fail_looks == 0
+
+
+def test_a_batch_that_the_service_has_no_more_is_not_paid_for_twice(fresh: Callable[..., Batched], batches: Batches):
+    ask(fresh())
+    batches.made.clear()
+    found = ask(fresh())
+    assert all(isinstance(end, UsageError) and "delete its file" in str(end) for end in found)
+    assert not batches.made
+
+
+def test_the_batch_is_written_down_with_its_id_before_it_is_waited_for(
+    fresh: Callable[..., Batched], batches: Batches, tmp_path: Path
+):
+    batches.polls = 10**6
+    with pytest.raises(TimeoutError):
+        ask(fresh(), seconds=0.3)
+    (path,) = (tmp_path / "batches").glob("*.json")
+    found = json.loads(path.read_text())
+    assert found["batch_id"] == next(iter(batches.made))
+    assert set(found["custom_ids"]) == {custom_id(found["service"], request) for request in ASKS}
+
+
+def test_replies_have_the_name_of_the_backend_without_batches(backend: str, fresh: Callable[..., Batched]):
+    assert fresh().name.startswith({"anthropic_batch": "anthropic_api:", "openai_batch": "openai_compatible:"}[backend])
+    assert backend in BACKENDS
+
+
+def test_samples_that_differ_in_their_seed_alone_are_two_requests(fresh: Callable[..., Batched], batches: Batches):
+    assert len(ask(fresh(), [ASKS[0], replace(ASKS[0], seed=1)])) == 2
+    (batch,) = batches.made.values()
+    assert len(batch.get("requests", [0, 0])) == 2
+
+
+CHILD = """
+import asyncio, sys
+from pathlib import Path
+from autointerp.llm import Request, open_backend
+backend, url, folder = sys.argv[1:]
+llm = open_backend(backend, model="tiny", folder=Path(folder), base_url=url, gather_s=0.02, poll_s=0.02)
+asks = [Request.ask("be brief", f"question {i}") for i in range(5)]
+async def main():
+    await asyncio.gather(*(llm.complete(ask) for ask in asks))
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("n_seen", [1, 2, 4])
+def test_a_process_killed_at_any_moment_leaves_nothing_to_pay_twice(
+    backend: str, fresh: Callable[..., Batched], batches: Batches, server: FakeServer, tmp_path: Path, n_seen: int
+):
+    batches.polls = 10**6
+    arguments = [backend, server.url + ADDRESS[backend], str(tmp_path / "batches")]
+    child = subprocess.Popen([sys.executable, "-c", CHILD, *arguments])
+    until = time.monotonic() + 20
+    while len(server.seen) < n_seen and time.monotonic() < until:
+        time.sleep(0.001)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert len(server.seen) >= n_seen
+    batches.polls = 0
+    assert texts(ask(fresh())) == ANSWERS
+    assert len(batches.made) == 1
+
+
+def test_a_batch_turned_down_as_a_whole_is_told_and_forgotten(server: FakeServer, tmp_path: Path):
+    server.openai_batches.turned_down = True
+    found = ask(opened("openai_batch", server.url, tmp_path))
+    assert all(isinstance(end, BadRequest) and "no such endpoint" in str(end) for end in found)
+    assert not isinstance(found[0], Refused)
+    server.openai_batches.turned_down = False
+    assert texts(ask(opened("openai_batch", server.url, tmp_path))) == ANSWERS
