@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import time
 from typing import final
 
 from autointerp.llm import LLM, Reply, Request
@@ -16,6 +17,10 @@ FIRST_S = 0.5
 """Longest wait before the second try; it doubles with each."""
 MOST_S = 60.0
 """Longest wait that was not asked for."""
+TOLD = 4
+"""Tries that failed when a person is told."""
+TOLD_AGAIN_S = 60.0
+"""Least time between two such lines: many calls fail together."""
 PATIENCE_S = 600.0
 """Longest wait that is granted to a service that asks for it."""
 
@@ -28,6 +33,7 @@ class Retrying:
         self.name, self._llm, self.tries = llm.name, llm, tries
         self._sleep = sleep
         self._random = random.Random(seed)
+        self._told_at = -TOLD_AGAIN_S
 
     async def complete(self, request: Request) -> Reply:
         """The model's answer.
@@ -46,9 +52,20 @@ class Retrying:
                         " kept; try again later, and the same command goes on from there"
                     ) from refused
                 wait_s = self._wait_s(refused, n_tried)
-                log.info("try %d of %d at %s: %s; again in %.1f s", n_tried, self.tries, self.name, refused, wait_s)
+                # The first few are everyday; who waits longer than seconds is told for what.
+                level = logging.WARNING if n_tried == TOLD and self._tell() else logging.INFO
+                told = (n_tried, self.tries, self.name, refused, wait_s)
+                log.log(level, "try %d of %d at %s: %s; again in %.1f s", *told)
             await self._sleep(wait_s)
         raise AssertionError("the last try returns or raises")
+
+    def _tell(self) -> bool:
+        """Whether a line is due."""
+        now = time.monotonic()
+        due = now - self._told_at >= TOLD_AGAIN_S
+        if due:
+            self._told_at = now
+        return due
 
     def _wait_s(self, refused: Refused, n_tried: int) -> float:
         """Drawn at random, so that those refused together do not come back together."""
