@@ -42,7 +42,9 @@ class AnthropicAPI:
         UsageError: no model is named, the address cannot be one, or the SDK is not installed.
     """
 
-    def __init__(self, model: str = "", base_url: str = "https://api.anthropic.com", *, timeout_s: float = 120.0) -> None:
+    def __init__(
+        self, model: str = "", base_url: str = "https://api.anthropic.com", *, timeout_s: float = 120.0
+    ) -> None:
         if not model:
             raise UsageError("the backend anthropic_api needs a model: name one of Anthropic's with --model")
         self.model, self.base_url, self.timeout_s = model, checked_url(base_url), timeout_s

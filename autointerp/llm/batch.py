@@ -8,23 +8,23 @@ import asyncio
 import hashlib
 import json
 import logging
-import uuid
+import time
 from collections import OrderedDict
 from collections.abc import Coroutine, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, final, runtime_checkable
 
-from filelock import FileLock
-
 from autointerp.llm import Reply, Request
+from autointerp.llm.batch_records import Record, Records
 from autointerp.llm.errors import BadRequest, Refused
 from store.errors import UsageError
-from store.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
+SENDER_POLL_S = 0.2
+"""Seconds between looks at a batch that another process is about to send."""
 KEPT_RESULTS = 4
 """Batches whose results stay in memory; those of others are fetched again when they are asked for."""
 
@@ -67,83 +67,6 @@ class BatchService(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Record:
-    """One batch, as it is written down."""
-
-    label: str
-    service: str
-    submitted: str
-    """When it was about to be sent, ISO 8601."""
-    custom_ids: tuple[str, ...]
-    batch_id: str | None = None
-    """None until the service has told: whether it arrived is not known then."""
-    again: tuple[str, ...] = ()
-    """Of its requests, those it did not answer: they go into another batch."""
-
-
-class Records:
-    """The batches of one service in `folder`, one JSON file each."""
-
-    def __init__(self, folder: Path, service: str) -> None:
-        self.folder, self.service = folder, service
-        self._read: dict[str, Record] = {}
-        self._where: dict[str, str] = {}
-
-    def holding(self, names: Iterable[str]) -> list[Record]:
-        """The batches that have some of the requests `names`, by this process or another."""
-        with self._alone():
-            self._refresh()
-        labels = dict.fromkeys(self._where[name] for name in names if name in self._where)
-        return [self._read[label] for label in labels]
-
-    def new(self, names: Iterable[str], size: int) -> list[Record]:
-        """Writes down batches, of at most `size`, of those requests that no batch has."""
-        with self._alone():
-            self._refresh()
-            free = [name for name in names if name not in self._where]
-            return [self.write(self._fresh(free[start : start + size])) for start in range(0, len(free), size)]
-
-    def _fresh(self, names: list[str]) -> Record:
-        now = datetime.now(UTC).isoformat()
-        return Record(f"monosem-{uuid.uuid4().hex}", self.service, now, tuple(names))
-
-    def _alone(self) -> FileLock:
-        """No two processes may find the same request free."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / "lock")
-
-    def _refresh(self) -> None:
-        """Reads what other processes have written since."""
-        for path in sorted(self.folder.glob("*.json")):
-            if path.stem not in self._read:
-                found = read_json(path)
-                tuples = {name: tuple(found[name]) for name in ("custom_ids", "again")}
-                self._enter(Record(**found | tuples))
-
-    def write(self, record: Record) -> Record:
-        """Writes `record` down, in place of an earlier state of it."""
-        write_json(self.folder / f"{record.label}.json", asdict(record))
-        self._enter(record)
-        return record
-
-    def forget(self, record: Record) -> None:
-        """Of a batch that never was."""
-        (self.folder / f"{record.label}.json").unlink(missing_ok=True)
-        self._read.pop(record.label, None)
-        self._where = {name: label for name, label in self._where.items() if label != record.label}
-
-    def _enter(self, record: Record) -> None:
-        self._read[record.label] = record
-        if record.service != self.service:
-            return
-        for custom_id in record.custom_ids:
-            if custom_id not in record.again:
-                self._where[custom_id] = record.label
-            elif self._where.get(custom_id) == record.label:
-                del self._where[custom_id]
-
-
 class _Asked(NamedTuple):
     request: Request
     reply: asyncio.Future[Reply]
@@ -175,6 +98,8 @@ class Batched:
     gather_s: float = 5.0
     poll_s: float = 30.0
     """Seconds between looks at a batch under way."""
+    settle_s: float = 60.0
+    """Longest that the service may take to list what it was sent; a batch it has not listed by then is sent again."""
     max_requests: int = 10_000
     name: str = field(init=False)
     _asked: dict[str, _Asked] = field(default_factory=dict, init=False, repr=False)
@@ -216,7 +141,10 @@ class Batched:
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks = {key: other for key, other in self._tasks.items() if other is not task}
+        for key in [key for key, other in self._tasks.items() if other is task]:
+            del self._tasks[key]
+            # A task that is cancelled before its first step runs none of its own clauses.
+            self._records.release(key)
         error = None if task.cancelled() else task.exception()
         if error is not None:
             log.error("a batch broke off: %r", error)
@@ -236,12 +164,14 @@ class Batched:
             await asyncio.sleep(self.gather_s)
         gathered, self._pending = dict.fromkeys(self._pending), []
         names = [name for name in gathered if name in self._asked and self._asked[name].reply.get_loop() is loop]
-        for record in self._records.holding(names):
+        held, new = self._records.claim(names, self.max_requests)
+        for record in held:
             self._start(record.label, self._watch(record))
-        for record in self._records.new(names, self.max_requests):
+        for record in new:
             self._start(record.label, self._send(record))
 
     async def _send(self, record: Record) -> None:
+        """Sends a batch of our own; others see that it is being sent until what came of it is written down."""
         requests = {name: self._asked[name].request for name in record.custom_ids}
         try:
             batch_id = await self.service.submit(record.label, requests)
@@ -253,25 +183,52 @@ class Batched:
             self._records.forget(record)
             self._fail(record.custom_ids, error)
             return
+        else:
+            record = self._records.sent(record, batch_id)
+        finally:
+            self._records.release(record.label)
         log.info("sent %d requests as batch %s", len(requests), batch_id)
-        await self._wait(self._records.write(replace(record, batch_id=batch_id)), batch_id)
+        await self._wait(record, batch_id)
 
     async def _watch(self, record: Record) -> None:
-        """Waits for a batch that an earlier try, or a process that is gone, has sent or may have sent."""
-        names, batch_id = frozenset(record.custom_ids), record.batch_id
-        if batch_id is None:
-            since = datetime.fromisoformat(record.submitted)
-            try:
-                batch_id = await self.service.find(record.label, names, since, self.poll_s)
-            except (Refused, BadRequest, UsageError) as error:
-                self._fail(names, error)
-                return
-        if batch_id is None:
-            self._records.forget(record)
+        """Waits for a batch that an earlier try, or another process, has sent or may have sent."""
+        found = await self._found(record) if record.batch_id is None else record
+        if found is None:
             self._gather(name for name in record.custom_ids if name in self._asked)
-            return
-        log.info("waiting for batch %s, sent at %s", batch_id, record.submitted)
-        await self._wait(self._records.write(replace(record, batch_id=batch_id)), batch_id)
+        elif found.batch_id is not None:
+            log.info("waiting for batch %s, sent at %s", found.batch_id, found.submitted)
+            await self._wait(found, found.batch_id)
+
+    async def _found(self, record: Record) -> Record | None:
+        """`record` with its id once it is known; None if the batch never was, without an id if it could not be told."""
+        while not self._records.take(record):
+            # Its sender is alive: what comes of it will be written down.
+            await asyncio.sleep(min(self.poll_s, SENDER_POLL_S))
+        try:
+            now = self._records.reread(record)
+            if now is None or now.batch_id is not None:
+                return now
+            batch_id = await self._search(record)
+            if batch_id is None:
+                self._records.forget(record)
+                return None
+            return self._records.sent(record, batch_id)
+        except (Refused, BadRequest, UsageError) as error:
+            self._fail(record.custom_ids, error)
+            return record
+        finally:
+            self._records.release(record.label)
+
+    async def _search(self, record: Record) -> str | None:
+        """The id under which the service has a batch whose sender is gone; None if it has none."""
+        names, since = frozenset(record.custom_ids), datetime.fromisoformat(record.submitted)
+        until = time.monotonic() + self.settle_s
+        while True:
+            batch_id = await self.service.find(record.label, names, since, self.poll_s)
+            # What was on its way when its sender was killed may be listed late.
+            if batch_id is not None or time.monotonic() >= until:
+                return batch_id
+            await asyncio.sleep(min(self.poll_s, self.settle_s))
 
     async def _wait(self, record: Record, batch_id: str) -> None:
         try:
@@ -306,7 +263,7 @@ class Batched:
                 ends[name] = self._end(results.get(name), self._asked[name].request)
         again = tuple(name for name, end in ends.items() if isinstance(end, Refused))
         if again:
-            self._records.write(replace(record, again=record.again + again))
+            self._records.unanswered(record, again)
         for name, end in ends.items():
             if isinstance(end, Exception):
                 self._fail([name], end)

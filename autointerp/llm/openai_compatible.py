@@ -39,7 +39,9 @@ class OpenAICompatible:
         UsageError: the model or the address cannot be one.
     """
 
-    def __init__(self, model: str = "", base_url: str = "http://localhost:8000/v1", *, timeout_s: float = 120.0) -> None:
+    def __init__(
+        self, model: str = "", base_url: str = "http://localhost:8000/v1", *, timeout_s: float = 120.0
+    ) -> None:
         if not model:
             raise UsageError("the backend openai_compatible needs a model: name one that the server has with --model")
         self.model, self.base_url = model, checked_url(base_url)
