@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from activations.progress import Progress, no_progress
-from autointerp.chunks import work_through
+from autointerp.chunks import Stage, work_through
 from autointerp.explain import EXPLAINERS, Explainer
 from autointerp.explain.asking import NO_EVIDENCE, Asking
 from autointerp.explain.best_of import BestOf
 from autointerp.latent import Evidence, Explanation, Unexplained
 from autointerp.leakage import LEAKS
+from autointerp.llm.config import at_once
 from autointerp.rows import Rows, candidate_rows, explanation_row, unexplained_row
 from autointerp.sample import SampleConfig, Sampler
 from autointerp.scorers import SCORERS
@@ -90,9 +91,16 @@ class _Job:
 
     def go(self, progress: Progress) -> None:
         latents = self._chosen()
-        work_through(
-            self.run.folder, TABLES, latents, self._explain, self._calls, progress, f"explain with {self.cfg.explainer}"
+        stage = Stage(
+            folder=self.run.folder,
+            tables=TABLES,
+            work=self._explain,
+            calls=self._calls,
+            what=f"explain with {self.cfg.explainer}",
+            at_once=at_once(self.tools.cfg.llm),
+            note=self.tools.spent,
         )
+        work_through(stage, latents, progress)
         self.run.finish(self._results(len(latents)))
 
     def _chosen(self) -> list[int]:

@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from activations.progress import Progress, no_progress
 from autointerp.arms import ARMS, EXPLANATION, NULLS, RANDOM, SHUFFLED, Known, derangement
-from autointerp.chunks import work_through
+from autointerp.chunks import Stage, work_through
 from autointerp.explaining import ExplainConfig, explain, known
 from autointerp.latent import Explanation, Trial
-from autointerp.llm.config import LLMConfig
+from autointerp.llm.config import LLMConfig, at_once
 from autointerp.rows import Rows, example_rows, explanation_of, metric_rows, score_row
 from autointerp.sample import SampleConfig, Sampler
 from autointerp.scorers import SCORERS, Scorer
@@ -89,9 +89,16 @@ class _Job:
     def go(self, progress: Progress) -> None:
         random = self._random(progress) if self._judges_random() else []
         trials = [(i, None) for i in range(len(self.explanations))] + [(i, item) for i, item in enumerate(random)]
-        work_through(
-            self.run.folder, TABLES, trials, self._score, self._calls, progress, f"score with {self.cfg.scorer}"
+        stage = Stage(
+            folder=self.run.folder,
+            tables=TABLES,
+            work=self._score,
+            calls=self._calls,
+            what=f"score with {self.cfg.scorer}",
+            at_once=at_once(self.tools.cfg.llm),
+            note=self.tools.spent,
         )
+        work_through(stage, trials, progress)
         self.run.finish(summary(self.run.folder, self.explained))
 
     @cached_property

@@ -10,10 +10,12 @@ from typing import Any
 from autointerp.embedders import EMBEDDERS, Embedder
 from autointerp.llm import BACKENDS, LLM, Reader
 from autointerp.llm.config import LLMConfig, backend_of, open_llm
+from autointerp.llm.metered import told
 from autointerp.rows import Rows
 from autointerp.sample import Sampler
 from autointerp.steering import Steerable
 from store.errors import UsageError
+from store.ledger import Spend
 from store.replies import Kept, Replies, replies_file
 from store.run import find_run
 
@@ -78,7 +80,18 @@ class Tools:
     @cached_property
     def llm(self) -> LLM:
         """What explains, judges and writes; with a root, its replies are kept there and its limits hold."""
-        return backend_of(self.cfg.llm) if self.root is None else open_llm(self.cfg.llm, self.root, self.job)
+        if self.root is None:
+            return backend_of(self.cfg.llm)
+        return open_llm(self.cfg.llm, self.root, self.job, on_spend=self._note)
+
+    def spent(self) -> str:
+        """What the job has spent until now, for people; empty before its first call."""
+        return told(self._spend) if self._spend.n_calls else ""
+
+    def _note(self, spend: Spend) -> None:
+        self._spend = spend
+
+    _spend: Spend = field(default_factory=Spend, init=False, repr=False)
 
     def calls(self, keys: Iterable[str]) -> Rows:
         """The kept replies of these keys, as the table `calls` has them, without the run."""

@@ -2,12 +2,15 @@
 
 Totals by job and by day stand in the same file and change in the same transaction, so that a cap holds for all
 processes together. What was taken for a call that was killed or lost stays taken: the service may have charged for it.
+A call belongs to the ledger that took it, so that calls under way are told from those of killed processes.
 """
 
+import sqlite3
 import time
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from store.living import Living
 from store.replies import now
 from store.sqlite_file import SqliteFile
 
@@ -16,9 +19,11 @@ NANO = 1_000_000_000
 
 Outcome = Literal["answered", "refused", "lost", "bad"]
 """What became of a call: `refused` and `bad` cost nothing, `lost` (no whole answer, or cut off) may have.
-A call that is under way, or whose process was killed, is `sent`."""
+A call that is under way is `sent`, and so is one whose process was killed until somebody looks: it is `lost` then."""
 
 DAY, JOB = "day", "job"
+OWNERS = "replies.owners"
+"""Folder, beside the file, of those who have calls under way."""
 
 
 class Spend(NamedTuple):
@@ -101,23 +106,70 @@ class Ledger:
 
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
+        self._living = Living(file.path.with_name(OWNERS))
 
-    def take(self, job: str, model: str, prompt: str, cost: Cost, caps: tuple[Cap, ...] = ()) -> Taken | Crossed:
-        """Take `cost` from what the job and the day have left, or say which cap does not allow it."""
+    def take(
+        self,
+        job: str,
+        model: str,
+        prompt: str,
+        cost: Cost,
+        caps: tuple[Cap, ...] = (),
+        key: str = "",
+        *,
+        again: bool = False,
+    ) -> Taken | Crossed:
+        """Take `cost` from what the job and the day have left, or say which cap does not allow it.
+
+        Args:
+            job: whose account it is put on.
+            model: that is asked.
+            prompt: its id.
+            cost: the most that it may take.
+            caps: that must hold.
+            key: of the reply it is to bring.
+            again: whether a call for the same reply, by this job, that was killed or lost goes on where it was: what
+                was taken for it is not taken twice. So it is with services that keep what they were sent.
+        """
+        owner = self._living.join()
+        if again and key:
+            self.reap()
         at = now()
         scopes = ((JOB, job), (DAY, at[:10]))
         with self._file.writing() as connection:
+            if again and key and (kept := connection.execute(LOST, (job, model, key)).fetchone()):
+                return _taken_over(connection, kept, job, owner)
             spends = {scope: _spend(connection.execute(SPEND, (scope, name)).fetchall()) for scope, name in scopes}
-            for cap in caps:
-                if cap.exceeded(spends[cap.scope], cost):
-                    return Crossed(cap, spends[cap.scope])
-            row = (at, job, model, prompt, cost.n_tokens_in, cost.n_tokens_out, cost.n_tokens_cached, cost.usd)
-            number = connection.execute(SENT, row).lastrowid
+            crossed = next((cap for cap in caps if cap.exceeded(spends[cap.scope], cost)), None)
+            if crossed is not None:
+                return Crossed(crossed, spends[crossed.scope])
+            tokens = (cost.n_tokens_in, cost.n_tokens_out, cost.n_tokens_cached, cost.usd)
+            number = connection.execute(SENT, (at, job, model, prompt, *tokens, key, owner)).lastrowid
             for scope, name in scopes:
                 connection.execute(OPEN, (scope, name))
                 connection.execute(ADD, (1, cost.n_tokens, cost.nano_usd or 0, 1, scope, name))
         assert number is not None
         return Taken(id=number, scopes=scopes, cost=cost, began=time.monotonic())
+
+    def reap(self) -> bool:
+        """Write down as lost the calls of processes that are gone, if there are any; what was taken stays taken."""
+        owners = [owner for (owner,) in self._file.rows(OWNERS_AT_WORK)]
+        gone = self._living.gone(owners)
+        if not gone:
+            return False
+        with self._file.writing() as connection:
+            for owner in gone:
+                for number, job, at in connection.execute(SENT_BY, (owner,)).fetchall():
+                    connection.execute("UPDATE calls SET outcome = 'lost' WHERE id = ?", (number,))
+                    for scope, name in ((JOB, job), (DAY, at[:10])):
+                        connection.execute(ADD, (0, 0, 0, -1, scope, name))
+        return True
+
+    def waits_for_others(self, cap: Cap, job: str) -> bool:
+        """Whether a call of another process is under way that may give back some of what `cap` counts."""
+        query = AT_WORK_IN_JOB if cap.scope == JOB else AT_WORK_ON_DAY
+        name = job if cap.scope == JOB else now()[:10]
+        return bool(self._file.rows(query, (self._living.name, name)))
 
     def settle(self, taken: Taken, outcome: Outcome, cost: Cost | None) -> None:
         """Write down what became of a call; `cost` None where it is not known, which leaves it as it was taken for a
@@ -142,8 +194,16 @@ class Ledger:
 
 SPEND = "SELECT n_calls, n_tokens, nano_usd, n_open FROM totals WHERE scope = ? AND name = ?"
 SENT = (
-    "INSERT INTO calls (sent_at, job, model, prompt, outcome, n_tokens_in, n_tokens_out, n_tokens_cached, usd)"
-    " VALUES (?, ?, ?, ?, 'sent', ?, ?, ?, ?)"
+    "INSERT INTO calls (sent_at, job, model, prompt, outcome, n_tokens_in, n_tokens_out, n_tokens_cached, usd, key,"
+    " owner) VALUES (?, ?, ?, ?, 'sent', ?, ?, ?, ?, ?, ?)"
+)
+OWNERS_AT_WORK = "SELECT DISTINCT owner FROM calls WHERE outcome = 'sent'"
+SENT_BY = "SELECT id, job, sent_at FROM calls WHERE outcome = 'sent' AND owner = ?"
+AT_WORK_IN_JOB = "SELECT 1 FROM calls WHERE outcome = 'sent' AND owner != ? AND job = ? LIMIT 1"
+AT_WORK_ON_DAY = "SELECT 1 FROM calls WHERE outcome = 'sent' AND owner != ? AND substr(sent_at, 1, 10) = ? LIMIT 1"
+LOST = (
+    "SELECT id, sent_at, n_tokens_in, n_tokens_out, n_tokens_cached, usd FROM calls"
+    " WHERE outcome = 'lost' AND job = ? AND model = ? AND key = ? LIMIT 1"
 )
 OPEN = "INSERT OR IGNORE INTO totals (scope, name) VALUES (?, ?)"
 ADD = (
@@ -154,6 +214,17 @@ SETTLED = (
     "UPDATE calls SET outcome = ?, n_tokens_in = ?, n_tokens_out = ?, n_tokens_cached = ?, usd = ?, seconds = ?"
     " WHERE id = ?"
 )
+
+
+def _taken_over(connection: sqlite3.Connection, lost: tuple, job: str, owner: str) -> Taken:
+    number, at, n_in, n_out, n_cached, usd = lost
+    connection.execute("UPDATE calls SET outcome = 'sent', owner = ? WHERE id = ?", (owner, number))
+    scopes = ((JOB, job), (DAY, at[:10]))
+    for scope, name in scopes:
+        connection.execute(ADD, (0, 0, 0, 1, scope, name))
+    nano_usd = None if usd is None else round(usd * NANO)
+    cost = Cost(n_tokens_in=n_in, n_tokens_out=n_out, n_tokens_cached=n_cached, nano_usd=nano_usd)
+    return Taken(id=number, scopes=scopes, cost=cost, began=time.monotonic())
 
 
 def _spend(rows: list[tuple]) -> Spend:

@@ -35,7 +35,18 @@ def _first(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-MIGRATIONS = (_first,)
+def _owned(connection: sqlite3.Connection) -> None:
+    """Which request a call was for, and who waits for it."""
+    for statement in (
+        "ALTER TABLE calls ADD COLUMN key TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE calls ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX calls_under_way ON calls (owner) WHERE outcome = 'sent'",
+        "CREATE INDEX calls_for ON calls (key)",
+    ):
+        connection.execute(statement)
+
+
+MIGRATIONS = (_first, _owned)
 
 
 def replies_file(root: Path) -> SqliteFile:

@@ -20,6 +20,7 @@ from store.errors import UsageError
 OPTIONAL = {"output_config": None, "temperature": None}
 """What some models refuse."""
 
+BASE_URL = "https://api.anthropic.com"
 WORDS = {"output_config": ("output_format", "structured output", "json_schema", "schema")}
 
 FINISH = {
@@ -42,13 +43,12 @@ class AnthropicAPI:
         UsageError: no model is named, the address cannot be one, or the SDK is not installed.
     """
 
-    def __init__(
-        self, model: str = "", base_url: str = "https://api.anthropic.com", *, timeout_s: float = 120.0
-    ) -> None:
+    def __init__(self, model: str = "", base_url: str = BASE_URL, *, timeout_s: float = 120.0) -> None:
         if not model:
             raise UsageError("the backend anthropic_api needs a model: name one of Anthropic's with --model")
         self.model, self.base_url, self.timeout_s = model, checked_url(base_url), timeout_s
-        self.name = f"anthropic_api:{model}"
+        elsewhere = "" if self.base_url == checked_url(BASE_URL) else f"@{urlsplit(self.base_url).netloc}"
+        self.name = f"anthropic_api:{model}{elsewhere}"
         self.sdk = _sdk()
         self._fields = Fields(OPTIONAL, WORDS)
         # A pool of connections belongs to the event loop that opened it, and every `asyncio.run` has its own.

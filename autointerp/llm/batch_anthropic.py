@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, final
 
 from autointerp.llm import Reply, Request
-from autointerp.llm.anthropic_api import AnthropicAPI
+from autointerp.llm.anthropic_api import BASE_URL, AnthropicAPI
 from autointerp.llm.batch import Batched, unknown_batch
 from autointerp.llm.errors import Refused
 from autointerp.llm.failures import Failure
@@ -30,10 +30,10 @@ CLOCK_SLACK = timedelta(minutes=5)
 
 
 def open_batched(
-    model: str,
-    folder: Path,
-    base_url: str = "https://api.anthropic.com",
+    model: str = "",
+    base_url: str = BASE_URL,
     *,
+    folder: Path,
     timeout_s: float = 600.0,
     gather_s: float = 5.0,
     poll_s: float = 30.0,

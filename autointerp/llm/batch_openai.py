@@ -21,10 +21,10 @@ CLOCK_SLACK = timedelta(minutes=5)
 
 
 def open_batched(
-    model: str,
-    folder: Path,
+    model: str = "",
     base_url: str = "https://api.openai.com/v1",
     *,
+    folder: Path,
     timeout_s: float = 600.0,
     gather_s: float = 5.0,
     poll_s: float = 30.0,

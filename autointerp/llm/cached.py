@@ -61,7 +61,10 @@ class Cached:
         reply = await self._llm.complete(request)
         told: dict[str, Any] = asdict(reply)
         del told["key"]
-        return replace(reply, key=self._replies.put(self.name, request, told))
+        key = self._replies.put(self.name, request, told)
+        # Another process may have been faster: the reply that is kept is the one that everybody reads.
+        kept = self._replies.get(key)
+        return replace(reply, key=key) if kept is None else _reply(kept.reply, key)
 
 
 @final

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autointerp.llm import LLM, Reader, open_backend
 from autointerp.llm.budget import Price
@@ -32,7 +33,7 @@ class LLMConfig:
     base_url: str = ""
     """Where the service is; empty for the backend's own choice."""
     concurrency: int = 16
-    """Most calls under way at once; fewer when the service refuses."""
+    """Most calls under way at once; fewer when the service refuses. With batches, all are."""
     timeout_s: float = 120.0
     """Longest that a service may take for one call."""
     tries: int = 10
@@ -93,20 +94,35 @@ CAPS = {
 """Each cap by its name in the config."""
 FREE = frozenset({"local", "scripted"})
 """Backends that nobody charges for."""
+BATCHED = frozenset({"anthropic_batch", "openai_batch"})
+"""Backends that send many requests at once and wait for hours: slots say nothing of them."""
+BATCHES = "batches"
+"""Folder, beside the replies, where batches are written down."""
+UPLOAD_S = 600.0
+"""Least time that sending a batch, or fetching what came of it, may take."""
+AT_ONCE, AT_ONCE_BATCHED = 16, 8192
+"""Least items that a job works on at the same time; with batches, what one pass sends together."""
 SETTINGS: dict[str, tuple[str, ...]] = {
     "anthropic_api": ("model", "base_url", "timeout_s"),
+    "anthropic_batch": ("model", "base_url"),
     "local": ("model",),
+    "openai_batch": ("model", "base_url"),
     "openai_compatible": ("model", "base_url", "timeout_s"),
     "scripted": (),
 }
 """What each backend is told of the config, where it is set."""
 
 
-def backend_of(cfg: LLMConfig) -> LLM:
-    """The backend alone, without limits, ledger or store.
+def at_once(cfg: LLMConfig) -> int:
+    """Items that a job works on at the same time: enough to fill the slots while some items are between two calls."""
+    return AT_ONCE_BATCHED if cfg.backend in BATCHED else max(AT_ONCE, 2 * cfg.concurrency)
+
+
+def backend_of(cfg: LLMConfig, root: Path | None = None) -> LLM:
+    """The backend alone, without limits, ledger or store; `root` is where those with batches write them down.
 
     Raises:
-        UsageError: there is none of that name, or it does not take what is set.
+        UsageError: there is none of that name, or it does not take what is set, or needs a root.
     """
     takes = SETTINGS.get(cfg.backend, ("model", "base_url"))
     for name in ("model", "base_url"):
@@ -114,7 +130,12 @@ def backend_of(cfg: LLMConfig) -> LLM:
             raise UsageError(
                 f"{name} is '{getattr(cfg, name)}', and the backend {cfg.backend} takes none: leave it out"
             )
-    return open_backend(cfg.backend, **{name: getattr(cfg, name) for name in takes if getattr(cfg, name)})
+    given: dict[str, Any] = {name: getattr(cfg, name) for name in takes if getattr(cfg, name)}
+    if cfg.backend in BATCHED:
+        if root is None:
+            raise UsageError(f"{cfg.backend} writes down what it sends: give a root, or use a backend without batches")
+        given |= {"folder": root / BATCHES, "timeout_s": max(cfg.timeout_s, UPLOAD_S)}
+    return open_backend(cfg.backend, **given)
 
 
 def open_llm(cfg: LLMConfig, root: Path, job: str = "", *, on_spend: Callable[[Spend], None] | None = None) -> LLM:
@@ -126,7 +147,7 @@ def open_llm(cfg: LLMConfig, root: Path, job: str = "", *, on_spend: Callable[[S
     Raises:
         UsageError: there is no such backend, or it lacks something.
     """
-    backend = backend_of(cfg)
+    backend = backend_of(cfg, root)
     return stacked(backend, cfg, root, job, on_spend=on_spend)
 
 
@@ -137,7 +158,9 @@ def stacked(
     file = replies_file(root)
     job = job or uuid.uuid4().hex[:12]
     # Inside out: every try is metered, a try that waits holds no slot, and what is stored is not tried.
-    metered = Metered(backend, Ledger(file), job, caps=cfg.caps, price=cfg.price, on_spend=on_spend)
-    retrying = Retrying(Limited(metered, cfg.concurrency), cfg.tries)
+    batched = cfg.backend in BATCHED
+    ledger = Ledger(file)
+    metered = Metered(backend, ledger, job, caps=cfg.caps, price=cfg.price, again=batched, on_spend=on_spend)
+    retrying = Retrying(metered if batched else Limited(metered, cfg.concurrency), cfg.tries)
     replies = Replies(file)
     return CachedReader(retrying, replies, backend) if isinstance(backend, Reader) else Cached(retrying, replies)

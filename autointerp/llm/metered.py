@@ -9,7 +9,10 @@ from autointerp.llm.budget import Price, actual, most
 from autointerp.llm.errors import BadRequest, Lost, Refused
 from store.errors import UsageError
 from store.ledger import DAY, NANO, Cap, Cost, Crossed, Ledger, Outcome, Spend, Taken
+from store.replies import reply_key
 
+OTHERS_S = 0.2
+"""Seconds between looks at what other processes have given back."""
 UNITS = {
     "calls": lambda n: f"{n:,} calls",
     "tokens": lambda n: f"{n:,} tokens",
@@ -29,8 +32,9 @@ OUTCOMES: tuple[tuple[type[BaseException], Outcome], ...] = (
 class Metered:
     """Calls of `llm` within `caps`, each written to the ledger, tries that were refused too.
 
-    A call that does not fit while others of this process are under way waits for them: they take what they may cost at
-    most, and give back what they did not need.
+    A call that does not fit while others are under way, in this process or another, waits for them: they take what they
+    may cost at most, and give back what they did not need. With `again`, a call that a killed process made for the same
+    reply goes on.
     """
 
     def __init__(
@@ -41,11 +45,12 @@ class Metered:
         *,
         caps: tuple[Cap, ...] = (),
         price: Price | None = None,
+        again: bool = False,
         on_spend: Callable[[Spend], None] | None = None,
     ) -> None:
         self.name, self._llm, self._ledger, self.job = llm.name, llm, ledger, job
         self._caps, self._price = caps, price or Price()
-        self._on_spend = on_spend
+        self._again, self._on_spend = again, on_spend
         self._n_open = 0
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -67,15 +72,21 @@ class Metered:
 
     async def _take(self, request: Request) -> Taken:
         cost = most(request, self._price)
+        key = reply_key(self.name, request)
         while True:
-            found = self._ledger.take(self.job, self.name, request.prompt, cost, self._caps)
+            found = self._ledger.take(self.job, self.name, request.prompt, cost, self._caps, key, again=self._again)
             if isinstance(found, Taken):
                 return found
-            if not self._n_open:
+            if self._n_open:
+                turn = asyncio.get_running_loop().create_future()
+                self._waiting.append(turn)
+                await turn
+            elif found.spend.n_open and self._ledger.reap():
+                continue
+            elif self._ledger.waits_for_others(found.cap, self.job):
+                await asyncio.sleep(OTHERS_S)
+            else:
                 raise UsageError(_crossed(found, cost, self.job))
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            await turn
 
     def _settle(self, taken: Taken, outcome: Outcome, cost: Cost | None) -> None:
         self._n_open -= 1
@@ -88,6 +99,12 @@ class Metered:
                     turn.set_result(None)
         if self._on_spend:
             self._on_spend(self._ledger.spent(self.job))
+
+
+def told(spend: Spend) -> str:
+    """An amount for people: `12 calls, 3,400 tokens, $0.0012`."""
+    amounts = {"calls": spend.n_calls, "tokens": spend.n_tokens, "usd": spend.nano_usd}
+    return ", ".join(UNITS[unit](amount) for unit, amount in amounts.items() if amount or unit != "usd")
 
 
 def _outcome(error: BaseException) -> Outcome:

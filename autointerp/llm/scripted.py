@@ -1,7 +1,8 @@
 """A backend that answers from a script: the judge of known errors for tests and dry runs; it opens no connection."""
 
+import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import final
 
 from autointerp.llm import Reply, Request
@@ -15,7 +16,11 @@ class Scripted:
 
     answer: Callable[[Request], str] = field(default_factory=Planted)
     requests: list[Request] = field(default_factory=list)
-    name: str = "scripted"
+    name: str = ""
+    """Empty for one that tells what it answers with, so that two judges never read each other's kept replies."""
+
+    def __post_init__(self) -> None:
+        self.name = self.name or _name(self.answer)
 
     async def complete(self, request: Request) -> Reply:
         """The scripted answer; tokens are counted as words."""
@@ -23,3 +28,12 @@ class Scripted:
         text = self.answer(request)
         n_tokens_in = sum(len(message.text.split()) for message in request.messages)
         return Reply(text=text, n_tokens_in=n_tokens_in, n_tokens_out=len(text.split()))
+
+
+def _name(answer: Callable[[Request], str]) -> str:
+    if not isinstance(answer, Planted):
+        # Nothing says whether two functions answer alike.
+        return f"scripted:{uuid.uuid4().hex[:12]}"
+    default = asdict(Planted())
+    told = ",".join(f"{name}={value:g}" for name, value in asdict(answer).items() if value != default[name])
+    return f"scripted:{told}" if told else "scripted"

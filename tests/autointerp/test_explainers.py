@@ -38,7 +38,7 @@ def explain(name: str, evidence: Evidence, llm: object, loaded: str = "") -> Exp
 
 
 def asked(name: str, evidence: Evidence) -> Request:
-    llm = Scripted(answer)
+    llm = Scripted(answer, name="scripted")
     explain(name, evidence, llm)
     return llm.requests[0]
 
@@ -53,7 +53,7 @@ def loaded(tmp_path: Path) -> str:
 @pytest.mark.parametrize("name", EXPLAINERS)
 class TestEveryExplainer:
     def test_says_something_and_whose_words_they_are(self, name: str, loaded: str):
-        found = explain(name, EVIDENCE, Scripted(answer), loaded)
+        found = explain(name, EVIDENCE, Scripted(answer, name="scripted"), loaded)
         assert isinstance(found, Explanation)
         assert (found.latent, found.explainer) == (7, name)
         assert found.text.strip()
@@ -61,7 +61,7 @@ class TestEveryExplainer:
         assert found.method
 
     def test_is_deterministic(self, name: str, loaded: str):
-        first, second = (explain(name, EVIDENCE, Scripted(answer), loaded) for _ in range(2))
+        first, second = (explain(name, EVIDENCE, Scripted(answer, name="scripted"), loaded) for _ in range(2))
         assert first == second
 
     def test_wants_parts_of_evidence_that_there_are(self, name: str, loaded: str):
@@ -70,8 +70,8 @@ class TestEveryExplainer:
     def test_odd_evidence_is_explained_and_none_is_no_explanation(self, name: str, loaded: str):
         odd = (window("<script>| \n|\ufffd|", (0, 0, 0, 1)), window("|", (1, 0)), silent_window("x", 0, 0))
         strange = Evidence(0, odd, (Logit(0, "\x00\n", 1.0),), (), top=odd, silent=odd)
-        assert isinstance(explain(name, strange, Scripted(answer), loaded), Explanation)
-        nothing = explain(name, Evidence(3, (), (), ()), Scripted(answer), loaded)
+        assert isinstance(explain(name, strange, Scripted(answer, name="scripted"), loaded), Explanation)
+        nothing = explain(name, Evidence(3, (), (), ()), Scripted(answer, name="scripted"), loaded)
         assert isinstance(nothing, Unexplained) or name == "tokens"
 
 
@@ -83,7 +83,7 @@ class TestEveryPrompt:
         assert text + "\n" == (GOLDEN / f"explain_{name}.txt").read_text()
 
     def test_its_name_is_kept_with_the_explanation(self, name: str):
-        found = explain(name, EVIDENCE, Scripted(answer))
+        found = explain(name, EVIDENCE, Scripted(answer, name="scripted"))
         assert isinstance(found, Explanation)
         assert found.prompt == asked(name, EVIDENCE).prompt
         assert re.fullmatch(rf"explain_{name}/\d+/[0-9a-f]{{8}}", found.prompt)
@@ -129,7 +129,7 @@ class TestEveryPrompt:
         assert llm.requests[1].max_tokens == 2 * llm.requests[0].max_tokens
 
     def test_nothing_to_show_is_not_asked(self, name: str):
-        llm = Scripted(answer)
+        llm = Scripted(answer, name="scripted")
         assert explain(name, Evidence(7, (), (), ()), llm) == Unexplained(7, name, "no evidence")
         assert llm.requests == []
 
@@ -167,7 +167,7 @@ def test_the_tokens_explainer_keeps_its_two_sides_apart_too():
 
 
 def test_top_shows_the_strongest_contexts_only():
-    found = explain("top", EVIDENCE, Scripted(answer))
+    found = explain("top", EVIDENCE, Scripted(answer, name="scripted"))
     assert isinstance(found, Explanation)
     assert (found.n_contexts, found.doc_ids) == (2, frozenset({1, 2}))
     assert len(lines(asked("top", EVIDENCE))) == 4
@@ -177,13 +177,13 @@ def test_contrastive_shows_silent_contexts_and_neighbours_and_counts_their_docum
     text = asked("contrastive", EVIDENCE).messages[-1].text
     assert "Silent:\n<data>\na «cat»alog\n</data>" in text
     assert "Others:\n<data>\nthe «dog» ran\n</data>" in text
-    found = explain("contrastive", EVIDENCE, Scripted(answer))
+    found = explain("contrastive", EVIDENCE, Scripted(answer, name="scripted"))
     assert isinstance(found, Explanation)
     assert (found.n_contexts, found.doc_ids, found.method) == (5, frozenset({1, 2, 3, 4, 5}), "scripted")
 
 
 def test_contrastive_says_what_it_had_nothing_of():
-    found = explain("contrastive", replace(EVIDENCE, silent=(), neighbours=()), Scripted(answer))
+    found = explain("contrastive", replace(EVIDENCE, silent=(), neighbours=()), Scripted(answer, name="scripted"))
     assert isinstance(found, Explanation)
     assert found.method == "scripted; without silent contexts and neighbours' contexts"
 
@@ -211,7 +211,7 @@ CHANGE = TokenChange((Logit(5, " kitten", 1.0),), (Logit(6, " puppy", -1.0),), 1
 
 class TestOutput:
     def lists(self, subject: Clamped | None, evidence: Evidence = EVIDENCE):
-        return OutputExplainer(llm=Scripted(answer), subject=subject).lists(evidence)
+        return OutputExplainer(llm=Scripted(answer, name="scripted"), subject=subject).lists(evidence)
 
     def test_shows_the_decoder_rows_tokens_and_what_clamping_changes(self):
         found = self.lists(Clamped(CHANGE))
@@ -224,7 +224,7 @@ class TestOutput:
         assert (found.windows, found.note) == (CATS, "")
 
     def test_without_a_model_it_says_so_and_shows_logits_alone(self):
-        found = explain("output", EVIDENCE, Scripted(answer))
+        found = explain("output", EVIDENCE, Scripted(answer, name="scripted"))
         assert isinstance(found, Explanation)
         assert found.method == "scripted; logits only, no index, so there is no model to steer"
         assert (found.n_contexts, found.doc_ids) == (0, frozenset())
@@ -242,7 +242,7 @@ class TestOutput:
 
 def test_an_index_with_its_model_is_explained_from_clamping_too(tiny_root: Path):
     cfg = SampleConfig(n_explain=6, min_contexts=3, min_docs=2, max_density=0.5)
-    llm = Scripted(answer)
+    llm = Scripted(answer, name="scripted")
     opened = tools(llm)
     opened.sampler, opened.root = Sampler(Workbench.open(tiny_root).index, cfg), tiny_root
     explainer = EXPLAINERS["output"](opened)
@@ -272,7 +272,7 @@ class TestEnsemble:
         assert lines(asked("ensemble", bare))[-1] == "(none)"
 
     def test_documents_of_all_contexts_count(self):
-        found = asyncio.run(EnsembleExplainer(llm=Scripted(answer), subject=Clamped(CHANGE))(EVIDENCE))
+        found = asyncio.run(EnsembleExplainer(llm=Scripted(answer, name="scripted"), subject=Clamped(CHANGE))(EVIDENCE))
         assert isinstance(found, Explanation)
         assert (found.n_contexts, found.doc_ids, found.method) == (3, frozenset({1, 2, 3}), "scripted")
 
@@ -286,7 +286,7 @@ def test_a_copied_context_is_told():
 
 
 def test_samples_differ_in_seed_and_are_as_warm_as_asked():
-    llm = Scripted(answer)
+    llm = Scripted(answer, name="scripted")
     explainer = DefaultExplainer(llm=llm)
     for seed in (3, 4):
         asyncio.run(explainer.drawn(seed, 0.8)(EVIDENCE))

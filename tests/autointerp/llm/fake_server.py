@@ -81,8 +81,8 @@ class FakeServer:
 
     @property
     def asked(self) -> list[dict[str, Any]]:
-        """The bodies of the requests for completions, refused ones too."""
-        return [body for path, _, body in self.seen if path in COMPLETIONS]
+        """The bodies of the requests for completions, refused ones too; not what a killed process sent half of."""
+        return [body for path, _, body in self.seen if path in COMPLETIONS and isinstance(body, dict)]
 
     def __enter__(self) -> "FakeServer":
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()

@@ -361,4 +361,4 @@ class TestConfig:
         llm = open_llm(cfg, tmp_path)
         answers(llm, [ask("q")])
         assert "very-secret-key" not in repr(llm) + repr(vars(llm)) + repr(cfg)
-        assert all(b"very-secret-key" not in path.read_bytes() for path in tmp_path.iterdir())
+        assert all(b"very-secret-key" not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
