@@ -7,8 +7,9 @@ own SHA-256 when it is read, so that a damaged reply is refused, not judged.
 import hashlib
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,7 +56,17 @@ def replies_file(root: Path) -> SqliteFile:
 
 
 def reply_key(model: str, request: Any) -> str:
-    """64 hex digits that name the reply of `model` to `request`, a dataclass or what JSON can hold."""
+    """64 hex digits that name the reply of `model` to `request`, a frozen dataclass or what JSON can hold."""
+    return _remembered_key(model, request) if isinstance(request, Hashable) else _key(model, request)
+
+
+@lru_cache(maxsize=512)
+def _remembered_key(model: str, request: Hashable) -> str:
+    """Of a request under way: store, ledger and cache all ask for it."""
+    return _key(model, request)
+
+
+def _key(model: str, request: Any) -> str:
     return hashlib.sha256(_canonical({"model": model, "request": plain(request)}).encode()).hexdigest()
 
 
@@ -101,9 +112,10 @@ class Replies:
         Raises:
             UsageError: the file cannot be written.
         """
-        asked, said = _canonical(plain(request)), _canonical(reply)
+        told = plain(request)
+        asked, said = _canonical(told), _canonical(reply)
         key = reply_key(model, request)
-        row = (key, model, plain(request).get("prompt", ""), asked, said, _checksum(key, model, asked, said), now())
+        row = (key, model, told.get("prompt", ""), asked, said, _checksum(key, model, asked, said), now())
         with self._file.writing() as connection:
             connection.execute("INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         return key

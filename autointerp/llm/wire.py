@@ -1,7 +1,9 @@
 """JSON over HTTP to one service: what breaks on the way is `Refused`, what it answers with an error is a `Failure`."""
 
 import asyncio
+import itertools
 import json
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
@@ -13,21 +15,28 @@ from autointerp.llm.failures import Failure
 from autointerp.llm.keys import find_key, is_local
 
 
+N_POOLS = 8
+"""A pool looks at each of its connections for every request: several small ones cost less than one of many slots."""
+
+
 class Wire:
     """Requests to the paths below `url`, each with the key of the moment and `timeout_s` for all of it."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self.url, self.timeout_s = url, timeout_s
         # A pool of connections belongs to the event loop that opened it, and every `asyncio.run` has its own.
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient] = WeakKeyDictionary()
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Iterator[httpx2.AsyncClient]] = WeakKeyDictionary()
 
     def _client(self) -> httpx2.AsyncClient:
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
-            # How many requests are under way is the caller's to say; a proxy cannot reach this machine's own ports.
-            limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
-            self._clients[loop] = httpx2.AsyncClient(timeout=None, limits=limits, trust_env=not is_local(self.url))
-        return self._clients[loop]
+            self._clients[loop] = itertools.cycle([self._opened() for _ in range(N_POOLS)])
+        return next(self._clients[loop])
+
+    def _opened(self) -> httpx2.AsyncClient:
+        # How many requests are under way is the caller's to say; a proxy cannot reach this machine's own ports.
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
+        return httpx2.AsyncClient(timeout=None, limits=limits, trust_env=not is_local(self.url))
 
     async def json(self, method: str, path: str, **content: Any) -> dict[str, Any] | Failure:
         """The JSON object at `path`, or the service's error.
