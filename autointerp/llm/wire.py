@@ -14,7 +14,6 @@ from autointerp.llm.errors import Lost, Refused
 from autointerp.llm.failures import Failure
 from autointerp.llm.keys import find_key, is_local
 
-
 N_POOLS = 8
 """A pool looks at each of its connections for every request: several small ones cost less than one of many slots."""
 
