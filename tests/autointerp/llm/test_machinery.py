@@ -153,8 +153,8 @@ class TestTriedAgain:
         self, tmp_path: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch
     ):
         monkeypatch.setattr("autointerp.llm.retrying.FIRST_S", 0.01)
-        server.script.extend([BUSY, BROKEN, DROPPED, CUT, Step(wait_s=0.5), status(503)] * 3)
-        cfg = LLMConfig(backend="openai_compatible", model="tiny", base_url=server.url + "/v1", timeout_s=0.3, tries=30)
+        server.script.extend([BUSY, BROKEN, DROPPED, CUT, Step(wait_s=2.5), status(503)] * 3)
+        cfg = LLMConfig(backend="openai_compatible", model="tiny", base_url=server.url + "/v1", timeout_s=2.0, tries=30)
         told = answers(open_llm(cfg, tmp_path), [ask(f"q{i}") for i in range(40)])
         assert [reply.text for reply in told] == [f"answer to q{i}" for i in range(40)]
         assert outcomes(tmp_path).count("answered") == 40
