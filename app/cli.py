@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "explain": "say in words what latents respond to",
     "interpret": "explain latents and score what was said, next to nulls",
     "score": "score explanations against a shuffled null",
+    "compare": "compare two runs of scores latent by latent, with interval and p-value",
     "report": "show what explanations are worth, as plots on one page that opens offline",
     "serve": "open the dashboard on 127.0.0.1",
     "show": "list runs, or print what a run is, what made it and what it scored",
