@@ -14,7 +14,7 @@ from autointerp.explain.asking import NO_EVIDENCE, Asking
 from autointerp.explain.best_of import BestOf
 from autointerp.latent import Evidence, Explanation, Unexplained
 from autointerp.leakage import LEAKS
-from autointerp.rows import Rows, candidate_rows, explanation_row, unexplained_row
+from autointerp.rows import Rows, candidate_rows, explanation_of, explanation_row, unexplained_row
 from autointerp.sample import SampleConfig, Sampler
 from autointerp.scorers import SCORERS
 from autointerp.tools import Tools, ToolsConfig
@@ -145,6 +145,16 @@ class _Job:
             "explain_docs": sorted(seen),
             "latents": self.sampler.status()._asdict(),
         }
+
+
+def explanations_of(run: Run) -> list[Explanation]:
+    """What a run of explanations says, by ascending latent."""
+    return [explanation_of(row) for row in parts_of(run.folder, "explanations").sort_by("latent").to_pylist()]
+
+
+def sample_of(run: Run) -> SampleConfig:
+    """By which settings a run of explanations kept documents apart; the usual ones where it was imported."""
+    return SampleConfig(**run.config.get("sample", {}))
 
 
 def known(name: str, table: Mapping[str, Any], what: str) -> None:

@@ -6,22 +6,21 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from activations.progress import Progress, no_progress
 from autointerp.arms import ARMS, EXPLANATION, NULLS, RANDOM, SHUFFLED, Known, derangement
 from autointerp.chunks import work_through
-from autointerp.explaining import ExplainConfig, explain, known
+from autointerp.explaining import ExplainConfig, explain, explanations_of, known, sample_of
 from autointerp.latent import Explanation, Trial
 from autointerp.llm.config import LLMConfig
-from autointerp.rows import Rows, example_rows, explanation_of, metric_rows, score_row
+from autointerp.rows import Rows, example_rows, metric_rows, score_row
 from autointerp.sample import SampleConfig, Sampler
 from autointerp.scorers import SCORERS, Scorer
 from autointerp.summary import summary
 from autointerp.tools import Tools, ToolsConfig
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
-from store.index import parts_of, publish
+from store.index import publish
 from store.run import Run, find_run, start_run
 
 TABLES = ("score_metrics", "examples", "scores")
@@ -97,7 +96,7 @@ class _Job:
     @cached_property
     def sampler(self) -> Sampler:
         """As the explainer's was: the same documents are kept apart."""
-        return Sampler(FeatureIndex(self.index_run.folder), _sample_of(self.explained))
+        return Sampler(FeatureIndex(self.index_run.folder), sample_of(self.explained))
 
     @cached_property
     def tools(self) -> Tools:
@@ -109,7 +108,7 @@ class _Job:
 
     @cached_property
     def explanations(self) -> list[Explanation]:
-        return _explanations(self.explained)
+        return explanations_of(self.explained)
 
     @cached_property
     def known(self) -> Known:
@@ -141,7 +140,7 @@ class _Job:
         again = replace(cfg, latents=tuple(range(len(latents))), select="", tools=replace(cfg.tools, llm=limited))
         tools = self.given and replace(self.given, sampler=Sampler(FeatureIndex(directions.folder), cfg.sample))
         found = explain(again, directions, self.run.root, progress, tools)
-        return [(each, directions, latents[each.latent]) for each in _explanations(found)]
+        return [(each, directions, latents[each.latent]) for each in explanations_of(found)]
 
     async def _score(self, item: tuple[int, tuple[Explanation, Run, int] | None]) -> Mapping[str, Rows]:
         i, random = item
@@ -163,7 +162,7 @@ class _Job:
 
     def _sampler_of(self, directions: Run) -> Sampler:
         if self._directions is None:
-            self._directions = Sampler(FeatureIndex(directions.folder), _sample_of(self.explained))
+            self._directions = Sampler(FeatureIndex(directions.folder), sample_of(self.explained))
         return self._directions
 
     _directions: Sampler | None = None
@@ -205,12 +204,3 @@ def explain_config(run: Run) -> ExplainConfig:
     llm = LLMConfig(**tools.pop("llm", {}))
     nested = {"sample": SampleConfig(**given.pop("sample")), "tools": ToolsConfig(llm=llm, **tools)}
     return ExplainConfig(**{**given, "latents": tuple(given["latents"])}, **nested)
-
-
-def _sample_of(run: Run) -> SampleConfig:
-    return SampleConfig(**run.config["sample"])
-
-
-def _explanations(run: Run) -> list[Explanation]:
-    table: pa.Table = parts_of(run.folder, "explanations")
-    return [explanation_of(row) for row in table.sort_by("latent").to_pylist()]

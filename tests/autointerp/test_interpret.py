@@ -199,9 +199,9 @@ class TestJobs:
         from autointerp import scoring
 
         everything = frozenset(range(1000))
-        original = scoring._explanations
+        original = scoring.explanations_of
         leaky = lambda run: [replace(e, doc_ids=everything) for e in original(run)]  # noqa: E731
-        monkeypatch.setattr(scoring, "_explanations", leaky)
+        monkeypatch.setattr(scoring, "explanations_of", leaky)
         run = find_run(tiny_root, "latest", "explanations")
         with pytest.raises(UsageError, match="were shown to the explainer"):
             score(ScoreConfig(tools=ToolsConfig(embedder="hashed"), seed=99), run, tiny_root)
