@@ -32,7 +32,7 @@ class ExplainConfig:
     """Which latents to explain, and how."""
 
     explainer: str = "tokens"
-    """A name in `EXPLAINERS`."""
+    """Who explains: contrastive, default, ensemble, noop, output, single_token, tokens, top."""
     n_latents: int = 30
     """Drawn at random from the latents with enough contexts."""
     latents: tuple[int, ...] = ()
@@ -42,7 +42,7 @@ class ExplainConfig:
     best_of: int = 1
     """Explanations of each latent, of which the best on documents of their own is kept: needs --select-share."""
     best_by: str = "embedding"
-    """A name in `SCORERS`: what chooses it."""
+    """Which scorer chooses it: any that `--scorers` of `monosem interpret` takes."""
     sample: SampleConfig = field(default_factory=SampleConfig)
     tools: ToolsConfig = field(default_factory=ToolsConfig)
 

@@ -32,7 +32,8 @@ class ScoreConfig:
     """How to score explanations."""
 
     scorer: str = "embedding"
-    """A name in `SCORERS`."""
+    """Who judges: detection, discrimination, embedding, example_embedding, fuzzing, generation, intervention,
+    intervention_choice, intruder, simulation, simulation_logprobs, surprisal."""
     nulls: tuple[str, ...] = (SHUFFLED, "generic", "empty", "unigram")
     """Beside every score: also `random`, for which random directions are explained and scored as the latents were."""
     n_null: int = 50

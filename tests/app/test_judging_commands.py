@@ -1,13 +1,19 @@
 """Commands that say what explanations and scores are worth, on runs of the tiny recipe."""
 
 import json
+import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from app.cli import main
+from autointerp.arms import NULLS
+from autointerp.embedders import EMBEDDERS
+from autointerp.explain import EXPLAINERS
+from autointerp.scorers import SCORERS
 from store.index import parts_of
 from store.run import find_run, list_runs
 
@@ -128,3 +134,21 @@ def test_a_wrong_file_of_ratings_keeps_nothing(text: str, message: str, own_root
     assert main(["agreement", "--load", "ratings.csv"]) == 2
     assert message in capsys.readouterr().err
     assert main(["agreement"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "table"),
+    [
+        ("explain", EXPLAINERS),
+        ("interpret", EXPLAINERS),
+        ("interpret", SCORERS),
+        ("score", SCORERS),
+        ("score", EMBEDDERS),
+        ("score", NULLS),
+    ],
+)
+def test_help_names_all_that_may_be_chosen(command: str, table: Iterable[str], capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = set(re.findall(r"\w+", capsys.readouterr().out))
+    assert set(table) <= shown
