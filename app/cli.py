@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "index": "compute every statistic and context of every latent",
     "plane": "lay latents out on a plane by their directions (UMAP)",
     "match": "lay two dictionaries side by side: shared, unmatched and split latents",
+    "align": "pair latents of several dictionaries, and tell nearby layers from far ones",
     "explain": "say in words what latents respond to",
     "interpret": "explain latents and score what was said, next to nulls",
     "score": "score explanations against a shuffled null",
