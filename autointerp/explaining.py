@@ -7,14 +7,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from activations.progress import Progress, no_progress
 from autointerp.chunks import work_through
+from autointerp.clusters import Cluster, ClusterConfig, clusters, explain_cluster, per_member
 from autointerp.explain import EXPLAINERS, Explainer
 from autointerp.explain.asking import NO_EVIDENCE, Asking
 from autointerp.explain.best_of import BestOf
 from autointerp.latent import Evidence, Explanation, Unexplained
 from autointerp.leakage import LEAKS
-from autointerp.rows import Rows, candidate_rows, explanation_of, explanation_row, unexplained_row
+from autointerp.rows import Rows, candidate_rows, cluster_rows, explanation_of, explanation_row, unexplained_row
 from autointerp.sample import SampleConfig, Sampler
 from autointerp.scorers import SCORERS
 from autointerp.tools import Tools, ToolsConfig
@@ -23,7 +26,7 @@ from store.feature_index import FeatureIndex
 from store.index import parts_of, publish
 from store.run import Run, start_run
 
-TABLES = ("candidates", "unexplained", "explanations")
+TABLES = ("clusters", "candidates", "unexplained", "explanations")
 """That the job writes, for each chunk in this order."""
 
 
@@ -39,6 +42,9 @@ class ExplainConfig:
     """These latents instead of a draw."""
     select: str = ""
     """A SELECT over the index whose first column is `latent`, instead of a draw."""
+    cluster_at: float = 0.0
+    """Explain latents together whose decoder rows have this mean cosine or more, and no others: among those asked for,
+    or clusters drawn at random, --n-latents of them. 0 for each latent alone."""
     best_of: int = 1
     """Explanations of each latent, of which the best on documents of their own is kept: needs --select-share."""
     best_by: str = "embedding"
@@ -49,6 +55,10 @@ class ExplainConfig:
     def __post_init__(self) -> None:
         known(self.explainer, EXPLAINERS, "explainer")
         known(self.best_by, SCORERS, "scorer")
+        if not 0 <= self.cluster_at < 1:
+            raise UsageError(f"cluster_at={self.cluster_at} is no cosine: choose 0 (one by one) to below 1")
+        if self.cluster_at and self.explainer == "noop":
+            raise UsageError("noop loads explanations of single latents: leave --cluster-at out")
         if self.latents and self.select:
             raise UsageError("--latents and --select both say which latents: leave one out")
         if self.best_of > 1 and not self.sample.select_share:
@@ -89,16 +99,39 @@ class _Job:
     tools: Tools
 
     def go(self, progress: Progress) -> None:
-        latents = self._chosen()
-        work_through(
-            self.run.folder, TABLES, latents, self._explain, self._calls, progress, f"explain with {self.cfg.explainer}"
-        )
-        self.run.finish(self._results(len(latents)))
+        told, by = (self._calls, progress), f"explain with {self.cfg.explainer}"
+        if self.cfg.cluster_at:
+            found = self._clusters()
+            work_through(self.run.folder, TABLES, found, self._explain_cluster, *told, by)
+            n_chosen = sum(len(cluster.latents) for cluster in found)
+        else:
+            latents = self._chosen()
+            work_through(self.run.folder, TABLES, latents, self._explain, *told, by)
+            n_chosen = len(latents)
+        self.run.finish(self._results(n_chosen))
 
     def _chosen(self) -> list[int]:
         if self.cfg.select:
             return self.sampler.select(self.cfg.select)
         return list(dict.fromkeys(self.cfg.latents)) or self.sampler.choose(self.cfg.n_latents)
+
+    def _clusters(self) -> list[Cluster]:
+        asked = bool(self.cfg.latents or self.cfg.select)
+        among = self._chosen() if asked else self.sampler.eligible()
+        found = clusters(self.sampler.index, among, self._cluster_config)
+        if not found:
+            raise UsageError(
+                f"no two of {len(among):,} latents have decoder rows of a cosine of {self.cfg.cluster_at}: lower "
+                "--cluster-at, or leave it out"
+            )
+        if asked or len(found) <= self.cfg.n_latents:
+            return found
+        random = np.random.default_rng([self.cfg.sample.seed, 2])
+        return [found[i] for i in sorted(random.choice(len(found), self.cfg.n_latents, replace=False).tolist())]
+
+    @cached_property
+    def _cluster_config(self) -> ClusterConfig:
+        return ClusterConfig(min_cosine=self.cfg.cluster_at, n_contexts=self.cfg.sample.n_explain)
 
     @cached_property
     def _explainer(self) -> Explainer | BestOf:
@@ -123,6 +156,23 @@ class _Job:
             "candidates": candidate_rows(found, self.run.id),
         }
 
+    async def _explain_cluster(self, cluster: Cluster) -> Mapping[str, Rows]:
+        """An explanation of each member, in the same words: each is scored on contexts of its own."""
+        wants = self._explainer.wants
+        evidences = [self.sampler.evidence(latent, wants) for latent in cluster.latents]
+        if "windows" in wants and not any(each.windows for each in evidences):
+            found: Explanation | Unexplained = Unexplained(cluster.medoid, self.cfg.explainer, NO_EVIDENCE)
+        else:
+            found = await explain_cluster(self._explainer, cluster, evidences, self._cluster_config)
+        rows: dict[str, Rows] = {"clusters": cluster_rows(cluster.latents, cluster.medoid, cluster.cosine, self.run.id)}
+        if isinstance(found, Unexplained):
+            unexplained = [replace(found, latent=latent) for latent in cluster.latents]
+            return rows | {"unexplained": [unexplained_row(each, self.run.id) for each in unexplained]}
+        return rows | {
+            "explanations": [explanation_row(each, self.run.id) for each in per_member(found)],
+            "candidates": candidate_rows(found, self.run.id),
+        }
+
     def _calls(self, keys: set[str]) -> Rows:
         return [row | {"run": self.run.id} for row in self.tools.calls(keys)]
 
@@ -134,12 +184,16 @@ class _Job:
             )
         return Unexplained(evidence.latent, self.cfg.explainer, NO_EVIDENCE)
 
+    def _n_clusters(self) -> int:
+        return len(parts_of(self.run.folder, "clusters").column("medoid").unique())
+
     def _results(self, n_chosen: int) -> dict[str, Any]:
         explained, unexplained = (parts_of(self.run.folder, table) for table in ("explanations", "unexplained"))
         seen = {doc for docs in explained.column("doc_ids").to_pylist() for doc in docs or ()}
         return {
             "n_chosen": n_chosen,
             "n_explained": explained.num_rows,
+            **({"n_clusters": self._n_clusters()} if self.cfg.cluster_at else {}),
             "n_unexplained": dict(Counter(unexplained.column("reason").to_pylist())),
             "n_quoting": sum(share >= LEAKS for share in explained.column("quoted").to_pylist()),
             "explain_docs": sorted(seen),

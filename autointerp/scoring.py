@@ -20,7 +20,7 @@ from autointerp.summary import summary
 from autointerp.tools import Tools, ToolsConfig
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
-from store.index import publish
+from store.index import parts_of, publish
 from store.run import Run, find_run, start_run
 
 TABLES = ("score_metrics", "examples", "scores")
@@ -113,7 +113,13 @@ class _Job:
 
     @cached_property
     def known(self) -> Known:
-        return Known(self.explanations, derangement(len(self.explanations), self.cfg.seed), self.sampler)
+        return Known(self.explanations, self._others(), self.sampler)
+
+    def _others(self) -> list[int | None]:
+        """Members of a cluster have one explanation: that of another member is no null."""
+        cluster = {row["latent"]: row["medoid"] for row in parts_of(self.explained.folder, "clusters").to_pylist()}
+        groups = [cluster.get(each.latent, each.latent) for each in self.explanations]
+        return derangement(len(groups), self.cfg.seed, groups)
 
     @cached_property
     def with_nulls(self) -> frozenset[int]:
@@ -138,7 +144,9 @@ class _Job:
         cfg = explain_config(self.explained)
         asked = cfg.tools.llm
         limited = replace(self.cfg.tools.llm, backend=asked.backend, model=asked.model, base_url=asked.base_url)
-        again = replace(cfg, latents=tuple(range(len(latents))), select="", tools=replace(cfg.tools, llm=limited))
+        again = replace(
+            cfg, latents=tuple(range(len(latents))), select="", cluster_at=0.0, tools=replace(cfg.tools, llm=limited)
+        )
         tools = self.given and replace(self.given, sampler=Sampler(FeatureIndex(directions.folder), cfg.sample))
         found = explain(again, directions, self.run.root, progress, tools)
         return [(each, directions, latents[each.latent]) for each in explanations_of(found)]

@@ -14,6 +14,7 @@ from autointerp.arms import NULLS
 from autointerp.embedders import EMBEDDERS
 from autointerp.explain import EXPLAINERS
 from autointerp.scorers import SCORERS
+from store.feature_index import FeatureIndex
 from store.index import parts_of
 from store.run import find_run, list_runs
 
@@ -152,3 +153,34 @@ def test_help_names_all_that_may_be_chosen(command: str, table: Iterable[str], c
         main([command, "--help"])
     shown = set(re.findall(r"\w+", capsys.readouterr().out))
     assert set(table) <= shown
+
+
+class TestClusters:
+    COMMAND = f"interpret {SAMPLE} --n-explain 9 --embedder hashed --n-null 0 --nulls shuffled".split()
+
+    def test_members_are_explained_in_the_same_words_and_scored_each_on_its_own(self, own_root: Path):
+        assert main([*self.COMMAND, "--cluster-at", "0.2", "--n-latents", "3"]) == 0
+        run, scores = (find_run(own_root, "latest", kind) for kind in ("explanations", "scores"))
+        members = {row["latent"]: row["medoid"] for row in parts_of(run.folder, "clusters").to_pylist()}
+        texts = {row["latent"]: row["text"] for row in parts_of(run.folder, "explanations").to_pylist()}
+        assert members.keys() == texts.keys()
+        assert len(set(members.values())) == run.results["n_clusters"] <= 3
+        assert all(texts[latent] == texts[medoid] for latent, medoid in members.items())
+        judged = [row["latent"] for row in parts_of(scores.folder, "scores").to_pylist() if row["arm"] == "explanation"]
+        assert sorted(judged) == sorted(members)
+        near = FeatureIndex(find_run(own_root, "latest", "index").folder).sql("SELECT count(*) AS n FROM clusters")
+        assert near["n"][0] == len(members)
+
+    @pytest.mark.parametrize(
+        ("asked", "message"),
+        [
+            (["--cluster-at", "0.999"], "lower --cluster-at"),
+            (["--cluster-at", "1.5"], "is no cosine"),
+            (["--cluster-at", "0.5", "--explainer", "noop"], "single latents"),
+        ],
+    )
+    def test_what_cannot_be_clustered_is_refused(
+        self, asked: list[str], message: str, own_root: Path, capsys: pytest.CaptureFixture
+    ):
+        assert main([*self.COMMAND, *asked]) == 2
+        assert message in capsys.readouterr().err
