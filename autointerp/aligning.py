@@ -50,7 +50,8 @@ class Side:
     """A dictionary to align."""
 
     index: Run
-    explanations: Run | None
+    explanations: tuple[Run, ...]
+    """Oldest first: of what several say of a latent, the newest counts."""
     hook_point: str
     layer: int
     dead: np.ndarray
@@ -58,7 +59,7 @@ class Side:
 
     @classmethod
     def of(cls, run: Run) -> "Side":
-        """From an index, with its newest explanations; or from a run of explanations.
+        """From an index, with all explanations by the explainer that was the last; or from one run of explanations.
 
         Raises:
             UsageError: it is another kind of run, or the index has no dictionary of one block.
@@ -67,7 +68,8 @@ class Side:
             raise UsageError(f"{run.id} is of kind {run.kind}: name an index, or explanations of one")
         index = run if run.kind == "index" else find_run(run.root, run.inputs["index"], "index")
         said = [each for each in list_runs(run.root, "explanations") if each.inputs.get("index") == index.id]
-        explanations = run if run.kind == "explanations" else (said[-1] if said else None)
+        alike = [each for each in said if each.config.get("explainer") == said[-1].config.get("explainer")]
+        explanations = (run,) if run.kind == "explanations" else tuple(alike)
         if "sae" not in index.inputs:
             raise UsageError(f"index {index.id} is of no dictionary here: name one made by `monosem index`")
         hook_point = find_run(run.root, index.inputs["sae"], "sae").config["hook_point"]
@@ -76,6 +78,11 @@ class Side:
             raise UsageError(f"{hook_point} of index {index.id} is in no block: name dictionaries of blocks")
         dead = FeatureIndex(index.folder).arrow("SELECT dead FROM latents ORDER BY latent").column(0).to_numpy(False)
         return cls(index, explanations, hook_point, int(place["layer"]), dead)
+
+    @cached_property
+    def texts(self) -> dict[int, str]:
+        """By latent."""
+        return {each.latent: each.text for run in self.explanations for each in explanations_of(run)}
 
 
 class Paired(NamedTuple):
@@ -129,7 +136,9 @@ def align(cfg: AligningConfig, named: Sequence[Run], root: Path, progress: Progr
     if len(sides) < 2:
         raise UsageError(f"{len(sides)} dictionary was named, and two or more are aligned: name other indexes")
     inputs = {f"index {i}": side.index.id for i, side in enumerate(sides)}
-    inputs |= {f"explanations {i}": side.explanations.id for i, side in enumerate(sides) if side.explanations}
+    inputs |= {
+        f"explanations {i} {j}": run.id for i, side in enumerate(sides) for j, run in enumerate(side.explanations)
+    }
     with start_run(root, "alignment", cfg, inputs) as run:
         if not run.finished:
             job, pairs = _Job(cfg, root, progress), list(combinations(sides, 2))
@@ -172,7 +181,7 @@ class _Job:
 
     def by_explanations(self, a: Side, b: Side) -> Paired:
         for side in (a, b):
-            if side.explanations is None:
+            if not side.explanations:
                 raise UsageError(
                     f"index {side.index.id} has no explanations: run `monosem explain --index-run {side.index.id}`"
                 )
@@ -190,7 +199,7 @@ class _Job:
         if self.cfg.by == "explanations":
             if not why_no_cosine(a.index, b.index):
                 return "weights", _decoders(a, b)
-        elif a.explanations is not None and b.explanations is not None:
+        elif a.explanations and b.explanations:
             return "explanations", (self._explained(a), self._explained(b))
         return None, (_unknown(a), _unknown(b))
 
@@ -203,10 +212,8 @@ class _Job:
         return {}
 
     def _explained(self, side: Side) -> Tensor:
-        assert side.explanations is not None
         if side.index.id not in self._rows:
-            texts = {each.latent: each.text for each in explanations_of(side.explanations)}
-            self._rows[side.index.id] = embedded(texts, len(side.dead), self._embedder)
+            self._rows[side.index.id] = embedded(side.texts, len(side.dead), self._embedder)
         return self._rows[side.index.id]
 
 
@@ -308,13 +315,9 @@ def _to_explain(found: Sequence[Found]) -> dict[str, list[int]]:
     """By index, latents without an explanation whose partner has one: what would let more pairs be judged."""
     wanted: dict[str, set[int]] = {}
     for each in found:
-        a, b = (_texts(side) for side in (each.a, each.b))
+        a, b = each.a.texts, each.b.texts
         for of_a, of_b in zip(each.paired.kept.a.tolist(), each.paired.kept.b.tolist(), strict=True):
             if (of_a in a) != (of_b in b):
                 side, latent = (each.b, of_b) if of_a in a else (each.a, of_a)
                 wanted.setdefault(side.index.id, set()).add(latent)
     return {index: sorted(latents) for index, latents in wanted.items()}
-
-
-def _texts(side: Side) -> set[int]:
-    return set() if side.explanations is None else {each.latent for each in explanations_of(side.explanations)}

@@ -115,4 +115,4 @@ def _print_distances(distances: Sequence[dict[str, Any]], near_minus_far: dict[s
 def _print_hint(index: str, latents: Sequence[int]) -> None:
     shown = " ".join(map(str, latents[:MOST]))
     more = f" … ({len(latents):,} in all)" if len(latents) > MOST else ""
-    print(f"explained partners wait for: monosem explain --index-run {index} --latents {shown}{more}")
+    print(f"to judge more pairs: monosem explain --index-run {index} --latents {shown}{more}")

@@ -8,11 +8,15 @@ from reporting_runs import explanations
 
 from app.cli import main
 from autointerp.aligning import AligningConfig, By, Side, align
+from autointerp.latent import Explanation
+from autointerp.rows import columns, explanation_row
 from sae import checkpoint
 from store.aligned import TABLES, Aligned
 from store.errors import UsageError
+from store.index import write_part
+from store.index_tables import SCHEMAS
 from store.matching import Matching
-from store.run import Run, find_run, list_runs
+from store.run import Run, find_run, list_runs, start_run
 
 HOOKS = ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")
 TRAIN = "train topk --d-sae 40 --k 4 --n-steps 40 --batch-size 256 --hook-points"
@@ -137,5 +141,16 @@ def test_the_command_prints_alignments_and_distances(root: Path, indexes: list[R
 
 def test_columns_are_documented():
     text = (Path(__file__).parents[2] / "docs" / "autointerp.md").read_text(encoding="utf-8")
-    for table, columns in TABLES.items():
-        assert f"| `{table}` | `{' '.join(columns)}` |" in text
+    for table, has in TABLES.items():
+        assert f"| `{table}` | `{' '.join(has)}` |" in text
+
+
+def test_an_index_stands_for_all_that_its_last_explainer_said(indexes: list[Run]):
+    index = indexes[2]
+    for n, texts in enumerate(({1: "old", 2: "kept"}, {1: "new"})):
+        with start_run(index.root, "explanations", {"explainer": "last", "n": n}, {"index": index.id}) as run:
+            said = [Explanation(i, "last", text, text, "", 1, frozenset()) for i, text in texts.items()]
+            rows = [explanation_row(each, run.id) for each in said]
+            write_part(run.folder, "explanations", columns(rows, SCHEMAS["explanations"].names), 0)
+            run.finish({})
+    assert Side.of(index).texts == {1: "new", 2: "kept"}
