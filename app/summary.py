@@ -77,6 +77,11 @@ def headline(run: Run) -> str:
         ),
         "plane": lambda: f"{results['n_latents']:,} latents by {config['method']}, seed {config['seed']}",
         "matching": lambda: _matching_headline(results),
+        "alignment": lambda: (
+            f"{config['by']}, {_counted(results['n_alignments'], 'alignment', 'alignments')}, "
+            f"{results['n_matched']:,} pairs above chance"
+        ),
+        "sheet": lambda: f"{results['n']} explanations to rate, {results['n_null']} of them of another latent",
         "text": lambda: (
             f"{config['model']} {config['hook_point']}, {results['n_tokens']:,} tokens imported from {config['format']}"
         ),

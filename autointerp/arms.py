@@ -1,5 +1,6 @@
 """The nulls that every score stands beside: what a scorer gives to words that know nothing of the latent, or little."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -68,8 +69,14 @@ contexts are another's too."""
 NULLS = (*(arm for arm in ARMS if arm != EXPLANATION), RANDOM)
 
 
-def derangement(n: int, seed: int) -> list[int | None]:
-    """A seeded permutation without a fixed point (Sattolo 1986: one cycle); None when n < 2, where there is none."""
+def derangement(n: int, seed: int, groups: Sequence[int] | None = None) -> list[int | None]:
+    """A seeded permutation without a fixed point (Sattolo 1986: one cycle); None when n < 2, where there is none.
+
+    With `groups`, one of each, nothing is moved within a group; None for those of a group of more than half of all that
+    have nowhere to go.
+    """
+    if groups is not None and len(set(groups)) < n:
+        return _between(groups, seed)
     if n < 2:
         return [None] * n
     random = np.random.default_rng(seed)
@@ -78,3 +85,15 @@ def derangement(n: int, seed: int) -> list[int | None]:
         j = int(random.integers(0, i))
         order[i], order[j] = order[j], order[i]
     return list(order)
+
+
+def _between(groups: Sequence[int], seed: int) -> list[int | None]:
+    """Groups end to end in a random order, turned by the size of the largest: all of a group then lie past its end."""
+    n, sizes = len(groups), Counter(groups)
+    place = {group: i for i, group in enumerate(np.random.default_rng(seed).permutation(sorted(sizes)).tolist())}
+    order = sorted(range(n), key=lambda i: (place[groups[i]], i))
+    turned = order[max(sizes.values()) :] + order[: max(sizes.values())]
+    found: list[int | None] = [None] * n
+    for here, there in zip(order, turned, strict=True):
+        found[here] = None if groups[here] == groups[there] else there
+    return found

@@ -16,6 +16,10 @@ CHUNK = 256
 """Latents whose rows are written together, and at most lost by a kill; replies of language models are kept apart."""
 
 
+Work = Callable[[T], Awaitable[Mapping[str, Rows]]]
+"""From one item to its rows, by table."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage(Generic[T]):
     """What is done with every item, and where its rows go."""
@@ -24,8 +28,7 @@ class Stage(Generic[T]):
     """Of the run."""
     tables: Sequence[str]
     """That rows are made of; each gets a part of every chunk, the last of them written last."""
-    work: Callable[[T], Awaitable[Mapping[str, Rows]]]
-    """From one item to its rows, by table."""
+    work: Work[T]
     calls: Callable[[set[str]], Rows]
     """The rows of the replies with these keys, for the table `calls`."""
     what: str

@@ -5,17 +5,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from activations.progress import Progress, no_progress
-from autointerp.chunks import Stage, work_through
+from autointerp.chunks import Stage, Work, work_through
+from autointerp.clusters import Cluster, ClusterConfig, clusters, explain_cluster, per_member
 from autointerp.explain import EXPLAINERS, Explainer
 from autointerp.explain.asking import NO_EVIDENCE, Asking
 from autointerp.explain.best_of import BestOf
 from autointerp.latent import Evidence, Explanation, Unexplained
 from autointerp.leakage import LEAKS
 from autointerp.llm.config import at_once
-from autointerp.rows import Rows, candidate_rows, explanation_row, unexplained_row
+from autointerp.rows import Rows, candidate_rows, cluster_rows, explanation_of, explanation_row, unexplained_row
 from autointerp.sample import SampleConfig, Sampler
 from autointerp.scorers import SCORERS
 from autointerp.tools import Tools, ToolsConfig
@@ -24,7 +27,8 @@ from store.feature_index import FeatureIndex
 from store.index import parts_of, publish
 from store.run import Run, start_run
 
-TABLES = ("candidates", "unexplained", "explanations")
+T = TypeVar("T")
+TABLES = ("clusters", "candidates", "unexplained", "explanations")
 """That the job writes, for each chunk in this order."""
 
 
@@ -33,23 +37,30 @@ class ExplainConfig:
     """Which latents to explain, and how."""
 
     explainer: str = "tokens"
-    """A name in `EXPLAINERS`."""
+    """Who explains: contrastive, default, ensemble, noop, output, single_token, tokens, top."""
     n_latents: int = 30
     """Drawn at random from the latents with enough contexts."""
     latents: tuple[int, ...] = ()
     """These latents instead of a draw."""
     select: str = ""
     """A SELECT over the index whose first column is `latent`, instead of a draw."""
+    cluster_at: float = 0.0
+    """Explain latents together whose decoder rows have this mean cosine or more, and no others: among those asked for,
+    or clusters drawn at random, --n-latents of them. 0 for each latent alone."""
     best_of: int = 1
     """Explanations of each latent, of which the best on documents of their own is kept: needs --select-share."""
     best_by: str = "embedding"
-    """A name in `SCORERS`: what chooses it."""
+    """Which scorer chooses it: any that `--scorers` of `monosem interpret` takes."""
     sample: SampleConfig = field(default_factory=SampleConfig)
     tools: ToolsConfig = field(default_factory=ToolsConfig)
 
     def __post_init__(self) -> None:
         known(self.explainer, EXPLAINERS, "explainer")
         known(self.best_by, SCORERS, "scorer")
+        if not 0 <= self.cluster_at < 1:
+            raise UsageError(f"cluster_at={self.cluster_at} is no cosine: choose 0 (one by one) to below 1")
+        if self.cluster_at and self.explainer == "noop":
+            raise UsageError("noop loads explanations of single latents: leave --cluster-at out")
         if self.latents and self.select:
             raise UsageError("--latents and --select both say which latents: leave one out")
         if self.best_of > 1 and not self.sample.select_share:
@@ -90,23 +101,49 @@ class _Job:
     tools: Tools
 
     def go(self, progress: Progress) -> None:
-        latents = self._chosen()
-        stage = Stage(
+        if self.cfg.cluster_at:
+            found = self._clusters()
+            work_through(self._stage(self._explain_cluster), found, progress)
+            n_chosen = sum(len(cluster.latents) for cluster in found)
+        else:
+            latents = self._chosen()
+            work_through(self._stage(self._explain), latents, progress)
+            n_chosen = len(latents)
+        self.run.finish(self._results(n_chosen))
+
+    def _stage(self, work: Work[T]) -> Stage[T]:
+        return Stage(
             folder=self.run.folder,
             tables=TABLES,
-            work=self._explain,
+            work=work,
             calls=self._calls,
             what=f"explain with {self.cfg.explainer}",
             at_once=at_once(self.tools.cfg.llm),
             note=self.tools.spent,
         )
-        work_through(stage, latents, progress)
-        self.run.finish(self._results(len(latents)))
 
     def _chosen(self) -> list[int]:
         if self.cfg.select:
             return self.sampler.select(self.cfg.select)
         return list(dict.fromkeys(self.cfg.latents)) or self.sampler.choose(self.cfg.n_latents)
+
+    def _clusters(self) -> list[Cluster]:
+        asked = bool(self.cfg.latents or self.cfg.select)
+        among = self._chosen() if asked else self.sampler.eligible()
+        found = clusters(self.sampler.index, among, self._cluster_config)
+        if not found:
+            raise UsageError(
+                f"no two of {len(among):,} latents have decoder rows of a cosine of {self.cfg.cluster_at}: lower "
+                "--cluster-at, or leave it out"
+            )
+        if asked or len(found) <= self.cfg.n_latents:
+            return found
+        random = np.random.default_rng([self.cfg.sample.seed, 2])
+        return [found[i] for i in sorted(random.choice(len(found), self.cfg.n_latents, replace=False).tolist())]
+
+    @cached_property
+    def _cluster_config(self) -> ClusterConfig:
+        return ClusterConfig(min_cosine=self.cfg.cluster_at, n_contexts=self.cfg.sample.n_explain)
 
     @cached_property
     def _explainer(self) -> Explainer | BestOf:
@@ -131,6 +168,23 @@ class _Job:
             "candidates": candidate_rows(found, self.run.id),
         }
 
+    async def _explain_cluster(self, cluster: Cluster) -> Mapping[str, Rows]:
+        """An explanation of each member, in the same words: each is scored on contexts of its own."""
+        wants = self._explainer.wants
+        evidences = [self.sampler.evidence(latent, wants) for latent in cluster.latents]
+        if "windows" in wants and not any(each.windows for each in evidences):
+            found: Explanation | Unexplained = Unexplained(cluster.medoid, self.cfg.explainer, NO_EVIDENCE)
+        else:
+            found = await explain_cluster(self._explainer, cluster, evidences, self._cluster_config)
+        rows: dict[str, Rows] = {"clusters": cluster_rows(cluster.latents, cluster.medoid, cluster.cosine, self.run.id)}
+        if isinstance(found, Unexplained):
+            unexplained = [replace(found, latent=latent) for latent in cluster.latents]
+            return rows | {"unexplained": [unexplained_row(each, self.run.id) for each in unexplained]}
+        return rows | {
+            "explanations": [explanation_row(each, self.run.id) for each in per_member(found)],
+            "candidates": candidate_rows(found, self.run.id),
+        }
+
     def _calls(self, keys: set[str]) -> Rows:
         return [row | {"run": self.run.id} for row in self.tools.calls(keys)]
 
@@ -142,17 +196,31 @@ class _Job:
             )
         return Unexplained(evidence.latent, self.cfg.explainer, NO_EVIDENCE)
 
+    def _n_clusters(self) -> int:
+        return len(parts_of(self.run.folder, "clusters").column("medoid").unique())
+
     def _results(self, n_chosen: int) -> dict[str, Any]:
         explained, unexplained = (parts_of(self.run.folder, table) for table in ("explanations", "unexplained"))
         seen = {doc for docs in explained.column("doc_ids").to_pylist() for doc in docs or ()}
         return {
             "n_chosen": n_chosen,
             "n_explained": explained.num_rows,
+            **({"n_clusters": self._n_clusters()} if self.cfg.cluster_at else {}),
             "n_unexplained": dict(Counter(unexplained.column("reason").to_pylist())),
             "n_quoting": sum(share >= LEAKS for share in explained.column("quoted").to_pylist()),
             "explain_docs": sorted(seen),
             "latents": self.sampler.status()._asdict(),
         }
+
+
+def explanations_of(run: Run) -> list[Explanation]:
+    """What a run of explanations says, by ascending latent."""
+    return [explanation_of(row) for row in parts_of(run.folder, "explanations").sort_by("latent").to_pylist()]
+
+
+def sample_of(run: Run) -> SampleConfig:
+    """By which settings a run of explanations kept documents apart; the usual ones where it was imported."""
+    return SampleConfig(**run.config.get("sample", {}))
 
 
 def known(name: str, table: Mapping[str, Any], what: str) -> None:

@@ -20,7 +20,8 @@ class InterpretConfig:
 
     explain: ExplainConfig = field(default_factory=ExplainConfig)
     scorers: tuple[str, ...] = ("embedding",)
-    """Names in `SCORERS`."""
+    """Who judges: detection, discrimination, embedding, example_embedding, fuzzing, generation, intervention,
+    intervention_choice, intruder, simulation, simulation_logprobs, surprisal."""
     nulls: tuple[str, ...] = (SHUFFLED, "generic", "empty", "unigram")
     """Beside every score: also `random`, for which random directions are explained and scored as the latents were."""
     n_null: int = 50

@@ -18,8 +18,16 @@ from store.errors import UsageError
 from store.notes import BlindRating, Notes
 
 ARMS = ("explanation", "shuffled")
-Key = tuple[int, str, str]
-"""Latent, explainer and arm: what a rating and a score are both of."""
+
+
+class Key(NamedTuple):
+    """What a rating and a score are both of."""
+
+    latent: int
+    run: str
+    """That wrote the explanation."""
+    explainer: str
+    arm: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +38,13 @@ class SheetConfig:
     """Explanations shown, nulls among them."""
     share_null: float = 0.2
     """Of those, written for another latent: how a rater does on these says what a rating is worth."""
+    n_contexts: int = 5
+    """Beside each explanation, of documents that no explainer saw."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.n < 1 or not 0 <= self.share_null < 1:
-            raise ValueError(f"n={self.n}, share_null={self.share_null}: choose n >= 1 and 0 <= share_null < 1")
+            raise UsageError(f"n={self.n}, share_null={self.share_null}: choose n >= 1 and 0 <= share_null < 1")
 
 
 class Shown(NamedTuple):
@@ -132,13 +142,13 @@ class RatingReport:
 
     n_ratings: int
     n_items: int
-    """Distinct latents, explainers and arms rated."""
+    """Distinct explanations rated, nulls among them."""
     explainers: Mapping[str, Mean]
     """Mean rating of each, by latent; nulls left out."""
     against_null: Comparison
     """Of explanations and shuffled ones of the same latents."""
     raters: Mapping[tuple[str, str], Agreement]
-    """Cohen's κ of every two raters over the places that both rated, weighted by squared distance."""
+    """Cohen's κ of every two raters over what both were shown, on whichever sheet, weighted by squared distance."""
     scorers: Mapping[str, Agreement]
     """Spearman's ρ of the mean rating with each scorer's value."""
 
@@ -148,10 +158,10 @@ def rating_report(ratings: Sequence[BlindRating], scores: Mapping[str, Mapping[K
 
     Args:
         ratings: of one dictionary, as `Notes.blind_ratings` gives them.
-        scores: by scorer, the value of each latent, explainer and arm.
+        scores: by scorer, the value of each explanation.
     """
     means = {key: float(np.mean(values)) for key, values in _grouped(ratings).items()}
-    explainers = sorted({explainer for _, explainer, arm in means if arm == ARMS[0]})
+    explainers = sorted({explainer for _, _, explainer, arm in means if arm == ARMS[0]})
     return RatingReport(
         n_ratings=len(ratings),
         n_items=len(means),
@@ -170,30 +180,31 @@ def rating_report(ratings: Sequence[BlindRating], scores: Mapping[str, Mapping[K
 def _grouped(ratings: Sequence[BlindRating]) -> dict[Key, list[int]]:
     found: dict[Key, list[int]] = {}
     for rating in ratings:
-        found.setdefault((rating.latent, rating.explainer, rating.arm), []).append(rating.value)
+        found.setdefault(Key(rating.latent, rating.run, rating.explainer, rating.arm), []).append(rating.value)
     return found
 
 
 def _mean_of(means: Mapping[Key, float], explainer: str) -> Mean:
-    chosen = {key: value for key, value in means.items() if key[1:] == (explainer, ARMS[0])}
-    return clustered_mean(list(chosen.values()), [latent for latent, _, _ in chosen])
+    chosen = {key: value for key, value in means.items() if (key.explainer, key.arm) == (explainer, ARMS[0])}
+    return clustered_mean(list(chosen.values()), [key.latent for key in chosen])
 
 
 def _by_latent(means: Mapping[Key, float], arm: str) -> dict[int, float | None]:
-    latents = {key[0] for key in means if key[2] == arm}
+    latents = {key.latent for key in means if key.arm == arm}
     return {
-        latent: float(np.mean([value for key, value in means.items() if key[0] == latent and key[2] == arm]))
+        latent: float(np.mean([value for key, value in means.items() if key.latent == latent and key.arm == arm]))
         for latent in sorted(latents)
     }
 
 
 def _between_raters(ratings: Sequence[BlindRating]) -> dict[tuple[str, str], Agreement]:
-    by_author: dict[str, dict[tuple[str, int], int]] = {}
+    by_author: dict[str, dict[tuple[Key, str], int]] = {}
     for rating in ratings:
-        by_author.setdefault(rating.author, {})[rating.sheet, rating.place] = rating.value
+        shown = Key(rating.latent, rating.run, rating.explainer, rating.arm), rating.text
+        by_author.setdefault(rating.author, {})[shown] = rating.value
     found = {}
     for one, other in combinations(sorted(by_author), 2):
         both = sorted(by_author[one].keys() & by_author[other].keys())
-        left, right = ([by_author[author][place] for place in both] for author in (one, other))
+        left, right = ([by_author[author][shown] for shown in both] for author in (one, other))
         found[one, other] = cohen_kappa(left, right, "quadratic")
     return found

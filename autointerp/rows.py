@@ -67,6 +67,12 @@ def candidate_rows(explanation: Explanation, run: str) -> Rows:
     ]
 
 
+def cluster_rows(latents: Sequence[int], medoid: int, cosine: float, run: str) -> Rows:
+    """As the table `clusters` has latents that were explained together."""
+    of = {"medoid": medoid, "n_latents": len(latents), "cosine": cosine, "run": run}
+    return [{"latent": latent, **of} for latent in latents]
+
+
 def unexplained_row(unexplained: Unexplained, run: str) -> dict[str, Any]:
     """As the table `unexplained` has it."""
     return {

@@ -78,7 +78,7 @@ class Sampler:
         Raises:
             UsageError: no latent has enough.
         """
-        enough = self._eligible()
+        enough = self.eligible()
         if not enough:
             raise UsageError(
                 f"no latent fires in {self.cfg.min_contexts} contexts of {self.cfg.min_docs} documents on both sides: "
@@ -90,7 +90,7 @@ class Sampler:
     def status(self) -> Status:
         """How many latents can be explained and scored, and why the others cannot."""
         counts = self.index.arrow(DENSITIES, [self.cfg.max_density]).to_pylist()[0]
-        n_eligible = len(self._eligible())
+        n_eligible = len(self.eligible())
         return Status(counts["dead"], counts["too_dense"], counts["others"] - n_eligible, n_eligible)
 
     def select(self, sql: str) -> list[int]:
@@ -265,7 +265,7 @@ class Sampler:
     def _unknown(self, latents: list[Any]) -> UsageError:
         return UsageError(f"there is no latent {_named(latents)}: choose 0 to {self.index.n_latents - 1}")
 
-    def _eligible(self) -> list[int]:
+    def eligible(self) -> list[int]:
         """Latents with enough contexts on both sides, ascending."""
         score_docs = np.flatnonzero(self._sides["score"].has).tolist()
         found = self.index.arrow(ELIGIBLE, [self.cfg.max_density, self.explain_docs, score_docs]).to_pylist()

@@ -6,15 +6,14 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from activations.progress import Progress, no_progress
 from autointerp.arms import ARMS, EXPLANATION, NULLS, RANDOM, SHUFFLED, Known, derangement
 from autointerp.chunks import Stage, work_through
-from autointerp.explaining import ExplainConfig, explain, known
+from autointerp.explaining import ExplainConfig, explain, explanations_of, known, sample_of
 from autointerp.latent import Explanation, Trial
 from autointerp.llm.config import LLMConfig, at_once
-from autointerp.rows import Rows, example_rows, explanation_of, metric_rows, score_row
+from autointerp.rows import Rows, example_rows, metric_rows, score_row
 from autointerp.sample import SampleConfig, Sampler
 from autointerp.scorers import SCORERS, Scorer
 from autointerp.summary import summary
@@ -33,7 +32,8 @@ class ScoreConfig:
     """How to score explanations."""
 
     scorer: str = "embedding"
-    """A name in `SCORERS`."""
+    """Who judges: detection, discrimination, embedding, example_embedding, fuzzing, generation, intervention,
+    intervention_choice, intruder, simulation, simulation_logprobs, surprisal."""
     nulls: tuple[str, ...] = (SHUFFLED, "generic", "empty", "unigram")
     """Beside every score: also `random`, for which random directions are explained and scored as the latents were."""
     n_null: int = 50
@@ -104,7 +104,7 @@ class _Job:
     @cached_property
     def sampler(self) -> Sampler:
         """As the explainer's was: the same documents are kept apart."""
-        return Sampler(FeatureIndex(self.index_run.folder), _sample_of(self.explained))
+        return Sampler(FeatureIndex(self.index_run.folder), sample_of(self.explained))
 
     @cached_property
     def tools(self) -> Tools:
@@ -116,11 +116,17 @@ class _Job:
 
     @cached_property
     def explanations(self) -> list[Explanation]:
-        return _explanations(self.explained)
+        return explanations_of(self.explained)
 
     @cached_property
     def known(self) -> Known:
-        return Known(self.explanations, derangement(len(self.explanations), self.cfg.seed), self.sampler)
+        return Known(self.explanations, self._others(), self.sampler)
+
+    def _others(self) -> list[int | None]:
+        """Members of a cluster have one explanation: that of another member is no null."""
+        cluster = {row["latent"]: row["medoid"] for row in parts_of(self.explained.folder, "clusters").to_pylist()}
+        groups = [cluster.get(each.latent, each.latent) for each in self.explanations]
+        return derangement(len(groups), self.cfg.seed, groups)
 
     @cached_property
     def with_nulls(self) -> frozenset[int]:
@@ -145,10 +151,12 @@ class _Job:
         cfg = explain_config(self.explained)
         asked = cfg.tools.llm
         limited = replace(self.cfg.tools.llm, backend=asked.backend, model=asked.model, base_url=asked.base_url)
-        again = replace(cfg, latents=tuple(range(len(latents))), select="", tools=replace(cfg.tools, llm=limited))
+        again = replace(
+            cfg, latents=tuple(range(len(latents))), select="", cluster_at=0.0, tools=replace(cfg.tools, llm=limited)
+        )
         tools = self.given and replace(self.given, sampler=Sampler(FeatureIndex(directions.folder), cfg.sample))
         found = explain(again, directions, self.run.root, progress, tools)
-        return [(each, directions, latents[each.latent]) for each in _explanations(found)]
+        return [(each, directions, latents[each.latent]) for each in explanations_of(found)]
 
     async def _score(self, item: tuple[int, tuple[Explanation, Run, int] | None]) -> Mapping[str, Rows]:
         i, random = item
@@ -170,7 +178,7 @@ class _Job:
 
     def _sampler_of(self, directions: Run) -> Sampler:
         if self._directions is None:
-            self._directions = Sampler(FeatureIndex(directions.folder), _sample_of(self.explained))
+            self._directions = Sampler(FeatureIndex(directions.folder), sample_of(self.explained))
         return self._directions
 
     _directions: Sampler | None = None
@@ -212,12 +220,3 @@ def explain_config(run: Run) -> ExplainConfig:
     llm = LLMConfig(**tools.pop("llm", {}))
     nested = {"sample": SampleConfig(**given.pop("sample")), "tools": ToolsConfig(llm=llm, **tools)}
     return ExplainConfig(**{**given, "latents": tuple(given["latents"])}, **nested)
-
-
-def _sample_of(run: Run) -> SampleConfig:
-    return SampleConfig(**run.config["sample"])
-
-
-def _explanations(run: Run) -> list[Explanation]:
-    table: pa.Table = parts_of(run.folder, "explanations")
-    return [explanation_of(row) for row in table.sort_by("latent").to_pylist()]

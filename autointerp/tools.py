@@ -30,7 +30,7 @@ class ToolsConfig:
 
     llm: LLMConfig = field(default_factory=LLMConfig)
     embedder: str = "minilm"
-    """A name in `EMBEDDERS`."""
+    """What compares texts: minilm (a small model) or hashed (counts of words and pairs, no model)."""
     load: str = ""
     """What `noop` loads: a run's id or folder, `latest`, a JSON or CSV file, or Neuronpedia's export."""
     per_prompt: int = 25

@@ -4,6 +4,9 @@
     <!-- figures: bench/results/NAME.json PART -->       one part of an evaluation, controls in columns
     <!-- end of figures -->
 
+    <!-- judged: bench/results/NAME.json -->            what judges gave, nulls beside them
+    <!-- end of judged -->
+
     <!-- schema -->                                     every table of an index, with its columns
     <!-- end of schema -->
 
@@ -25,6 +28,9 @@ BLOCK = re.compile(
     r"(?P<begin><!-- figures: bench/results/(?P<name>[\w-]+)\.json(?: (?P<part>\w+))? -->\n)"
     r".*?(?P<end><!-- end of figures -->)",
     re.DOTALL,
+)
+JUDGED = re.compile(
+    r"(?P<begin><!-- judged: bench/results/(?P<name>[\w-]+)\.json -->\n).*?(?P<end><!-- end of judged -->)", re.DOTALL
 )
 SCHEMA = re.compile(r"(?P<begin><!-- schema -->\n).*?(?P<end><!-- end of schema -->)", re.DOTALL)
 DETAIL = "seconds: "
@@ -67,6 +73,7 @@ def rendered(text: str) -> str:
         UsageError: a block names a result file that does not exist.
     """
     text = BLOCK.sub(lambda m: m["begin"] + _block(m["name"], m["part"]) + m["end"], text)
+    text = JUDGED.sub(lambda m: m["begin"] + judged(read_json(RESULTS / f"{m['name']}.json")) + m["end"], text)
     return SCHEMA.sub(lambda m: m["begin"] + schema() + m["end"], text)
 
 
@@ -103,15 +110,40 @@ def part_block(document: dict[str, Any], part: str) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines) + "\n"
 
 
+def judged(document: dict[str, Any]) -> str:
+    """What explanations got from each scorer: the mean, that of shuffled ones, the difference with its interval."""
+    found = document["settings"]
+    head = ["explainer, scorer", "mean", "shuffled", "difference", "95 %", "p", "answers read", "not read"]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines += [f"| {' | '.join(_judged_row(row))} |" for row in found["rows"]]
+    about = f"{found['model']} on {found['n_latents']} latents. {_measured(document)}"
+    return about + "\n\n" + "\n".join(lines) + "\n"
+
+
+def _judged_row(row: dict[str, Any]) -> list[str]:
+    shuffled, above = row.get("shuffled"), row["above"].get("shuffled")
+    read = [f"{row['n_judged']:,}", f"{row['n_unparsed']:,}"]
+    own = f"{row['explanation']['mean']:.3f}"
+    if shuffled is None or above is None:
+        return [row["what"], own, "reads none", "", "", "", *read]
+    low, high = above["interval"]
+    found = [f"{above['difference']:+.3f}", f"[{low:.3f}, {high:.3f}]", f"{above['p_value']:.3f}"]
+    return [row["what"], own, f"{shuffled['mean']:.3f}", *found, *read]
+
+
+def _measured(document: dict[str, Any]) -> str:
+    machine, commit, torch = document["machine"], document["commit"], document["versions"]["torch"]
+    return f"Measured on {machine} at commit {commit}, torch {torch}."
+
+
 def block(document: dict[str, Any]) -> str:
     """What stands between the markers: how it was measured, and a row for each figure."""
-    machine, commit, torch = document["machine"], document["commit"], document["versions"]["torch"]
     rows = [
         f"| {figure['name']} | {shown(figure)} |"
         for figure in document["figures"]
         if not figure["name"].startswith(DETAIL)
     ]
-    head = f"Measured on {machine} at commit {commit}, torch {torch}.\n\n| figure | value |\n|---|---|\n"
+    head = f"{_measured(document)}\n\n| figure | value |\n|---|---|\n"
     return head + "\n".join(rows) + "\n"
 
 

@@ -172,6 +172,13 @@ CANDIDATES = {
     "n_judged": Column(I32, "examples"),
     "run": Column(TEXT, "id of the run that wrote it"),
 }
+CLUSTERS = {
+    "latent": Column(I32, "a member"),
+    "medoid": Column(I32, "the member of the highest mean cosine to the others: the same for all members"),
+    "n_latents": Column(I32, "members, this one included"),
+    "cosine": Column(F64, "mean over pairs of members, of decoder rows"),
+    "run": Column(TEXT, "id of the run that explained them together"),
+}
 UNEXPLAINED = {
     "latent": Column(I32, "what has no explanation"),
     "explainer": Column(TEXT, "who was asked"),
@@ -253,6 +260,7 @@ PUBLISHED: dict[str, dict[str, Column]] = {
     "titles": TITLES,
     "explanations": EXPLANATIONS,
     "candidates": CANDIDATES,
+    "clusters": CLUSTERS,
     "unexplained": UNEXPLAINED,
     "scores": SCORES,
     "score_metrics": SCORE_METRICS,
@@ -277,6 +285,7 @@ ROWS: dict[str, str] = {
     "explanations": "A row for each explanation that was published.",
     "scores": "A row for each score, and for each of its nulls.",
     "candidates": "A row for each explanation among which the best was chosen.",
+    "clusters": "A row for each latent that was explained together with others.",
     "unexplained": "A row for each latent that an explainer had no words for.",
     "score_metrics": "A row for each other figure of a score.",
     "examples": "A row for each question that a scorer asked; read from Parquet where it lies.",
@@ -301,6 +310,7 @@ SORTED_BY = {
     "titles": "doc_id",
     "explanations": "latent, run",
     "candidates": "latent, run, rank",
+    "clusters": "latent, run",
     "unexplained": "latent, run",
     "scores": "latent, run, arm",
     "score_metrics": "latent, run, arm, metric",

@@ -1,6 +1,6 @@
 """A matching of two dictionaries: its tables as Parquet, and SQL over them beside both indexes' own tables."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,18 +23,37 @@ T = TypeVar("T")
 SIDES = ("a", "b")
 
 
-def write_table(folder: Path, table: str, columns: Mapping[str, Any]) -> None:
-    """Write one table of the matching in `folder`; missing values are None or masked.
+def write_table(
+    folder: Path, table: str, columns: Mapping[str, Any], schemas: Mapping[str, pa.Schema] = SCHEMAS
+) -> None:
+    """Write one table of the run in `folder`; missing values are None or masked.
 
     Args:
         folder: of the run.
-        table: a name in `SCHEMAS`.
+        table: a name in `schemas`.
         columns: arrays or lists by column name, all of one length.
+        schemas: of all tables that such a run has.
     """
-    schema = SCHEMAS[table]
+    schema = schemas[table]
     arrays = {name: pa.array(columns[name], type=schema.field(name).type, from_pandas=True) for name in schema.names}
     with whole_file(part_path(folder, table)) as scratch:
         pq.write_table(pa.table(arrays, schema=schema), scratch, compression="zstd")
+
+
+def opened(folder: Path, tables: Iterable[str], command: str) -> duckdb.DuckDBPyConnection:
+    """A connection with a view for each table of the run in `folder`, not yet confined.
+
+    Raises:
+        UsageError: one is missing or damaged; it names the command that makes them.
+    """
+    connection = duckdb.connect()
+    for table in tables:
+        path = part_path(folder.resolve(), table)
+        try:
+            connection.execute(f"CREATE VIEW {table} AS FROM read_parquet({quoted(path.as_posix())})")
+        except duckdb.Error as error:
+            raise UsageError(f"{path} is damaged or missing: delete {folder} and run `{command}` again") from error
+    return connection
 
 
 class Matching:
@@ -80,15 +99,7 @@ class Matching:
         return asked(self._connection.cursor(), [query], parameters, fetch, self.timeout_s)[0]
 
     def _open(self) -> duckdb.DuckDBPyConnection:
-        connection = duckdb.connect()
-        for table in SCHEMAS:
-            path = part_path(self.folder.resolve(), table)
-            try:
-                connection.execute(f"CREATE VIEW {table} AS FROM read_parquet({quoted(path.as_posix())})")
-            except duckdb.Error as error:
-                raise UsageError(
-                    f"{path} is damaged or missing: delete {self.folder} and run `monosem match` again"
-                ) from error
+        connection = opened(self.folder, SCHEMAS, "monosem match")
         for side in SIDES:
             self._attach(connection, side)
         confine(connection, [self.folder.resolve()], spill_folder())

@@ -29,6 +29,8 @@ THRESHOLDS = {
     "quantile": Column(F64, "of the null's best partners of all latents of both sides"),
     "threshold": Column(F64, "that quantile: a pair at or below it counts as unmatched"),
     "n": Column(I64, "best partners it is the quantile of"),
+    "mean": Column(F64, "of them"),
+    "mutual": Column(F64, "share of the null's latents that are their best partner's best"),
 }
 LATENTS = {
     "side": Column(TEXT, "`a` or `b`"),

@@ -1,14 +1,23 @@
 """Every command and snippet in the documents runs; every figure in them comes from a result file."""
 
+import inspect
 import json
 import re
 import shlex
 import shutil
+import sys
+from fractions import Fraction
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from app.cli import main
+from autointerp.arms import NULLS
+from autointerp.explain import EXPLAINERS
+from autointerp.explain.asking import Asking
+from autointerp.scorers import SCORERS
+from autointerp.statistics import METRICS
 from bench import render
 
 REPO = Path(__file__).parents[1]
@@ -28,6 +37,17 @@ def workspace(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return tmp_path
 
 
+def rate_sheet(workspace: Path) -> None:
+    """What a person does between two commands: the sheet comes back with ratings on it."""
+    sheet = pd.read_csv(workspace / "sheet.csv")
+    sheet["rating"] = [latent % 5 + 1 for latent in sheet["latent"]]
+    sheet.to_csv(workspace / "rated.csv", index=False)
+
+
+BY_HAND = {"rated.csv": rate_sheet}
+"""Files that no command makes."""
+
+
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if blocks(d, "bash")], ids=lambda d: d.name)
 def test_commands_run_in_the_order_they_are_shown(document: Path, workspace: Path):
     lines = [line for block in blocks(document, "bash") for line in block.strip().splitlines()]
@@ -35,6 +55,8 @@ def test_commands_run_in_the_order_they_are_shown(document: Path, workspace: Pat
     for line in lines:
         words = shlex.split(line)
         assert words[0] == "monosem", line
+        for name in BY_HAND.keys() & set(words):
+            BY_HAND[name](workspace)
         assert main(words[1:]) == 0, line
 
 
@@ -79,3 +101,46 @@ def test_figures_are_those_of_the_result_files(document: Path):
     text = document.read_text(encoding="utf-8")
     assert text.count("<!-- figures: ") == len(render.BLOCK.findall(text)), "a marker is misspelt or has no end"
     assert text == render.rendered(text), "run `python bench/render.py`"
+
+
+def table_of(title: str) -> dict[str, list[str]]:
+    """The table of a section of docs/autointerp.md: the other cells by the name in the first."""
+    text = (REPO / "docs" / "autointerp.md").read_text(encoding="utf-8")
+    section = text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    lines = [line.strip("|") for line in section.splitlines() if line.startswith("| `")]
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines]
+    return {row[0].strip("`"): row[1:] for row in rows}
+
+
+def test_every_explainer_is_in_its_table():
+    found = table_of("Explainers")
+    assert list(found) == list(EXPLAINERS)
+    for name, (_, asks) in found.items():
+        assert (asks == "yes") == issubclass(EXPLAINERS[name].__self__, Asking), name  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_every_scorer_is_in_its_table_with_its_metric_its_chance_and_its_tools(name: str):
+    found = table_of("Scorers")
+    assert list(found) == list(SCORERS)
+    _, value, chance, needs = found[name]
+    module = sys.modules[SCORERS[name].__module__]
+    assert value in METRICS
+    assert f'value="{value}"' in inspect.getsource(module)
+    if hasattr(module, "CHANCE"):
+        assert float(Fraction(chance)) == pytest.approx(module.CHANCE)
+    tools = set(re.findall(r"tools\.(llm|reader|embedder|subject)", inspect.getsource(SCORERS[name])))
+    assert set(needs.split(", ")) == {"judge" if tool == "llm" else tool for tool in tools}
+
+
+def test_every_null_is_in_its_table():
+    assert list(table_of("Nulls")) == list(NULLS)
+
+
+def test_no_small_judge_tells_explanations_from_shuffled_ones():
+    """docs/autointerp.md says so of the result file beside it."""
+    document = json.loads((REPO / "bench" / "results" / "interpret_local.json").read_text(encoding="utf-8"))
+    found = [row["above"].get("shuffled") for row in document["settings"]["rows"]]
+    lows = [above["interval"][0] for above in found if above is not None]
+    assert lows
+    assert max(lows) <= 0

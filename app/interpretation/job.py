@@ -6,7 +6,8 @@ import jinja2
 from markupsafe import Markup
 
 from app.cards import escape, number, visible
-from app.interpretation.view import Page, by_arm, figure, interval
+from app.estimates import figure, interval
+from app.interpretation.view import Page, by_arm
 from app.report.plotted import Plotted
 from store.files import whole_file
 

@@ -7,6 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from app.cards import number
+from app.estimates import NOT_KNOWN, figure, interval
 from app.interpretation import plots
 from autointerp.arms import EXPLANATION
 from autointerp.leakage import LEAKS
@@ -16,7 +17,6 @@ from store.feature_index import FeatureIndex
 
 FATES = ("dead", "not_chosen", "unexplained", "not_scored", "scored")
 """Columns of the query `denominators` that add up to the width."""
-NOT_KNOWN = "–"
 
 
 @dataclass(frozen=True)
@@ -354,18 +354,6 @@ SECTIONS = (
 def counted(n: int | float | None) -> str:
     """A count."""
     return NOT_KNOWN if n is None else f"{round(n):,}"
-
-
-def figure(value: float | None, *, digits: int = 3, signed: bool = False) -> str:
-    """A figure with so many decimals; a dash where it could not be told."""
-    if value is None:
-        return NOT_KNOWN
-    return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
-
-
-def interval(ends: tuple[float, float] | None) -> str:
-    """Its ends in brackets."""
-    return "" if ends is None else f"[{ends[0]:.3f}, {ends[1]:.3f}]"
 
 
 def by_arm(values: Rows) -> list[dict[str, Any]]:

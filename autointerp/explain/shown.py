@@ -25,7 +25,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u206
 def active(windows: Sequence[Window]) -> str:
     """A line for each context: the strength of each marked run, in tenths of the strongest shown, then the text."""
     most = max((max(window.values) for window in windows), default=0.0)
-    return _block(f"{_strengths(window, most)} | {_line(window, _fires(window))}" for window in windows)
+    return _block(f"{_strengths(window, most)} | {_line(window, fires(window))}" for window in windows)
 
 
 def silent(windows: Sequence[Window]) -> str:
@@ -35,7 +35,7 @@ def silent(windows: Sequence[Window]) -> str:
 
 def others(windows: Sequence[Window]) -> str:
     """A line for each context of another latent, marked where that one fires."""
-    return _block(_line(window, _fires(window)) for window in windows)
+    return _block(_line(window, fires(window)) for window in windows)
 
 
 def spelled(logits: Iterable[Logit]) -> str:
@@ -54,15 +54,15 @@ def _json(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _fires(window: Window) -> tuple[int, ...]:
+def fires(window: Window) -> tuple[int, ...]:
     """Indices of the tokens that are marked: the strong ones; the peak, where none is."""
     least = MARKED * max(window.values)
     return tuple(i for i, value in enumerate(window.values) if value > 0 and value >= least) or (window.peak,)
 
 
 def _strengths(window: Window, most: float) -> str:
-    fires = np.array(_fires(window))
-    runs = np.split(fires, np.flatnonzero(np.diff(fires) > 1) + 1)
+    marks = np.array(fires(window))
+    runs = np.split(marks, np.flatnonzero(np.diff(marks) > 1) + 1)
     tops = [max(window.values[i] for i in run) for run in runs]
     return " ".join(str(_level(top, most)) for top in tops)
 

@@ -25,7 +25,7 @@ from store.hashing import plain
 from store.matching import write_table
 from store.run import Run, start_run
 
-VERSION = 1
+VERSION = 2
 """Of what a matching holds: a change makes another run of the same request."""
 SCRATCH = ".scratch"
 ROTATED = "a's sequences rotated against b's"

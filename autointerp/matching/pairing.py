@@ -57,6 +57,12 @@ class Ranking:
         """Let go of all values but the best."""
         self._kept = None
 
+    @property
+    def share_mutual(self) -> float | None:
+        """Of the latents of both sides that have a best partner, those whose best partner's best they are; None where
+        none has one."""
+        return 2 * len(self.mutual.a) / len(self.best) if len(self.best) else None
+
     def one_to_one(self) -> Pairs:
         """The pairing of the largest sum in which every judged latent of the smaller side has a partner of its own; of
         values that were not kept, `mutual`."""

@@ -84,6 +84,8 @@ def thresholds(measured: Mapping[str, Measured], quantile: float) -> dict[str, l
         "quantile": [quantile] * len(known),
         "threshold": [one.threshold for one in known.values()],
         "n": [len(one.null.best) for one in known.values()],
+        "mean": [float(one.null.best.mean()) for one in known.values()],
+        "mutual": [one.null.share_mutual for one in known.values()],
     }
 
 

@@ -175,6 +175,17 @@ def test_a_derangement_moves_everything(n: int, seed: int):
         assert all(i != j for i, j in enumerate(order))
 
 
+@settings(max_examples=60, deadline=None)
+@given(groups=st.lists(st.integers(0, 8), max_size=40), seed=st.integers(0, 100))
+def test_a_derangement_of_groups_moves_everything_into_another_group(groups: list[int], seed: int):
+    order = derangement(len(groups), seed, groups)
+    moved = [j for j in order if j is not None]
+    assert all(j is None or groups[i] != groups[j] for i, j in enumerate(order))
+    assert len(set(moved)) == len(moved)
+    largest = max(map(groups.count, groups), default=0)
+    assert len(groups) - len(moved) == max(0, 2 * largest - len(groups))
+
+
 class TestJobs:
     def test_scores_come_with_nulls_intervals_and_no_shared_document(self, tiny_root: Path):
         rows = Workbench.open(tiny_root).index.arrow("SELECT * FROM scores").to_pylist()
@@ -199,9 +210,9 @@ class TestJobs:
         from autointerp import scoring
 
         everything = frozenset(range(1000))
-        original = scoring._explanations
+        original = scoring.explanations_of
         leaky = lambda run: [replace(e, doc_ids=everything) for e in original(run)]  # noqa: E731
-        monkeypatch.setattr(scoring, "_explanations", leaky)
+        monkeypatch.setattr(scoring, "explanations_of", leaky)
         run = find_run(tiny_root, "latest", "explanations")
         with pytest.raises(UsageError, match="were shown to the explainer"):
             score(ScoreConfig(tools=ToolsConfig(embedder="hashed"), seed=99), run, tiny_root)

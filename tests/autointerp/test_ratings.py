@@ -106,9 +106,10 @@ def rated(sheet: Sheet, author: str, noise: float) -> list[BlindRating]:
 
 class TestReport:
     def test_planted_truths_are_found(self, sheet: Sheet):
+        keys = [(Key(i.latent, i.run, i.explainer, i.arm), i.latent * (i.arm == "explanation")) for i in sheet.items]
         scores: dict[str, dict[Key, float | None]] = {
-            "good": {(i.latent, i.explainer, i.arm): i.latent / 40 * (i.arm == "explanation") for i in sheet.items},
-            "blind": {(i.latent, i.explainer, i.arm): None for i in sheet.items},
+            "good": {key: value / 40 for key, value in keys},
+            "blind": dict.fromkeys(key for key, _ in keys),
         }
         found = rating_report([*rated(sheet, "ada", 0.3), *rated(sheet, "grace", 0.3)], scores)
         assert (found.n_ratings, found.n_items) == (100, 50)

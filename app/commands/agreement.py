@@ -1,0 +1,137 @@
+"""`monosem agreement`."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from app.arguments import parse
+from app.commands.notes import ByAuthor
+from app.estimates import figure, interval
+from app.rows import Format, print_rows
+from autointerp.ratings import SheetConfig
+from store.errors import UsageError
+from store.files import whole_file
+from store.notes import Notes
+from store.run import find_run
+
+if TYPE_CHECKING:
+    from autointerp.ratings import RatingReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args(ByAuthor):
+    """How far people agree on explanations, with one another and with each scorer.
+
+    `--sheet FILE` writes explanations to be rated from 1 to 5, in a random order, some of them of another latent, with
+    contexts beside them; who wrote which is not on it. Filled in, `--load FILE` keeps the ratings; then, as with
+    neither, it prints every explainer's mean rating and that of the nulls, Cohen's kappa (quadratic weights) of every
+    two raters, and Spearman's correlation of the mean rating with each scorer's values, with 95% intervals.
+
+    Example: monosem agreement --sheet ratings.csv
+    """
+
+    sheet: Path | None = None
+    """Write a sheet there, as CSV: it is replaced if it is there."""
+    load: Path | None = None
+    """Keep the ratings of a filled-in sheet; or of a CSV, JSON or JSON-lines table of `latent` and `rating`, and
+    `author` if there are several, made elsewhere."""
+    explanations: tuple[str, ...] = ("latest",)
+    """What is put on a sheet, mixed; or what a table made elsewhere is of."""
+    show: SheetConfig = field(default_factory=SheetConfig)
+    format: Format = "table"
+    """How rows are printed; json is one object a line."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, then write a sheet, or keep what there is to keep and print."""
+    args = parse(Args, "agreement", arguments)
+    if args.sheet is not None and args.load is not None:
+        raise UsageError("--sheet writes and --load reads: leave one out")
+    if args.sheet is not None:
+        _write(args, args.sheet)
+        return
+    named = [find_run(args.root, args.sae, "sae").id] if args.load is None else _load(args, args.load)
+    for dictionary in named:
+        _print(args, dictionary)
+
+
+def _write(args: Args, out: Path) -> None:
+    from autointerp.rating_sheets import SHEET, make_sheet
+
+    named = [find_run(args.root, name, "explanations") for name in args.explanations]
+    run = make_sheet(args.show, named, args.root)
+    with whole_file(out) as scratch:
+        shutil.copyfile(run.folder / SHEET, scratch)
+    print(f"wrote {run.results['n']} explanations to rate, {run.results['n_null']} of them of another latent, as {out}")
+    print("fill in its column `rating` with 1 (does not fit at all) to 5, and give it back:")
+    print(f"  monosem agreement --load {out}")
+
+
+def _load(args: Args, file: Path) -> Sequence[str]:
+    from autointerp.rating_sheets import load_ratings
+
+    explanations = find_run(args.root, args.explanations[0], "explanations")
+    found = load_ratings(file, args.root, args.author, explanations)
+    print(f"kept {found.n_rated} ratings; {found.n_empty} rows had none")
+    return found.dictionaries
+
+
+def _print(args: Args, sae: str) -> None:
+    from autointerp.rating_sheets import scores_of
+    from autointerp.ratings import rating_report
+
+    ratings = Notes(args.root).blind_ratings(sae)
+    if not ratings:
+        raise UsageError(
+            f"nobody has rated explanations of dictionary {sae}: write a sheet with --sheet ratings.csv, fill in its "
+            "column `rating`, and give it back with --load ratings.csv"
+        )
+    scores = scores_of(args.root, sorted({each.run for each in ratings}))
+    rows = list(_rows(rating_report(ratings, scores)))
+    if args.format == "table":
+        print_rows(pd.DataFrame([_shown(row) for row in rows]), "table")
+    else:
+        print_rows(pd.DataFrame(rows), args.format)
+
+
+def _rows(found: "RatingReport") -> Iterator[dict[str, Any]]:
+    for name, mean in found.explainers.items():
+        yield _row("explainer", name, "mean rating", mean.value, mean.interval, mean.n_latents)
+    null = found.against_null
+    named = ("null", "explanation − shuffled", "difference")
+    yield _row(*named, null.difference, null.interval, null.n_latents, null.p_value)
+    for (one, other), kappa in found.raters.items():
+        yield _row("raters", f"{one}, {other}", "weighted kappa", kappa.value, kappa.interval, kappa.n)
+    for name, spearman in found.scorers.items():
+        yield _row("scorer", name, "Spearman", spearman.value, spearman.interval, spearman.n)
+
+
+def _row(
+    what: str,
+    of: str,
+    measure: str,
+    value: float | None,
+    ends: tuple[float, float] | None,
+    n: int,
+    p_value: float | None = None,
+) -> dict[str, Any]:
+    low, high = ends or (None, None)
+    named = {"what": what, "of": of, "measure": measure}
+    return {**named, "value": value, "ci_low": low, "ci_high": high, "n": n, "p_value": p_value}
+
+
+def _shown(row: dict[str, Any]) -> dict[str, str]:
+    ends = None if row["ci_low"] is None else (row["ci_low"], row["ci_high"])
+    return {
+        "what": row["what"],
+        "of": row["of"],
+        "measure": row["measure"],
+        "value": figure(row["value"]),
+        "95%": interval(ends),
+        "n": f"{row['n']:,}",
+        "p": "" if row["p_value"] is None else figure(row["p_value"], digits=4),
+    }
