@@ -1,16 +1,16 @@
 """The job that explains latents."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from activations.progress import Progress, no_progress
-from autointerp.chunks import Stage, Work, work_through
+from autointerp.chunks import Stage, work_through
 from autointerp.clusters import Cluster, ClusterConfig, clusters, explain_cluster, per_member
 from autointerp.explain import EXPLAINERS, Explainer
 from autointerp.explain.asking import NO_EVIDENCE, Asking
@@ -27,7 +27,6 @@ from store.feature_index import FeatureIndex
 from store.index import parts_of, publish
 from store.run import Run, start_run
 
-T = TypeVar("T")
 TABLES = ("clusters", "candidates", "unexplained", "explanations")
 """That the job writes, for each chunk in this order."""
 
@@ -88,39 +87,47 @@ def explain(
     with start_run(root, "explanations", replace(cfg, tools=cfg.tools.identity), {"index": index_run.id}) as run:
         if not run.finished:
             sampler = Sampler(FeatureIndex(index_run.folder), cfg.sample)
-            _Job(cfg, run, sampler, tools or Tools(cfg.tools, root, sampler, run.id)).go(progress)
+            ExplainJob(cfg, run.id, sampler, tools or Tools(cfg.tools, root, sampler, run.id)).go(run, progress)
         publish(index_run)
         return run
 
 
 @dataclass
-class _Job:
+class ExplainJob:
+    """What `explain` does, item by item."""
+
     cfg: ExplainConfig
-    run: Run
+    run_id: str
     sampler: Sampler
     tools: Tools
 
-    def go(self, progress: Progress) -> None:
-        if self.cfg.cluster_at:
-            found = self._clusters()
-            work_through(self._stage(self._explain_cluster), found, progress)
-            n_chosen = sum(len(cluster.latents) for cluster in found)
-        else:
-            latents = self._chosen()
-            work_through(self._stage(self._explain), latents, progress)
-            n_chosen = len(latents)
-        self.run.finish(self._results(n_chosen))
-
-    def _stage(self, work: Work[T]) -> Stage[T]:
-        return Stage(
-            folder=self.run.folder,
+    def go(self, run: Run, progress: Progress) -> None:
+        """Work through all items and finish the run."""
+        items = self.items()
+        stage = Stage(
+            folder=run.folder,
             tables=TABLES,
-            work=work,
+            work=self.work,
             calls=self._calls,
             what=f"explain with {self.cfg.explainer}",
             at_once=at_once(self.tools.cfg.llm),
             note=self.tools.spent,
         )
+        work_through(stage, items, progress)
+        n_chosen = sum(1 if isinstance(item, int) else len(item.latents) for item in items)
+        run.finish(self._results(run.folder, n_chosen))
+
+    def items(self) -> Sequence[int | Cluster]:
+        """Latents, or clusters of them: each is explained once.
+
+        Raises:
+            UsageError: there is none.
+        """
+        return self._clusters() if self.cfg.cluster_at else self._chosen()
+
+    async def work(self, item: int | Cluster) -> Mapping[str, Rows]:
+        """The rows of an item, by table."""
+        return await (self._explain(item) if isinstance(item, int) else self._explain_cluster(item))
 
     def _chosen(self) -> list[int]:
         if self.cfg.select:
@@ -162,10 +169,10 @@ class _Job:
         else:
             found = await explainer(evidence)
         if isinstance(found, Unexplained):
-            return {"unexplained": [unexplained_row(found, self.run.id)]}
+            return {"unexplained": [unexplained_row(found, self.run_id)]}
         return {
-            "explanations": [explanation_row(found, self.run.id)],
-            "candidates": candidate_rows(found, self.run.id),
+            "explanations": [explanation_row(found, self.run_id)],
+            "candidates": candidate_rows(found, self.run_id),
         }
 
     async def _explain_cluster(self, cluster: Cluster) -> Mapping[str, Rows]:
@@ -176,17 +183,17 @@ class _Job:
             found: Explanation | Unexplained = Unexplained(cluster.medoid, self.cfg.explainer, NO_EVIDENCE)
         else:
             found = await explain_cluster(self._explainer, cluster, evidences, self._cluster_config)
-        rows: dict[str, Rows] = {"clusters": cluster_rows(cluster.latents, cluster.medoid, cluster.cosine, self.run.id)}
+        rows: dict[str, Rows] = {"clusters": cluster_rows(cluster.latents, cluster.medoid, cluster.cosine, self.run_id)}
         if isinstance(found, Unexplained):
             unexplained = [replace(found, latent=latent) for latent in cluster.latents]
-            return rows | {"unexplained": [unexplained_row(each, self.run.id) for each in unexplained]}
+            return rows | {"unexplained": [unexplained_row(each, self.run_id) for each in unexplained]}
         return rows | {
-            "explanations": [explanation_row(each, self.run.id) for each in per_member(found)],
-            "candidates": candidate_rows(found, self.run.id),
+            "explanations": [explanation_row(each, self.run_id) for each in per_member(found)],
+            "candidates": candidate_rows(found, self.run_id),
         }
 
     def _calls(self, keys: set[str]) -> Rows:
-        return [row | {"run": self.run.id} for row in self.tools.calls(keys)]
+        return [row | {"run": self.run_id} for row in self.tools.calls(keys)]
 
     def _without_evidence(self, evidence: Evidence) -> Unexplained:
         if evidence.latent in self.cfg.latents:
@@ -196,16 +203,16 @@ class _Job:
             )
         return Unexplained(evidence.latent, self.cfg.explainer, NO_EVIDENCE)
 
-    def _n_clusters(self) -> int:
-        return len(parts_of(self.run.folder, "clusters").column("medoid").unique())
+    def _n_clusters(self, folder: Path) -> int:
+        return len(parts_of(folder, "clusters").column("medoid").unique())
 
-    def _results(self, n_chosen: int) -> dict[str, Any]:
-        explained, unexplained = (parts_of(self.run.folder, table) for table in ("explanations", "unexplained"))
+    def _results(self, folder: Path, n_chosen: int) -> dict[str, Any]:
+        explained, unexplained = (parts_of(folder, table) for table in ("explanations", "unexplained"))
         seen = {doc for docs in explained.column("doc_ids").to_pylist() for doc in docs or ()}
         return {
             "n_chosen": n_chosen,
             "n_explained": explained.num_rows,
-            **({"n_clusters": self._n_clusters()} if self.cfg.cluster_at else {}),
+            **({"n_clusters": self._n_clusters(folder)} if self.cfg.cluster_at else {}),
             "n_unexplained": dict(Counter(unexplained.column("reason").to_pylist())),
             "n_quoting": sum(share >= LEAKS for share in explained.column("quoted").to_pylist()),
             "explain_docs": sorted(seen),
