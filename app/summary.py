@@ -86,6 +86,7 @@ def headline(run: Run) -> str:
             f"{config['model']} {config['hook_point']}, {results['n_tokens']:,} tokens imported from {config['format']}"
         ),
         "explanations": lambda: f"{results['n_explained']} latents explained by {config['explainer']}",
+        "random_explanations": lambda: f"{results['n_explained']} random directions explained by {config['explainer']}",
         "scores": lambda: (
             f"{config['scorer']} {number(results['explanation']['mean'])}, "
             f"shuffled {number(results['shuffled']['mean'])}"

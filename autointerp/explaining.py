@@ -27,6 +27,8 @@ from store.feature_index import FeatureIndex
 from store.index import parts_of, publish
 from store.run import Run, start_run
 
+OF_DIRECTIONS = "random_explanations"
+"""Kind of the runs that explain random directions: a null, which nobody means by the latest explanations."""
 TABLES = ("clusters", "candidates", "unexplained", "explanations")
 """That the job writes, for each chunk in this order."""
 
@@ -84,7 +86,8 @@ def explain(
         UsageError: no latent with enough contexts, or a latent that was asked for without any.
     """
     cfg.tools.check()
-    with start_run(root, "explanations", replace(cfg, tools=cfg.tools.identity), {"index": index_run.id}) as run:
+    kind = OF_DIRECTIONS if index_run.kind == "directions" else "explanations"
+    with start_run(root, kind, replace(cfg, tools=cfg.tools.identity), {"index": index_run.id}) as run:
         if not run.finished:
             sampler = Sampler(FeatureIndex(index_run.folder), cfg.sample)
             ExplainJob(cfg, run.id, sampler, tools or Tools(cfg.tools, root, sampler, run.id)).go(run, progress)

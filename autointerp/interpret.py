@@ -45,6 +45,11 @@ def interpret(
         UsageError: as `explain` and `score` do.
     """
     explanations = explain(cfg.explain, index_run, root, progress, tools)
-    of = ScoreConfig(nulls=cfg.nulls, n_null=cfg.n_null, seed=cfg.explain.sample.seed, tools=cfg.explain.tools)
-    scores = [score(replace(of, scorer=name), explanations, root, progress, tools) for name in cfg.scorers]
+    scores = [score(each, explanations, root, progress, tools) for each in score_configs(cfg)]
     return explanations, scores
+
+
+def score_configs(cfg: InterpretConfig) -> list[ScoreConfig]:
+    """Of each scorer."""
+    of = ScoreConfig(nulls=cfg.nulls, n_null=cfg.n_null, seed=cfg.explain.sample.seed, tools=cfg.explain.tools)
+    return [replace(of, scorer=name) for name in cfg.scorers]

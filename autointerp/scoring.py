@@ -136,8 +136,7 @@ class _Job:
         return frozenset(drawn.tolist())
 
     def _judges_random(self) -> bool:
-        """Scorers that judge no contexts steer, and have random directions of their own to compare with."""
-        return RANDOM in self.cfg.nulls and bool(self.explanations) and "items" in self.scorer.wants
+        return bool(self.explanations) and judges_random(self.cfg, self.scorer)
 
     def _random(self, progress: Progress) -> list[tuple[Explanation, Run, int]]:
         """Random directions of some latents' densities, explained as the latents were; the latent of each."""
@@ -154,7 +153,9 @@ class _Job:
         again = replace(
             cfg, latents=tuple(range(len(latents))), select="", cluster_at=0.0, tools=replace(cfg.tools, llm=limited)
         )
-        tools = self.given and replace(self.given, sampler=Sampler(FeatureIndex(directions.folder), cfg.sample))
+        # They are explained for this run's sake, and on its account.
+        given = self.given or Tools(again.tools, self.run.root, job=self.run.id)
+        tools = replace(given, sampler=Sampler(FeatureIndex(directions.folder), cfg.sample))
         found = explain(again, directions, self.run.root, progress, tools)
         return [(each, directions, latents[each.latent]) for each in explanations_of(found)]
 
@@ -197,6 +198,11 @@ class _Job:
         into["scores"].append(row)
         into["score_metrics"] += metric_rows(row, found)
         into["examples"] += example_rows(row, found)
+
+
+def judges_random(cfg: ScoreConfig, scorer: Scorer) -> bool:
+    """Scorers that judge no contexts steer, and have random directions of their own to compare with."""
+    return RANDOM in cfg.nulls and "items" in scorer.wants
 
 
 def refuse_overlap(explanation: Explanation, trial: Trial) -> None:

@@ -168,7 +168,7 @@ class Ledger:
     def waits_for_others(self, cap: Cap, job: str) -> bool:
         """Whether a call of another process is under way that may give back some of what `cap` counts."""
         query = AT_WORK_IN_JOB if cap.scope == JOB else AT_WORK_ON_DAY
-        name = job if cap.scope == JOB else now()[:10]
+        name = job if cap.scope == JOB else today()
         return bool(self._file.rows(query, (self._living.name, name)))
 
     def settle(self, taken: Taken, outcome: Outcome, cost: Cost | None) -> None:
@@ -182,6 +182,11 @@ class Ledger:
             connection.execute(SETTLED, (outcome, *told, time.monotonic() - taken.began, taken.id))
             for scope, name in taken.scopes:
                 connection.execute(ADD, (0, *change, -1, scope, name))
+
+    def seconds(self, model: str) -> float | None:
+        """What a call of `model` took on average, of the newest that were answered; None where there is none."""
+        ((seconds,),) = self._file.rows(SECONDS, (model,))
+        return seconds
 
     def spent(self, job: str) -> Spend:
         """By a job, ever."""
@@ -210,10 +215,19 @@ ADD = (
     "UPDATE totals SET n_calls = n_calls + ?, n_tokens = n_tokens + ?, nano_usd = nano_usd + ?, n_open = n_open + ?"
     " WHERE scope = ? AND name = ?"
 )
+SECONDS = (
+    "SELECT avg(seconds) FROM (SELECT seconds FROM calls WHERE model = ? AND outcome = 'answered'"
+    " ORDER BY id DESC LIMIT 500)"
+)
 SETTLED = (
     "UPDATE calls SET outcome = ?, n_tokens_in = ?, n_tokens_out = ?, n_tokens_cached = ?, usd = ?, seconds = ?"
     " WHERE id = ?"
 )
+
+
+def today() -> str:
+    """The day of UTC that calls are counted on now."""
+    return now()[:10]
 
 
 def _taken_over(connection: sqlite3.Connection, lost: tuple, job: str, owner: str) -> Taken:

@@ -18,6 +18,8 @@ from store.hashing import plain
 from store.sqlite_file import SqliteFile
 
 FILE = "replies.sqlite"
+NEWEST = 500
+"""Replies that averages are taken over."""
 
 
 def _first(connection: sqlite3.Connection) -> None:
@@ -105,6 +107,23 @@ class Replies:
                 f""" sqlite3 {self._file.path} "DELETE FROM replies WHERE key = '{key}'" """.rstrip()
             )
         return Kept(model, json.loads(request), json.loads(reply), made_at)
+
+    def bytes_per_token(self, model: str) -> float | None:
+        """Bytes of a request, as JSON, per token that `model` counted in it; None where none of its replies is kept."""
+        return self._ratio("sum(length(CAST(request AS BLOB)))", "model = ?", model)
+
+    def tokens_out(self, model: str, prompt: str) -> float | None:
+        """Tokens of a reply of `model` to a prompt, on average; None where none is kept."""
+        return self._ratio(
+            "sum(json_extract(reply, '$.n_tokens_out'))", "model = ? AND prompt = ?", model, prompt, of="1"
+        )
+
+    def _ratio(
+        self, top: str, where: str, *values: str, of: str = "json_extract(reply, '$.n_tokens_in')"
+    ) -> float | None:
+        newest = f"SELECT request, reply FROM replies WHERE {where} ORDER BY rowid DESC LIMIT {NEWEST}"
+        ((over, under),) = self._file.rows(f"SELECT {top}, sum({of}) FROM ({newest})", values)
+        return over / under if under else None
 
     def put(self, model: str, request: Any, reply: Mapping[str, Any]) -> str:
         """Keep a reply; the key it is found by.

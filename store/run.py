@@ -145,9 +145,7 @@ def start_run(
         Busy: another process is making the same run.
         UsageError: the folder holds a run of another config.
     """
-    request = {"kind": kind, "config": plain(config), "inputs": dict(inputs), "format_version": FORMAT_VERSION}
-    if same is not None:
-        request["same"] = plain(same)
+    request = _request(kind, config, inputs, same)
     folder = root / kind / _identity(request)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -158,6 +156,17 @@ def start_run(
         return
     with locked(folder):
         yield _open_or_begin(folder, request)
+
+
+def finished_run(root: Path, kind: str, config: Any, inputs: Mapping[str, str]) -> Run | None:
+    """The run that `start_run` would find finished; None where there is work left."""
+    folder = root / kind / _identity(_request(kind, config, inputs, None))
+    return run if (folder / MANIFEST).exists() and (run := read_run(folder)).finished else None
+
+
+def _request(kind: str, config: Any, inputs: Mapping[str, str], same: Mapping[str, Any] | None) -> dict[str, Any]:
+    request = {"kind": kind, "config": plain(config), "inputs": dict(inputs), "format_version": FORMAT_VERSION}
+    return request if same is None else request | {"same": plain(same)}
 
 
 @contextmanager

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from app.arguments import RootArgs, parse
+from app.interpretation.told import print_forecast
 from app.log import progress
 from app.summary import print_run
 from autointerp.explaining import ExplainConfig, explain
+from autointerp.forecast import forecast_explain
 from store.run import find_run
 
 
@@ -22,9 +24,15 @@ class Args(RootArgs):
     index_run: str = "latest"
     """The index: an id, the start of one, a folder, or `latest`."""
     explain: ExplainConfig = field(default_factory=ExplainConfig)
+    dry_run: bool = False
+    """Say what would be sent to the language model, what it takes and costs, and which caps stop it; send nothing."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parse and explain."""
     args = parse(Args, "explain", arguments)
-    print_run(explain(args.explain, find_run(args.root, args.index_run, "index"), args.root, progress))
+    index = find_run(args.root, args.index_run, "index")
+    if args.dry_run:
+        print_forecast(forecast_explain(args.explain, index, args.root, progress))
+    else:
+        print_run(explain(args.explain, index, args.root, progress))

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from app.arguments import RootArgs, parse
+from app.interpretation.told import print_forecast, print_scores
 from app.log import progress
-from app.summary import print_run
+from autointerp.forecast import forecast
 from autointerp.interpret import InterpretConfig, interpret
 from store.run import find_run
 
@@ -22,12 +23,15 @@ class Args(RootArgs):
     index_run: str = "latest"
     """The index: an id, the start of one, a folder, or `latest`."""
     interpret: InterpretConfig = field(default_factory=InterpretConfig)
+    dry_run: bool = False
+    """Say what would be sent to the language model, what it takes and costs, and which caps stop it; send nothing."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parse, explain and score."""
     args = parse(Args, "interpret", arguments)
     index = find_run(args.root, args.index_run, "index")
-    explanations, scores = interpret(args.interpret, index, args.root, progress)
-    for run in (explanations, *scores):
-        print_run(run)
+    if args.dry_run:
+        print_forecast(forecast(args.interpret, index, args.root, progress))
+    else:
+        print_scores(*interpret(args.interpret, index, args.root, progress))

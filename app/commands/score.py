@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from app.arguments import RootArgs, parse
+from app.interpretation.told import print_forecast, print_scores
 from app.log import progress
-from app.summary import print_run
+from autointerp.forecast import forecast_score
 from autointerp.scoring import ScoreConfig, score
 from store.run import find_run
 
@@ -22,9 +23,16 @@ class Args(RootArgs):
     explanations: str = "latest"
     """The explanations: an id, the start of one, a folder, or `latest`."""
     score: ScoreConfig = field(default_factory=ScoreConfig)
+    dry_run: bool = False
+    """Say what would be sent to the language model, what it takes and costs, and which caps stop it; send nothing."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parse and score."""
     args = parse(Args, "score", arguments)
-    print_run(score(args.score, find_run(args.root, args.explanations, "explanations"), args.root, progress))
+    explanations = find_run(args.root, args.explanations, "explanations")
+    if args.dry_run:
+        index = find_run(args.root, explanations.inputs["index"], "index")
+        print_forecast(forecast_score(args.score, explanations, index, args.root, progress))
+    else:
+        print_scores(explanations, [score(args.score, explanations, args.root, progress)])

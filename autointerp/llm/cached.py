@@ -8,7 +8,7 @@ from typing import Any, final
 import numpy as np
 
 from autointerp.llm import LLM, Reader, Reply, Request, TokenLogprob
-from store.replies import Replies, reply_key
+from store.replies import Kept, Replies, reply_key
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Cached:
         key = reply_key(self.name, request)
         kept = self._replies.get(key)
         if kept is not None:
-            return _reply(kept.reply, key)
+            return reply_of(kept, key)
         flight = self._flights.get(key) or self._start(key, request)
         flight.n_waiting += 1
         try:
@@ -64,7 +64,7 @@ class Cached:
         key = self._replies.put(self.name, request, told)
         # Another process may have been faster: the reply that is kept is the one that everybody reads.
         kept = self._replies.get(key)
-        return replace(reply, key=key) if kept is None else _reply(kept.reply, key)
+        return replace(reply, key=key) if kept is None else reply_of(kept, key)
 
 
 @final
@@ -84,6 +84,8 @@ class CachedReader(Cached):
         return await self._reader.choices(pieces, candidates)
 
 
-def _reply(told: dict[str, Any], key: str) -> Reply:
+def reply_of(kept: Kept, key: str) -> Reply:
+    """A kept reply as it was given."""
+    told = kept.reply
     logprobs = told["logprobs"] and tuple(TokenLogprob(**token) for token in told["logprobs"])
     return Reply(**{**told, "logprobs": logprobs, "key": key})
