@@ -13,7 +13,17 @@ from pathlib import Path
 
 from bench.harness import benchmarks
 
-SLOW = frozenset({"demo", "evaluate_demo", "evaluate_full", "interpret_local", "train_quality"})
+SLOW = frozenset(
+    {
+        "demo",
+        "evaluate_demo",
+        "evaluate_full",
+        "interpret_delphi",
+        "interpret_local",
+        "interpret_packing",
+        "train_quality",
+    }
+)
 """Only run when named: many minutes each."""
 
 

@@ -19,6 +19,7 @@ BLOCK = re.compile(r"<data>\n(.*?)\n</data>", re.DOTALL)
 ITEM = re.compile(r"^(\d+): <data>\n(.*?)\n</data>$", re.DOTALL | re.MULTILINE)
 TOKEN = re.compile(r"^(\d+): \[(.*)\]$", re.MULTILINE)
 GROUP = re.compile(r"^(\d+): \n(.*?)(?=^\d+: \n|\Z)", re.DOTALL | re.MULTILINE)
+MODEL = re.compile(r"^Model ([A-Z])$", re.MULTILINE)
 QUOTED = re.compile(r"[“\"]([^”\"\n]+)[”\"]")
 MARKED = re.compile(r"«(.*?)»", re.DOTALL)
 WORD = re.compile(r"\w+")
@@ -119,6 +120,16 @@ def _discriminate(self: Planted, text: str, request: Request) -> dict[str, int]:
     return found
 
 
+def _choose(self: Planted, text: str, request: Request) -> dict[str, str]:
+    """The model whose continuations have most of the description's words."""
+    del request
+    _, wanted = _description(text)
+    _, *parts = MODEL.split(text)
+    letters, shown = parts[::2], parts[1::2]
+    hits = [sum(n_found(wanted, said) > 0 for said in BLOCK.findall(each)) for each in shown]
+    return {"model": letters[self._picks(text, 1 + hits.index(max(hits)), len(letters)) - 1]}
+
+
 def _explain(self: Planted, text: str, request: Request) -> dict[str, Any]:
     """The marked word that is commonest, in quotes."""
     marks = Counter(" ".join(word.split()).casefold() for word in MARKED.findall(text))
@@ -164,6 +175,7 @@ KINDS: dict[str, Callable[[Planted, str, Request], Any]] = {
     "intruder": _intruder,
     "discrimination": _discriminate,
     "generation": _write,
+    "intervention_choice": _choose,
     **dict.fromkeys(
         ("explain_default", "explain_top", "explain_contrastive", "explain_single_token", "explain_ensemble"), _explain
     ),

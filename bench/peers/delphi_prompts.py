@@ -4,44 +4,15 @@ Its clients and latents import vLLM and a cache of activations, which no prompt 
 """
 
 import asyncio
-import sys
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
-from types import ModuleType
 from typing import Any
 
+import delphi_parts  # noqa: F401 - before delphi's own
 import torch
 from answers import read_job, requests, say
-
-
-def stand_in(name: str, **members: Any) -> None:
-    """An empty module, or a package of delphi's without what its `__init__` imports."""
-    module = ModuleType(name)
-    vars(module).update(members)
-    sys.modules[name] = module
-
-
-def package(name: str) -> None:
-    """A package of delphi's whose modules can be imported, though its `__init__` cannot."""
-    spec = find_spec("delphi")
-    assert isinstance(spec, ModuleSpec)
-    assert spec.submodule_search_locations is not None
-    below = name.split(".")[1:]
-    stand_in(name, __path__=["/".join([each, *below]) for each in spec.submodule_search_locations])
-
-
-for missing in ("blobfile", "orjson"):
-    stand_in(missing)
-for each in ("clients", "latents", "scorers", "scorers.classifier"):
-    package(f"delphi.{each}")
-
-from delphi.latents import latents  # noqa: E402 - after what it imports is there
-
-vars(sys.modules["delphi.latents"]).update(vars(latents))
-
-from delphi.clients.client import Client, Response  # noqa: E402
-from delphi.scorers.classifier.detection import DetectionScorer  # noqa: E402
-from delphi.scorers.classifier.fuzz import FuzzingScorer  # noqa: E402
+from delphi.clients.client import Client, Response
+from delphi.latents import latents
+from delphi.scorers.classifier.detection import DetectionScorer
+from delphi.scorers.classifier.fuzz import FuzzingScorer
 
 SCORERS = {"detection": DetectionScorer, "fuzzing": FuzzingScorer}
 PER_PROMPT = 5
