@@ -1,5 +1,6 @@
 """The job that scores explanations, next to nulls."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -166,12 +167,12 @@ class _Job:
             explanation, directions, latent = random
             sampler = self._sampler_of(directions)
             trial = replace(sampler.trial(explanation.latent, self.scorer.wants), latent=latent)
-            await self._judge(RANDOM, explanation, trial, found)
-            return found
+            return await self._judged(RANDOM, explanation, trial)
         trial = self.sampler.trial(self.explanations[i].latent, self.scorer.wants)
-        for arm in self._arms(i):
-            if (text := ARMS[arm](self.known, i)) is not None:
-                await self._judge(arm, text, trial, found)
+        texts = {arm: text for arm in self._arms(i) if (text := ARMS[arm](self.known, i)) is not None}
+        for rows in await asyncio.gather(*(self._judged(arm, text, trial) for arm, text in texts.items())):
+            for table, some in rows.items():
+                found[table] += some
         return found
 
     def _calls(self, keys: set[str]) -> Rows:
@@ -191,13 +192,11 @@ class _Job:
         nulls = [arm for arm in self.cfg.nulls if arm == SHUFFLED or (arm != RANDOM and i in self.with_nulls)]
         return [EXPLANATION, *nulls]
 
-    async def _judge(self, arm: str, explanation: Explanation, trial: Trial, into: dict[str, Rows]) -> None:
+    async def _judged(self, arm: str, explanation: Explanation, trial: Trial) -> dict[str, Rows]:
         refuse_overlap(explanation, trial)
         found = await self.scorer(explanation, trial)
         row = score_row(self.cfg.scorer, arm, explanation, trial, found, self.run.id)
-        into["scores"].append(row)
-        into["score_metrics"] += metric_rows(row, found)
-        into["examples"] += example_rows(row, found)
+        return {"scores": [row], "score_metrics": metric_rows(row, found), "examples": example_rows(row, found)}
 
 
 def judges_random(cfg: ScoreConfig, scorer: Scorer) -> bool:

@@ -16,6 +16,8 @@ from app.cli import main
 from autointerp.arms import NULLS
 from autointerp.explain import EXPLAINERS
 from autointerp.explain.asking import Asking
+from autointerp.llm import BACKENDS
+from autointerp.llm.config import CAPS
 from autointerp.scorers import SCORERS
 from autointerp.statistics import METRICS
 from bench import render
@@ -103,9 +105,9 @@ def test_figures_are_those_of_the_result_files(document: Path):
     assert text == render.rendered(text), "run `python bench/render.py`"
 
 
-def table_of(title: str) -> dict[str, list[str]]:
-    """The table of a section of docs/autointerp.md: the other cells by the name in the first."""
-    text = (REPO / "docs" / "autointerp.md").read_text(encoding="utf-8")
+def table_of(title: str, document: str = "autointerp") -> dict[str, list[str]]:
+    """The table of a section of a document: the other cells by the name in the first."""
+    text = (REPO / "docs" / f"{document}.md").read_text(encoding="utf-8")
     section = text.split(f"\n## {title}\n")[1].split("\n## ")[0]
     lines = [line.strip("|") for line in section.splitlines() if line.startswith("| `")]
     rows = [[cell.strip() for cell in line.split("|")] for line in lines]
@@ -131,6 +133,11 @@ def test_every_scorer_is_in_its_table_with_its_metric_its_chance_and_its_tools(n
         assert float(Fraction(chance)) == pytest.approx(module.CHANCE)
     tools = set(re.findall(r"tools\.(llm|reader|embedder|subject)", inspect.getsource(SCORERS[name])))
     assert set(needs.split(", ")) == {"judge" if tool == "llm" else tool for tool in tools}
+
+
+def test_every_backend_and_every_cap_is_in_its_table():
+    assert table_of("Backends", "llm").keys() == BACKENDS.keys()
+    assert list(table_of("Caps", "llm")) == [f"--{name.replace('_', '-')}" for name in CAPS]
 
 
 def test_every_null_is_in_its_table():
