@@ -9,12 +9,8 @@ contexts and write the tables besides. A busy slot is one in which the service w
 import argparse
 import asyncio
 import json
-import subprocess
-import sys
 import tempfile
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ from autointerp.sample import SampleConfig
 from autointerp.scoring import ScoreConfig, score
 from autointerp.tools import ToolsConfig
 from bench.harness import Figure, main, write
+from bench.mock_llm import service, told
 from store.run import find_run
 
 N_SLOTS, LATENCY_S = 64, 0.2
@@ -88,21 +85,9 @@ def prepared(root: Path, n_latents: int) -> Callable[[str], None]:
 
 def busy(work: Callable[[str], None]) -> dict[str, Any]:
     """What a fresh service saw of the work."""
-    with service() as url:
+    with service(LATENCY_S, {"": json.dumps({"1": 1, "2": 0})}) as url:
         work(f"{url}/v1")
-        with urllib.request.urlopen(f"{url}/busy") as response:
-            return json.load(response)
-
-
-@contextmanager
-def service() -> Iterator[str]:
-    """The address of a service that lives as long as the block."""
-    said = json.dumps({"1": 1, "2": 0})
-    command = [sys.executable, str(Path(__file__).with_name("mock_llm.py")), str(LATENCY_S), said]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-        process.kill()
+        return told(url)
 
 
 if __name__ == "__main__":
