@@ -125,7 +125,7 @@ def _matched(indexes: list[str], matching: Matching, measure: str) -> dict[int, 
 
 def _measured(run: Run) -> dict[str, Values]:
     """The score, and what it is above each null, by latent."""
-    table = parts_of(run.folder, "scores").select(["latent", "arm", "value"])
+    table = parts_of(run.folder, "scores", ["latent", "arm", "value"])
     arms: dict[str, Values] = {}
     for row in table.to_pylist():
         arms.setdefault(row["arm"], {})[row["latent"]] = row["value"]
@@ -159,7 +159,7 @@ def _settings(run: Run) -> Iterator[tuple[str, Any]]:
     yield from _flat("explanations", explained.config)
     yield from _flat("scores", run.config)
     yield "index", run.inputs["index"]
-    prompts = parts_of(run.folder, "scores").column("prompt").unique().to_pylist()
+    prompts = parts_of(run.folder, "scores", ["prompt"]).column(0).unique().to_pylist()
     yield "scores.prompt", ", ".join(sorted(filter(None, prompts)))
 
 

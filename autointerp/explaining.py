@@ -15,16 +15,17 @@ from autointerp.clusters import Cluster, ClusterConfig, clusters, explain_cluste
 from autointerp.explain import EXPLAINERS, Explainer
 from autointerp.explain.asking import NO_EVIDENCE, Asking
 from autointerp.explain.best_of import BestOf
+from autointerp.explained import Explanations
 from autointerp.latent import Evidence, Explanation, Unexplained
 from autointerp.leakage import LEAKS
 from autointerp.llm.config import at_once
-from autointerp.rows import Rows, candidate_rows, cluster_rows, explanation_of, explanation_row, unexplained_row
+from autointerp.rows import Rows, candidate_rows, cluster_rows, explanation_row, unexplained_row
 from autointerp.sample import SampleConfig, Sampler
 from autointerp.scorers import SCORERS
 from autointerp.tools import Tools, ToolsConfig
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
-from store.index import parts_of, publish
+from store.index import batches_of, parts_of, publish
 from store.run import Run, start_run
 
 OF_DIRECTIONS = "random_explanations"
@@ -207,25 +208,32 @@ class ExplainJob:
         return Unexplained(evidence.latent, self.cfg.explainer, NO_EVIDENCE)
 
     def _n_clusters(self, folder: Path) -> int:
-        return len(parts_of(folder, "clusters").column("medoid").unique())
+        return len(parts_of(folder, "clusters", ["medoid"]).column(0).unique())
 
     def _results(self, folder: Path, n_chosen: int) -> dict[str, Any]:
-        explained, unexplained = (parts_of(folder, table) for table in ("explanations", "unexplained"))
-        seen = {doc for docs in explained.column("doc_ids").to_pylist() for doc in docs or ()}
+        quoted = parts_of(folder, "explanations", ["quoted"]).column(0)
+        reasons = parts_of(folder, "unexplained", ["reason"]).column(0)
         return {
             "n_chosen": n_chosen,
-            "n_explained": explained.num_rows,
+            "n_explained": len(quoted),
             **({"n_clusters": self._n_clusters(folder)} if self.cfg.cluster_at else {}),
-            "n_unexplained": dict(Counter(unexplained.column("reason").to_pylist())),
-            "n_quoting": sum(share >= LEAKS for share in explained.column("quoted").to_pylist()),
-            "explain_docs": sorted(seen),
+            "n_unexplained": dict(Counter(reasons.to_pylist())),
+            "n_quoting": int(np.sum(quoted.to_numpy() >= LEAKS)),
+            "explain_docs": self._docs(folder),
             "latents": self.sampler.status()._asdict(),
         }
 
+    def _docs(self, folder: Path) -> list[int]:
+        """Every document that was seen for any latent, ascending."""
+        seen: set[int] = set()
+        for batch in batches_of(folder, "explanations", ["doc_ids"]):
+            seen.update(batch.column(0).flatten().unique().to_pylist())
+        return sorted(seen)
 
-def explanations_of(run: Run) -> list[Explanation]:
-    """What a run of explanations says, by ascending latent."""
-    return [explanation_of(row) for row in parts_of(run.folder, "explanations").sort_by("latent").to_pylist()]
+
+def explanations_of(run: Run) -> Explanations:
+    """What a run of explanations says, by ascending latent; read as it is asked for."""
+    return Explanations(run)
 
 
 def sample_of(run: Run) -> SampleConfig:

@@ -220,6 +220,6 @@ def _values(runs: Sequence[Run]) -> dict[Key, float | None]:
     return {
         Key(row["latent"], run.inputs["explanations"], row["explainer"], row["arm"]): row["value"]
         for run in runs
-        for row in parts_of(run.folder, "scores").to_pylist()
+        for row in parts_of(run.folder, "scores", ["latent", "explainer", "arm", "value"]).to_pylist()
         if row["arm"] == ARMS[0]
     }

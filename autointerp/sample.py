@@ -1,10 +1,11 @@
 """Contexts to explain from and contexts to score on, disjoint by document for every latent at once.
 
-Nothing is kept of a latent: what a draw takes is the events of it and of its nearest neighbours.
+Of a latent a few numbers are kept: what a draw takes is the events of it and of its nearest neighbours.
 """
 
 import hashlib
 from collections.abc import Sequence, Set
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +14,9 @@ from autointerp.latent import ACTIVE, Evidence, Item, Neighbour, Trial
 from autointerp.sample_config import SampleConfig
 from autointerp.sample_side import Events, Peaks, Side
 from autointerp.sample_silent import fires_at, marks, silent_places, spread
+from autointerp.sample_where import Where
 from store.errors import UsageError
-from store.feature_index import EventRows, FeatureIndex
+from store.feature_index import FeatureIndex
 from store.latents import Logit, Shown, Window, windows_of
 
 EVIDENCE = frozenset({"windows", "top", "silent", "neighbours", "logits"})
@@ -234,23 +236,22 @@ class Sampler:
     def _look(self, latent: int, side: Side, *, near: bool) -> tuple[Events, list["Near"]]:
         """Where a latent fires; and, if asked, the nearest latents by decoder cosine that fire
         where this one is silent, nearest first."""
-        rows = self.index.arrow(LOOK, [latent, self.cfg.n_neighbours if near else 0]).to_pylist()
-        if not rows:
+        this = self._where.of(latent)
+        if this is None:
             raise self._unknown([latent])
-        complete = rows[0]["complete"]
-        rows = rows if complete else rows[:1]
-        lie = [EventRows(*(row[name] for name in EventRows._fields)) for row in rows]
+        pairs = self._where.nearest(latent) if near and this.complete else []
+        found = [this, *(other for other, _ in pairs)]
         own, *others = (
-            Events(row["latent"], fired, self._tokens.places(fired.seq, fired.pos), row["complete"])
-            for row, fired in zip(rows, self.index.events_at(lie), strict=True)
+            Events(each.latent, fired, self._tokens.places(fired.seq, fired.pos), each.complete)
+            for each, fired in zip(found, self.index.events_at([each.rows for each in found]), strict=True)
         )
-        found = []
-        for row, other in zip(rows[1:], others, strict=True):
+        lent = []
+        for (_, cosine), other in zip(pairs, others, strict=True):
             peaks = side.peaks(other)
             alone = side.silent(peaks.places, own)
             if alone.any():
-                found.append(Near(other, row["cosine"], Peaks(peaks.places[alone], peaks.values[alone])))
-        return own, found
+                lent.append(Near(other, cosine, Peaks(peaks.places[alone], peaks.values[alone])))
+        return own, lent
 
     def _drawn(self, near: list["Near"], part: str) -> list[tuple[Events, Peaks]]:
         """The contexts shown of each neighbour."""
@@ -267,14 +268,27 @@ class Sampler:
 
     def eligible(self) -> list[int]:
         """Latents with enough contexts on both sides, ascending."""
-        score_docs = np.flatnonzero(self._sides["score"].has).tolist()
-        found = self.index.arrow(ELIGIBLE, [self.cfg.max_density, self.explain_docs, score_docs]).to_pylist()
-        return [
-            row["latent"]
-            for row in found
-            if min(row["explain_contexts"], row["score_contexts"]) >= self.cfg.min_contexts
-            and min(row["explain_docs"], row["score_docs"]) >= self.cfg.min_docs
-        ]
+        return self._eligible.tolist()
+
+    @cached_property
+    def _where(self) -> Where:
+        return Where(self.index, self.cfg.n_neighbours)
+
+    @cached_property
+    def _eligible(self) -> np.ndarray:
+        """`[n]` of them; a range of latents at a time, whose events are together looked through."""
+        cfg, score_docs = self.cfg, np.flatnonzero(self._sides["score"].has).tolist()
+        settings = [cfg.max_density, self.explain_docs, score_docs, cfg.min_contexts, cfg.min_docs]
+        found = [self.index.arrow(ELIGIBLE, [low, high, *settings]).column(0) for low, high in self._ranges()]
+        return np.concatenate([np.empty(0, np.int32), *(column.to_numpy() for column in found)])
+
+    def _ranges(self) -> list[tuple[int, int]]:
+        """First and last latent of ranges of about `AT_ONCE` events."""
+        told = self.index.arrow("SELECT latent, n_events FROM latents ORDER BY latent")
+        latents, counts = (column.to_numpy() for column in told.columns)
+        _, first = np.unique((np.cumsum(counts) - counts) // AT_ONCE, return_index=True)
+        last = np.append(first[1:], len(latents)) - 1
+        return list(zip(latents[first].tolist(), latents[last].tolist(), strict=True))
 
     def _seed(self, latent: int, part: str, what: str) -> list[int]:
         return [self.cfg.seed, latent, PARTS.index(part), DRAWS.index(what)]
@@ -291,6 +305,8 @@ class Near(NamedTuple):
     peaks: Peaks
 
 
+AT_ONCE = 1 << 20
+"""Events looked through together to tell which latents have enough contexts."""
 DRAWS = ("active", "silent", "marks", "near")
 """What is drawn for a latent, each with a seed of its own."""
 NONE = Peaks(np.empty(0, np.int64), np.empty(0, np.float32))
@@ -319,15 +335,6 @@ def _check_wants(wants: Set[str], known: Set[str]) -> None:
         raise ValueError(f"wants={sorted(wants)}: choose of {', '.join(sorted(known))}")
 
 
-LOOK = """
-WITH near AS (
-    SELECT $1 AS latent, -1 AS rank, NULL AS cosine UNION ALL
-    SELECT other, rank, cosine FROM neighbours WHERE latent = $1 AND side = 'decoder' AND rank < $2
-)
-SELECT latent, cosine, part, first_row, n_events, event_share = 1 AS complete
-FROM near JOIN latents USING (latent) ORDER BY rank
-"""
-"""A latent first, and then its neighbours."""
 LOGITS = "SELECT side, token_id, token, value FROM logits WHERE latent = ? ORDER BY side, rank"
 DEAD = "SELECT latent FROM latents WHERE dead AND latent IN (SELECT unnest(?::BIGINT[])) ORDER BY latent"
 DENSITIES = """
@@ -337,13 +344,13 @@ SELECT count(*) FILTER (dead) AS dead,
 FROM latents
 """
 # A context is the strongest event in one document's tokens within one sequence, and on the side of that document.
-ELIGIBLE = """
+COUNTED = """
 WITH per_piece AS (
     SELECT DISTINCT latent, seq, doc_id FROM events
-    WHERE latent IN (SELECT latent FROM latents WHERE density <= ? AND event_share = 1)
+    WHERE latent BETWEEN $1 AND $2 AND latent IN (SELECT latent FROM latents WHERE density <= $3 AND event_share = 1)
 ), sided AS (
-    SELECT latent, doc_id, doc_id IN (SELECT unnest(?::BIGINT[])) AS explain,
-           doc_id IN (SELECT unnest(?::BIGINT[])) AS score
+    SELECT latent, doc_id, doc_id IN (SELECT unnest($4::BIGINT[])) AS explain,
+           doc_id IN (SELECT unnest($5::BIGINT[])) AS score
     FROM per_piece
 )
 SELECT latent,
@@ -352,4 +359,8 @@ SELECT latent,
        count(DISTINCT doc_id) FILTER (explain) AS explain_docs,
        count(DISTINCT doc_id) FILTER (score) AS score_docs
 FROM sided GROUP BY latent ORDER BY latent
+"""
+ELIGIBLE = f"""
+SELECT latent FROM ({COUNTED})
+WHERE least(explain_contexts, score_contexts) >= $6 AND least(explain_docs, score_docs) >= $7
 """

@@ -11,6 +11,7 @@ import numpy as np
 from activations.progress import Progress, no_progress
 from autointerp.arms import ARMS, EXPLANATION, NULLS, RANDOM, SHUFFLED, Known, derangement
 from autointerp.chunks import Stage, work_through
+from autointerp.explained import Explanations
 from autointerp.explaining import ExplainConfig, explain, explanations_of, known, sample_of
 from autointerp.latent import Explanation, Trial
 from autointerp.llm.config import LLMConfig, at_once
@@ -79,6 +80,17 @@ def score(
         return run
 
 
+@dataclass(frozen=True)
+class _Random:
+    """Random directions in place of latents."""
+
+    explanations: Explanations
+    sampler: Sampler
+    """Of the index of the directions; the same documents are kept apart."""
+    latents: tuple[int, ...]
+    """By direction, whose density it has."""
+
+
 @dataclass
 class _Job:
     cfg: ScoreConfig
@@ -86,10 +98,12 @@ class _Job:
     explained: Run
     index_run: Run
     given: Tools | None
+    random: "_Random | None" = None
 
     def go(self, progress: Progress) -> None:
-        random = self._random(progress) if self._judges_random() else []
-        trials = [(i, None) for i in range(len(self.explanations))] + [(i, item) for i, item in enumerate(random)]
+        if self._judges_random():
+            self.random = self._random(progress)
+        n = len(self.explanations)
         stage = Stage(
             folder=self.run.folder,
             tables=TABLES,
@@ -99,7 +113,7 @@ class _Job:
             at_once=at_once(self.tools.cfg.llm),
             note=self.tools.spent,
         )
-        work_through(stage, trials, progress)
+        work_through(stage, range(n + (len(self.random.explanations) if self.random else 0)), progress)
         self.run.finish(summary(self.run.folder, self.explained))
 
     @cached_property
@@ -116,7 +130,7 @@ class _Job:
         return SCORERS[self.cfg.scorer](self.tools)
 
     @cached_property
-    def explanations(self) -> list[Explanation]:
+    def explanations(self) -> Explanations:
         return explanations_of(self.explained)
 
     @cached_property
@@ -125,26 +139,28 @@ class _Job:
 
     def _others(self) -> list[int | None]:
         """Members of a cluster have one explanation: that of another member is no null."""
-        cluster = {row["latent"]: row["medoid"] for row in parts_of(self.explained.folder, "clusters").to_pylist()}
-        groups = [cluster.get(each.latent, each.latent) for each in self.explanations]
+        together = parts_of(self.explained.folder, "clusters", ["latent", "medoid"])
+        cluster = dict(zip(*(column.to_pylist() for column in together.columns), strict=True))
+        groups = [cluster.get(latent, latent) for latent in self.explanations.latents.tolist()]
         return derangement(len(groups), self.cfg.seed, groups)
 
     @cached_property
-    def with_nulls(self) -> frozenset[int]:
-        """Places of the explanations beside which all nulls are scored."""
+    def with_nulls(self) -> np.ndarray:
+        """`[n]` bool: whether all nulls are scored beside this explanation."""
         n = len(self.explanations)
-        drawn = np.random.default_rng([self.cfg.seed, 7]).permutation(n)[: self.cfg.n_null or n]
-        return frozenset(drawn.tolist())
+        drawn = np.zeros(n, bool)
+        drawn[np.random.default_rng([self.cfg.seed, 7]).permutation(n)[: self.cfg.n_null or n]] = True
+        return drawn
 
     def _judges_random(self) -> bool:
         return bool(self.explanations) and judges_random(self.cfg, self.scorer)
 
-    def _random(self, progress: Progress) -> list[tuple[Explanation, Run, int]]:
-        """Random directions of some latents' densities, explained as the latents were; the latent of each."""
+    def _random(self, progress: Progress) -> "_Random":
+        """Random directions of some latents' densities, explained as the latents were."""
         # Here alone, torch is needed.
         from autointerp.random_directions import DirectionsConfig, random_directions
 
-        latents = tuple(self.explanations[i].latent for i in sorted(self.with_nulls))
+        latents = tuple(self.explanations.latents[self.with_nulls].tolist())
         directions = random_directions(
             DirectionsConfig(latents=latents, seed=self.cfg.seed), self.index_run, self.run.root, progress
         )
@@ -156,19 +172,21 @@ class _Job:
         )
         # They are explained for this run's sake, and on its account.
         given = self.given or Tools(again.tools, self.run.root, job=self.run.id)
-        tools = replace(given, sampler=Sampler(FeatureIndex(directions.folder), cfg.sample))
+        sampler = Sampler(FeatureIndex(directions.folder), cfg.sample)
+        tools = replace(given, sampler=sampler)
         found = explain(again, directions, self.run.root, progress, tools)
-        return [(each, directions, latents[each.latent]) for each in explanations_of(found)]
+        return _Random(explanations_of(found), sampler, latents)
 
-    async def _score(self, item: tuple[int, tuple[Explanation, Run, int] | None]) -> Mapping[str, Rows]:
-        i, random = item
+    async def _score(self, i: int) -> Mapping[str, Rows]:
+        """Of the explanation at a place, or, past the last, of a random direction."""
         found: dict[str, Rows] = {table: [] for table in TABLES}
-        if random is not None:
-            explanation, directions, latent = random
-            sampler = self._sampler_of(directions)
-            trial = replace(sampler.trial(explanation.latent, self.scorer.wants), latent=latent)
-            return await self._judged(RANDOM, explanation, trial)
-        trial = self.sampler.trial(self.explanations[i].latent, self.scorer.wants)
+        if self.random and i >= len(self.explanations):
+            explanation = self.random.explanations[i - len(self.explanations)]
+            trial = self.random.sampler.trial(explanation.latent, self.scorer.wants)
+            return await self._judged(
+                RANDOM, explanation, replace(trial, latent=self.random.latents[explanation.latent])
+            )
+        trial = self.sampler.trial(int(self.explanations.latents[i]), self.scorer.wants)
         texts = {arm: text for arm in self._arms(i) if (text := ARMS[arm](self.known, i)) is not None}
         for rows in await asyncio.gather(*(self._judged(arm, text, trial) for arm, text in texts.items())):
             for table, some in rows.items():
@@ -178,18 +196,11 @@ class _Job:
     def _calls(self, keys: set[str]) -> Rows:
         return [row | {"run": self.run.id} for row in self.tools.calls(keys)]
 
-    def _sampler_of(self, directions: Run) -> Sampler:
-        if self._directions is None:
-            self._directions = Sampler(FeatureIndex(directions.folder), sample_of(self.explained))
-        return self._directions
-
-    _directions: Sampler | None = None
-
     def _arms(self, i: int) -> list[str]:
         """A scorer that reads no explanation would give every null the same."""
         if not self.scorer.reads_explanation:
             return [EXPLANATION]
-        nulls = [arm for arm in self.cfg.nulls if arm == SHUFFLED or (arm != RANDOM and i in self.with_nulls)]
+        nulls = [arm for arm in self.cfg.nulls if arm == SHUFFLED or (arm != RANDOM and self.with_nulls[i])]
         return [EXPLANATION, *nulls]
 
     async def _judged(self, arm: str, explanation: Explanation, trial: Trial) -> dict[str, Rows]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from autointerp.arms import EXPLANATION
 from autointerp.statistics import clustered_mean, compare
@@ -13,7 +14,7 @@ from store.run import Run
 
 def summary(folder: Path, explained: Run) -> dict[str, Any]:
     """The results of the run in `folder`: every arm's mean, and what the explanations get above each null."""
-    table = parts_of(folder, "scores").select(["latent", "arm", "value", "n_judged", "n_unparsed"])
+    table = parts_of(folder, "scores", ["latent", "arm", "value", "n_judged", "n_unparsed"])
     by_arm = {arm: _values(table, arm) for arm in table.column("arm").unique().to_pylist()}
     own = by_arm.get(EXPLANATION, {})
     arms = {arm: _mean(values) for arm, values in by_arm.items()}
@@ -21,15 +22,15 @@ def summary(folder: Path, explained: Run) -> dict[str, Any]:
     return {
         **arms,
         "above": above,
-        "n_unparsed": int(sum(table.column("n_unparsed").to_pylist())),
-        "n_judged": int(sum(table.column("n_judged").to_pylist())),
+        "n_unparsed": int(table.column("n_unparsed").to_numpy().sum()),
+        "n_judged": int(table.column("n_judged").to_numpy().sum()),
         "denominators": _denominators(own, explained),
     }
 
 
 def _values(table: pa.Table, arm: str) -> dict[int, float | None]:
-    rows = (row for row in table.to_pylist() if row["arm"] == arm)
-    return {row["latent"]: row["value"] for row in rows}
+    rows = table.filter(pc.field("arm") == arm)
+    return dict(zip(rows.column("latent").to_pylist(), rows.column("value").to_pylist(), strict=True))
 
 
 def _mean(values: dict[int, float | None]) -> dict[str, Any]:

@@ -4,9 +4,9 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import duckdb
 import numpy as np
@@ -30,6 +30,9 @@ T = TypeVar("T")
 TEXT_FOLDER = "text"
 READERS = 4
 """Latents whose events are read at once."""
+MOST_TITLES = 10_000
+"""Documents whose titles are remembered."""
+TITLES = "SELECT doc_id, source, title, split FROM titles WHERE doc_id IN (SELECT unnest(?::BIGINT[]))"
 VIEWS = (*PUBLISHED, "features", "runs")
 """Tables of the published file that a query sees by their own names."""
 
@@ -51,6 +54,22 @@ class EventRows(NamedTuple):
     n_events: int
 
 
+@lru_cache(maxsize=256)
+def _metadata(path: Path, mtime_ns: int) -> pq.FileMetaData:
+    del mtime_ns  # another file than that of another time
+    return pq.read_metadata(path)
+
+
+def _groups(path: Path, mtime_ns: int, groups: tuple[int, ...]) -> pa.Table:
+    """Row groups of a part of `events`."""
+    with pq.ParquetFile(path, metadata=_metadata(path, mtime_ns), memory_map=True) as file:
+        return file.read_row_groups(list(groups), columns=list(Fired._fields), use_threads=False)
+
+
+_recent_groups = lru_cache(maxsize=16)(_groups)
+"""Single ones, a third of a megabyte each, are read once for many latents that fire seldom and lie together."""
+
+
 class FeatureIndex:
     """One index, always at its newest version; safe to share between threads.
 
@@ -65,7 +84,7 @@ class FeatureIndex:
         """
         self.folder, self.timeout_s = folder, timeout_s
         self._lock = threading.Lock()
-        self._files: dict[tuple[int, int], pq.FileMetaData] = {}
+        self._titles: dict[int, dict[str, Any]] = {}
         self._version = self.version()
         self._published = self._open(self._version)
 
@@ -173,6 +192,19 @@ class FeatureIndex:
         table = self._part(part, groups).slice(first_row - groups[0] * GROUP_ROWS, n_events)
         return Fired(*(table.column(name).to_numpy() for name in Fired._fields))
 
+    def titles(self, doc_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """`doc_id source title split` of documents, by `doc_id`: those asked for last are remembered."""
+        with self._lock:
+            if len(self._titles) > MOST_TITLES:
+                self._titles.clear()
+            known = {doc_id: self._titles[doc_id] for doc_id in doc_ids if doc_id in self._titles}
+        if missing := [doc_id for doc_id in doc_ids if doc_id not in known]:
+            found = {row["doc_id"]: row for row in self.arrow(TITLES, [missing]).to_pylist()}
+            known |= found
+            with self._lock:
+                self._titles |= found
+        return known
+
     @cached_property
     def n_latents(self) -> int:
         """Latents of the dictionary, dead ones included."""
@@ -181,11 +213,8 @@ class FeatureIndex:
     def _part(self, number: int, groups: list[int]) -> pa.Table:
         path = part_path(self.folder, "events", number)
         try:
-            key = number, path.stat().st_mtime_ns
-            if key not in self._files:
-                self._files[key] = pq.read_metadata(path)
-            with pq.ParquetFile(path, metadata=self._files[key], memory_map=True) as file:
-                return file.read_row_groups(groups, columns=list(Fired._fields), use_threads=False)
+            read = _recent_groups if len(groups) == 1 else _groups
+            return read(path, path.stat().st_mtime_ns, tuple(groups))
         except (OSError, pa.ArrowException) as error:
             raise UsageError(
                 f"{path} is damaged or missing ({str(error).splitlines()[0]}): "

@@ -5,7 +5,7 @@ reader sees the old version or the new one, and never a lock: DuckDB refuses all
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ LOOKUP_ROWS = 16_384
 """Rows of a published table that a look-up of one latent goes through at least: an eighth of DuckDB's own choice."""
 GROUP_ROWS = 16_384
 """Rows of `events` in a row group: what reading one latent's reads at least."""
+SAID_ROWS = 256
+"""Rows of `explanations` in a row group: what reading one explanation reads at least."""
 EVENT_ENCODINGS = {
     "latent": "DELTA_BINARY_PACKED",
     "seq": "DELTA_BINARY_PACKED",
@@ -41,6 +43,11 @@ EVENT_ENCODINGS = {
     "value": "BYTE_STREAM_SPLIT",
 }
 """Columns are sorted by latent, and within one by place; values share their first byte or two."""
+LAYOUT: dict[str, dict[str, Any]] = {
+    "events": {"row_group_size": GROUP_ROWS, "use_dictionary": False, "column_encoding": EVENT_ENCODINGS},
+    "explanations": {"row_group_size": SAID_ROWS},
+}
+"""How the parts of a table are written where it is not in the usual way."""
 
 
 def part_path(folder: Path, table: str, number: int | None = None) -> Path:
@@ -59,11 +66,8 @@ def write_part(folder: Path, table: str, columns: Mapping[str, Any], number: int
     """
     schema = SCHEMAS[table]
     data = pa.table({name: _array(columns[name], schema.field(name).type) for name in schema.names}, schema=schema)
-    options: dict[str, Any] = {"compression": "zstd"}
-    if table == "events":
-        options |= {"row_group_size": GROUP_ROWS, "use_dictionary": False, "column_encoding": EVENT_ENCODINGS}
     with whole_file(part_path(folder, table, number)) as scratch:
-        pq.write_table(data, scratch, **options)
+        pq.write_table(data, scratch, compression="zstd", **LAYOUT.get(table, {}))
 
 
 def _array(values: Any, kind: pa.DataType) -> pa.Array:
@@ -139,10 +143,31 @@ def _parts(index: Run, annotations: Sequence[Run]) -> dict[str, list[Path]]:
     return parts
 
 
-def parts_of(folder: Path, table: str) -> pa.Table:
-    """All rows of a table that the run in `folder` wrote, in order of its parts; none where it wrote none."""
-    paths = sorted((folder / PARTS).glob(f"{table}-*.parquet")) or sorted((folder / PARTS).glob(f"{table}.parquet"))
-    return pa.concat_tables([SCHEMAS[table].empty_table(), *(pq.read_table(path) for path in paths)])
+def part_paths(folder: Path, table: str) -> list[Path]:
+    """The parts of a table that the run in `folder` wrote, in order; none where it wrote none."""
+    return sorted((folder / PARTS).glob(f"{table}-*.parquet")) or sorted((folder / PARTS).glob(f"{table}.parquet"))
+
+
+def parts_of(folder: Path, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """All rows of a table that the run in `folder` wrote, in order of its parts; none where it wrote none.
+
+    Args:
+        folder: of the run.
+        table: a name in `SCHEMAS`.
+        columns: that are read, in the table's order; all of them unless told. Numbers of 100,000 latents take little
+            memory; texts, documents and examples are for `batches_of`.
+    """
+    empty = SCHEMAS[table].empty_table()
+    some = empty if columns is None else empty.select([name for name in empty.column_names if name in set(columns)])
+    found = [pq.read_table(path, columns=some.column_names) for path in part_paths(folder, table)]
+    return pa.concat_tables([some, *found])
+
+
+def batches_of(folder: Path, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The same rows, at most `SAID_ROWS` of them in memory at a time; these columns of them."""
+    for path in part_paths(folder, table):
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(SAID_ROWS, columns=list(columns), use_threads=False)
 
 
 def _build(file: Path, parts: Mapping[str, Sequence[Path]], runs: Sequence[Run]) -> None:

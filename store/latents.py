@@ -133,7 +133,7 @@ def windows_of(index: FeatureIndex, shown: Sequence[Shown]) -> list[tuple[Window
     """Windows of several latents, or of one at several kinds of places: their documents are looked up together."""
     docs = [index.tokens.documents(each.places) for each in shown]
     ids = np.unique(np.concatenate([np.empty(0, np.int64), *docs])).tolist()
-    about = {row["doc_id"]: row for row in index.arrow(ABOUT, [ids]).to_pylist()} if ids else {}
+    about = index.titles(ids)
     return [_windows(index, each, own, about) for each, own in zip(shown, docs, strict=True)]
 
 
@@ -165,9 +165,6 @@ def _given(index: FeatureIndex, first: int, values: np.ndarray, about: dict[str,
         values=tuple(values.tolist()),
         **about,
     )
-
-
-ABOUT = "SELECT doc_id, source, title, split FROM titles WHERE doc_id IN (SELECT unnest(?::BIGINT[]))"
 
 
 def token_texts(text: str, char_start: list[int], char_end: list[int]) -> tuple[str, ...]:

@@ -2,16 +2,18 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
 
+import numpy as np
+
 from autointerp.exchange.neuronpedia_lines import chosen_lines, explanation_files
+from autointerp.explained import Explanations
 from autointerp.latent import Evidence, Explanation, Unexplained
 from autointerp.tools import Tools
 from store.errors import UsageError
-from store.index import parts_of
 from store.run import MANIFEST, find_run
 
 NOT_LOADED = "not loaded"
@@ -120,28 +122,43 @@ def _by_latent(explanations: Iterable[Explanation], path: Path) -> dict[int, Exp
     return found
 
 
-def _of_run(reference: str, tools: Tools) -> dict[int, Explanation]:
+def _of_run(reference: str, tools: Tools) -> "_OfRun":
     """Of a run here. What its explainer saw is known where it explained this index: others count documents anew."""
     if tools.root is None:
         raise UsageError(f"{reference} is no file, and there is no folder of runs to look in: check the path")
     run = find_run(tools.root, reference, "explanations")
     same = tools.sampler is not None and tools.sampler.index.run.id == run.inputs["index"]
-    rows = parts_of(run.folder, "explanations").to_pylist()
-    return {row["latent"]: _again(row, run.id, same) for row in rows}
+    return _OfRun(Explanations(run), run.id, same)
 
 
-def _again(row: Mapping[str, Any], run: str, same_index: bool) -> Explanation:
-    seen = row["doc_ids"]
-    return Explanation(
-        latent=row["latent"],
-        explainer="noop",
-        text=row["text"],
-        input_text=row["input_text"],
-        method=f"loaded: {row['explainer']} of {run}, {row['method']}",
-        n_contexts=row["n_contexts"],
-        doc_ids=frozenset(seen) if seen is not None and same_index else None,
-        output_text=row["output_text"] or "",
-    )
+@dataclass(frozen=True, eq=False)
+class _OfRun(Mapping[int, Explanation]):
+    """By latent; read as it is asked for."""
+
+    explanations: Explanations
+    run: str
+    same_index: bool
+
+    def __getitem__(self, latent: int) -> Explanation:
+        found = self.explanations.of(latent)
+        if found is None:
+            raise KeyError(latent)
+        return Explanation(
+            latent=latent,
+            explainer="noop",
+            text=found.text,
+            input_text=found.input_text,
+            method=f"loaded: {found.explainer} of {self.run}, {found.method}",
+            n_contexts=found.n_contexts,
+            doc_ids=found.doc_ids if self.same_index else None,
+            output_text=found.output_text or "",
+        )
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(dict.fromkeys(self.explanations.latents.tolist()))
+
+    def __len__(self) -> int:
+        return len(np.unique(self.explanations.latents))
 
 
 FORMS: dict[str, Callable[[Path, Tools], list[Explanation]]] = {

@@ -207,12 +207,11 @@ class TestJobs:
             assert run.results[row["arm"]]["n_scored"] == row["n"]
 
     def test_a_leak_is_refused(self, tiny_root: Path, monkeypatch: pytest.MonkeyPatch):
-        from autointerp import scoring
+        from autointerp import explained
 
         everything = frozenset(range(1000))
-        original = scoring.explanations_of
-        leaky = lambda run: [replace(e, doc_ids=everything) for e in original(run)]  # noqa: E731
-        monkeypatch.setattr(scoring, "explanations_of", leaky)
+        original = explained.explanation_of
+        monkeypatch.setattr(explained, "explanation_of", lambda row: replace(original(row), doc_ids=everything))
         run = find_run(tiny_root, "latest", "explanations")
         with pytest.raises(UsageError, match="were shown to the explainer"):
             score(ScoreConfig(tools=ToolsConfig(embedder="hashed"), seed=99), run, tiny_root)

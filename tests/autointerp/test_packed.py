@@ -15,7 +15,7 @@ from autointerp.index.contexts import Peaks, Reading, peaks, strongest
 from autointerp.index.encode import Codes
 from autointerp.index.gather import LatentEvents, runs_of
 from autointerp.index.given import index_codes
-from autointerp.sample import ELIGIBLE, SampleConfig, Sampler, explain_side
+from autointerp.sample import COUNTED, SampleConfig, Sampler, explain_side
 from store import layout
 from store.feature_index import FeatureIndex
 from store.index import publish
@@ -255,7 +255,9 @@ class TestSplit:
         everything = Sampler(index, SampleConfig(n_explain=10**6, n_score=10**6, min_contexts=1, min_docs=1))
         explain = everything.explain_docs
         score = sorted(set(range(N_DOCS)) - set(explain))
-        counted = {row["latent"]: row for row in index.arrow(ELIGIBLE, [1.0, explain, score]).to_pylist()}
+        counted = {
+            row["latent"]: row for row in index.arrow(COUNTED, [0, index.n_latents, 1.0, explain, score]).to_pylist()
+        }
         query = "SELECT DISTINCT seq, doc_id FROM events WHERE latent = ?"
         for latent in range(D_SAE):
             fired = {(row["seq"], row["doc_id"]) for row in index.arrow(query, [latent]).to_pylist()}
