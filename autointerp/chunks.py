@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from activations.progress import Progress, nothing
+from autointerp.llm.errors import TooLong
 from autointerp.rows import Rows, columns
+from store.errors import UsageError
 from store.index import part_path, write_part
 from store.index_tables import SCHEMAS
 
@@ -85,6 +87,8 @@ async def _all(stage: Stage[T], items: Sequence[T], progress: Progress) -> None:
     async def one(item: T, place: int, chunk: _Chunk) -> None:
         try:
             chunk.put(place, await stage.work(item), stage)
+        except TooLong as error:
+            raise UsageError(f"{error}: choose smaller contexts with --half-window, or another --model") from error
         finally:
             slots.release()
         next(done, None)

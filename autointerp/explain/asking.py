@@ -10,12 +10,17 @@ from autointerp.explain.reading import read_parts
 from autointerp.latent import Evidence, Explanation, Unexplained
 from autointerp.leakage import quoted
 from autointerp.llm import LLM, Message, Reply, Request
+from autointerp.llm.errors import TooLong
+from autointerp.llm.excused import REFUSED
 from autointerp.prompts import Prompt
 from autointerp.tools import Tools
+from store.errors import UsageError
 from store.latents import Window
 
 NO_EVIDENCE, CUT_OFF, UNREADABLE = "no evidence", "cut off", "unreadable"
 """Why a latent has no explanation."""
+REASONS = {"length": CUT_OFF, REFUSED: "refused by the service"}
+"""By how the last reply ended; others are unreadable."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +119,29 @@ class Asking(ABC):
             seed=self.seed,
             temperature=self.temperature,
         )
-        first = await self.llm.complete(request)
+        first = await self._complete(request, material)
         if (parts := read_parts(first.text, self.parts)) is not None:
             return Said(parts, _keys(first))
-        second = await self.llm.complete(_stricter(request, first, self.parts))
+        second = await self._complete(_stricter(request, first, self.parts), material)
         if (parts := read_parts(second.text, self.parts)) is not None:
             return Said(parts, _keys(first, second))
-        return Said(None, _keys(first, second), CUT_OFF if second.finish == "length" else UNREADABLE)
+        return Said(None, _keys(first, second), REASONS.get(second.finish, UNREADABLE))
+
+    async def _complete(self, request: Request, material: Material) -> Reply:
+        try:
+            return await self.llm.complete(request)
+        except TooLong as error:
+            raise UsageError(_too_long(error, self.llm.name, material.n_shown)) from error
+
+
+def _too_long(error: TooLong, name: str, n_shown: int) -> str:
+    """What does not fit, and how many contexts would: they are nearly all of the prompt."""
+    way_out = "choose a model with a larger context window, or smaller contexts with --half-window"
+    if not error.n_tokens or not error.limit or n_shown < 2:
+        return f"{n_shown} contexts do not fit the context window of {name} ({error}): {way_out}"
+    sizes = f"{n_shown} contexts take {error.n_tokens} tokens and {name} reads {error.limit}"
+    n_fit = min(n_shown * error.limit // error.n_tokens, n_shown - 1)
+    return f"{sizes}: about {n_fit} fit; pass --n-explain {n_fit}" if n_fit else f"{sizes}: not one fits; {way_out}"
 
 
 def _keys(*replies: Reply) -> tuple[str, ...]:

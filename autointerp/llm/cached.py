@@ -8,6 +8,7 @@ from typing import Any, final
 import numpy as np
 
 from autointerp.llm import LLM, Reader, Reply, Request, TokenLogprob
+from autointerp.llm.excused import REFUSED
 from store.replies import Kept, Replies, reply_key
 
 
@@ -59,6 +60,9 @@ class Cached:
 
     async def _fetch(self, request: Request) -> Reply:
         reply = await self._llm.complete(request)
+        if reply.finish == REFUSED:
+            # The service, or the person who set it up, may think better of it.
+            return reply
         told: dict[str, Any] = asdict(reply)
         del told["key"]
         key = self._replies.put(self.name, request, told)

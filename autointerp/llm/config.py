@@ -10,6 +10,7 @@ from typing import Any
 from autointerp.llm import LLM, Reader, open_backend
 from autointerp.llm.budget import Price
 from autointerp.llm.cached import Cached, CachedReader
+from autointerp.llm.excused import Excused
 from autointerp.llm.limited import Limited
 from autointerp.llm.metered import Metered
 from autointerp.llm.retrying import Retrying
@@ -161,6 +162,6 @@ def stacked(
     batched = cfg.backend in BATCHED
     ledger = Ledger(file)
     metered = Metered(backend, ledger, job, caps=cfg.caps, price=cfg.price, again=batched, on_spend=on_spend)
-    retrying = Retrying(metered if batched else Limited(metered, cfg.concurrency), cfg.tries)
+    asked = Excused(Retrying(metered if batched else Limited(metered, cfg.concurrency), cfg.tries))
     replies = Replies(file)
-    return CachedReader(retrying, replies, backend) if isinstance(backend, Reader) else Cached(retrying, replies)
+    return CachedReader(asked, replies, backend) if isinstance(backend, Reader) else Cached(asked, replies)

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_server import BROKEN, BUSY, CUT, DROPPED, NOT_JSON, FakeServer, Step
+from fake_server import BROKEN, BUSY, CUT, DROPPED, NOT_JSON, FakeServer, Step, status
 from served import config, planted, rows, run
 
 from autointerp.llm import batch_anthropic, batch_openai
 from autointerp.llm.batch import Batched, BatchService
+from store.errors import UsageError
 from store.files import read_json
 from store.replies import replies_file
 
@@ -88,6 +89,35 @@ def test_a_service_that_is_busy_broken_slow_or_cut_off_loses_nothing(
     assert asked(served).keys() == wanted.keys()
     assert asked(served).total() == wanted.total() + len(wrong)
     assert told[0].results["n_explained"] == 4
+
+
+def test_what_a_service_will_not_answer_is_unread_and_costs_no_more(served: FakeServer, root: Callable[[str], Path]):
+    served.script.extend([Step(), Step(), *[status(400, "filtered by policy"), Step()] * 20])
+    told = run(config(served.url), root("filtered"))
+    n_read = sum(each.results["n_judged"] for each in told[1:])
+    n_unread = sum(each.results["n_unparsed"] for each in told[1:])
+    assert n_unread > 0
+    assert n_read + n_unread == told[0].results["n_explained"] * 2 * 3 * 12
+    assert told[0].results["n_explained"] + sum(told[0].results["n_unexplained"].values()) == 4
+
+
+def test_a_service_that_answers_nothing_stops_the_job_with_what_it_says(
+    served: FakeServer, root: Callable[[str], Path]
+):
+    served.script.extend([status(400, "no such parameter: user")] * 100)
+    with pytest.raises(UsageError, match=r"turned down all of 8 requests \(last: .*no such parameter.*--model"):
+        run(config(served.url, n_latents=20), root("refused"))
+    assert len(served.asked) < 40
+
+
+def test_contexts_that_do_not_fit_the_window_are_counted_for_explaining_and_for_judging(
+    served: FakeServer, root: Callable[[str], Path]
+):
+    served.window = 130
+    with pytest.raises(
+        UsageError, match=r"6 contexts take \d+ tokens and .* reads 130: about \d fit; pass --n-explain"
+    ):
+        run(config(served.url), root("small"))
 
 
 def test_a_job_that_is_run_again_asks_nothing(served: FakeServer, root: Callable[[str], Path]):
