@@ -73,7 +73,7 @@ def _scored(run: Run) -> list[str]:
     null = ["", "", ""]
     if above is not None:
         difference = figure(above["difference"], signed=True)
-        null = [difference, interval(above["interval"]), figure(above["p_value"])]
+        null = [difference, interval(above["interval"]), figure(above["p_value"], digits=4)]
     share = f"{run.results['n_unparsed']:,} of {run.results['n_judged'] + run.results['n_unparsed']:,}"
     return [
         run.config["scorer"],
