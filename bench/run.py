@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.harness import benchmarks
 
-SLOW = frozenset({"demo", "evaluate_demo", "evaluate_full", "interpret_local", "train_quality"})
+SLOW = frozenset({"demo", "evaluate_demo", "evaluate_full", "interpret_local", "interpret_memory", "train_quality"})
 """Only run when named: many minutes each."""
 
 
