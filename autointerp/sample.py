@@ -14,10 +14,10 @@ from autointerp.latent import ACTIVE, Evidence, Item, Neighbour, Trial
 from autointerp.sample_config import SampleConfig
 from autointerp.sample_side import Events, Peaks, Side
 from autointerp.sample_silent import fires_at, marks, silent_places, spread
-from autointerp.sample_where import Where
+from autointerp.sample_where import Logits, Where
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
-from store.latents import Logit, Shown, Window, windows_of
+from store.latents import Shown, Window, windows_of
 
 EVIDENCE = frozenset({"windows", "top", "silent", "neighbours", "logits"})
 """Parts of `Evidence` that an explainer can want."""
@@ -66,6 +66,7 @@ class Sampler:
     def __init__(self, index: FeatureIndex, cfg: SampleConfig) -> None:
         """Split the index's documents."""
         self.index, self.cfg, self._tokens = index, cfg, index.tokens
+        self._logits = Logits(index)
         docs = range(index.tokens.n_docs)
         explains = np.array([explain_side(doc_id, cfg.seed) for doc_id in docs], bool)
         share = cfg.select_share
@@ -150,11 +151,11 @@ class Sampler:
             "silent": self._silent_evidence(side, events, spread_out) if "silent" in wants else NONE,
         }
         found = self._windows(side, [*((events, group) for group in groups.values()), *self._drawn(near, "explain")])
-        logits = self.index.arrow(LOGITS, [latent]).to_pylist() if "logits" in wants else []
+        promoted, suppressed = self._logits.of(latent) if "logits" in wants else ((), ())
         return Evidence(
             latent,
-            promoted=_logits(logits, "top"),
-            suppressed=_logits(logits, "bottom"),
+            promoted=promoted,
+            suppressed=suppressed,
             neighbours=_neighbours(near, found[len(groups) :]),
             **dict(zip(groups, found, strict=False)),
         )
@@ -321,10 +322,6 @@ def _neighbours(near: Sequence[Near], windows: Sequence[tuple[Window, ...]]) -> 
     return tuple(Neighbour(each.events.latent, each.cosine, shown) for each, shown in pairs)
 
 
-def _logits(rows: Sequence[dict[str, Any]], side: str) -> tuple[Logit, ...]:
-    return tuple(Logit(row["token_id"], row["token"], row["value"]) for row in rows if row["side"] == side)
-
-
 def _named(latents: list[Any]) -> str:
     shown = ", ".join(str(latent) for latent in latents[:SHOWN])
     return shown if len(latents) <= SHOWN else f"{shown} and {len(latents) - SHOWN} more"
@@ -335,7 +332,6 @@ def _check_wants(wants: Set[str], known: Set[str]) -> None:
         raise ValueError(f"wants={sorted(wants)}: choose of {', '.join(sorted(known))}")
 
 
-LOGITS = "SELECT side, token_id, token, value FROM logits WHERE latent = ? ORDER BY side, rank"
 DEAD = "SELECT latent FROM latents WHERE dead AND latent IN (SELECT unnest(?::BIGINT[])) ORDER BY latent"
 DENSITIES = """
 SELECT count(*) FILTER (dead) AS dead,

@@ -83,14 +83,14 @@ def _characters(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 LENGTHS = np.array([len(word) for word in WORDS[:-1]] + [0])
 
 
-def codes(tokens: TokenMap, d_sae: int, k: int = K, seed: int = 0) -> Iterator[Codes]:
-    """Of each window what fires on its tokens."""
+def codes(tokens: TokenMap, d_sae: int, k: int = K, seed: int = 0, power: int = 3) -> Iterator[Codes]:
+    """Of each window what fires on its tokens; `power` as for `fired`."""
     names = np.random.default_rng(seed).permutation(d_sae).astype(np.int32)
     for window, (first, stop) in enumerate(zip(tokens.windows[:-1], tokens.windows[1:], strict=True)):
         rng = np.random.default_rng((seed, window))
         counted = np.asarray(tokens.text_class[first:stop]) == TOKEN_CLASSES["normal"]
         on = np.flatnonzero(counted)
-        latents = names[fired(rng, len(on), d_sae, k)]
+        latents = names[fired(rng, len(on), d_sae, k, power)]
         values = np.exp(rng.standard_normal(latents.shape, np.float32)) * (1 + latents % 7)
         offsets = np.concatenate([[0], np.cumsum(counted * k)])
         by_class = np.zeros((len(TOKEN_CLASSES), d_sae), np.int64)
@@ -98,8 +98,9 @@ def codes(tokens: TokenMap, d_sae: int, k: int = K, seed: int = 0) -> Iterator[C
         yield Codes(offsets, latents.ravel(), values.ravel(), counted, by_class)
 
 
-def fired(rng: np.random.Generator, n: int, d_sae: int, k: int) -> np.ndarray:
-    """`[n, k]` int32 different latents each: of d_sae / k in a class, number i of a class as often as i^(-2/3)."""
+def fired(rng: np.random.Generator, n: int, d_sae: int, k: int, power: int = 3) -> np.ndarray:
+    """`[n, k]` int32 different latents each: of d_sae / k in a class, number i of a class as often as i^(1/power - 1),
+    which is i^(-2/3) unless told otherwise, and all as often with a power of 1."""
     each = d_sae // k
-    within = (rng.random((n, k), np.float32) ** 3 * each).astype(np.int32)
+    within = (rng.random((n, k), np.float32) ** power * each).astype(np.int32)
     return np.minimum(within, each - 1) * k + np.arange(k, dtype=np.int32)

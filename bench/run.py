@@ -20,6 +20,7 @@ SLOW = frozenset(
         "evaluate_full",
         "interpret_delphi",
         "interpret_local",
+        "interpret_memory",
         "interpret_packing",
         "train_quality",
     }

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from store.confined import quoted
+from store.confined import quoted, spill_folder
 from store.errors import UsageError
 from store.files import remove_partials, whole_file
 from store.index_tables import FEATURES, PUBLISHED, SCHEMAS, SORTED_BY
@@ -29,6 +29,9 @@ NEWEST_ONLY = ("plane",)
 PARTS = "parts"
 KEPT_VERSIONS = 2
 """Published files kept: the current one and the one a reader may still be opening."""
+BUILD_MEMORY, BUILD_THREADS = "512MB", 4
+"""What publishing may take: DuckDB would sort in most of the machine's memory, and spills what does not fit. Each
+thread holds some rows, so that on a machine of many cores as many would not fit."""
 LOOKUP_ROWS = 16_384
 """Rows of a published table that a look-up of one latent goes through at least: an eighth of DuckDB's own choice."""
 GROUP_ROWS = 16_384
@@ -172,6 +175,9 @@ def batches_of(folder: Path, table: str, columns: Sequence[str]) -> Iterator[pa.
 
 def _build(file: Path, parts: Mapping[str, Sequence[Path]], runs: Sequence[Run]) -> None:
     with duckdb.connect() as connection:
+        connection.execute(f"SET memory_limit = '{BUILD_MEMORY}'")
+        connection.execute(f"SET threads = {BUILD_THREADS}")
+        connection.execute(f"SET temp_directory = {quoted(spill_folder().as_posix())}")
         connection.execute(f"ATTACH {quoted(str(file))} AS made (ROW_GROUP_SIZE {LOOKUP_ROWS})")
         connection.execute("USE made")
         for name in PUBLISHED:
