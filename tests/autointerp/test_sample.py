@@ -374,7 +374,9 @@ class TestSelect:
 
 
 def test_nothing_is_kept_of_a_latent(rare: Sampler):
-    rare.trial(0), rare.evidence(0)
+    # What is remembered for all latents has its full size after one round.
+    for latent in range(8):
+        rare.trial(latent), rare.evidence(latent)
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for latent in (*range(8), *range(8)):
