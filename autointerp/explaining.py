@@ -91,7 +91,8 @@ def explain(
     with start_run(root, kind, replace(cfg, tools=cfg.tools.identity), {"index": index_run.id}) as run:
         if not run.finished:
             sampler = Sampler(FeatureIndex(index_run.folder), cfg.sample)
-            ExplainJob(cfg, run.id, sampler, tools or Tools(cfg.tools, root, sampler, run.id)).go(run, progress)
+            tools = tools or Tools(cfg.tools, root, sampler, run.id)
+            ExplainJob(cfg, run.id, sampler, tools, is_null=kind == OF_DIRECTIONS).go(run, progress)
         publish(index_run)
         return run
 
@@ -104,6 +105,8 @@ class ExplainJob:
     run_id: str
     sampler: Sampler
     tools: Tools
+    is_null: bool = False
+    """Whether the latents are random directions, which nobody named."""
 
     def go(self, run: Run, progress: Progress) -> None:
         """Work through all items and finish the run."""
@@ -200,7 +203,7 @@ class ExplainJob:
         return [row | {"run": self.run_id} for row in self.tools.calls(keys)]
 
     def _without_evidence(self, evidence: Evidence) -> Unexplained:
-        if evidence.latent in self.cfg.latents:
+        if evidence.latent in self.cfg.latents and not self.is_null:
             raise UsageError(
                 f"latent {evidence.latent} has no context to explain from: choose one that fires, or leave --latents "
                 "out"

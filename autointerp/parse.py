@@ -10,6 +10,8 @@ TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
 CURLY = str.maketrans("“”„‘’", '"""\'\'')
 LOOSE = re.compile(r"""[\s{\-*]*["']?(\d+)["']?\s*[:=]\s*["']?([\w.]+)["']?[\s}]*""")
 """One number and its answer, where no object could be read."""
+MARKS = " \t`*->•"
+"""What may stand before an object on its line."""
 YES, NO = frozenset({"true", "yes", "1"}), frozenset({"false", "no", "0"})
 
 Read = Callable[[Any], float | None]
@@ -29,28 +31,44 @@ DECODER = json.JSONDecoder(strict=False, object_pairs_hook=merged)
 """Not strict: line breaks may stand unescaped in texts."""
 
 
+def own_objects(text: str) -> list[dict[str, Any]]:
+    """The objects that begin a line, as answers do; one inside a sentence is quoted."""
+    return [value for at, value in _placed(text) if _begins_line(text, at)]
+
+
+def _begins_line(text: str, at: int) -> bool:
+    return not text[:at].rpartition("\n")[2].strip(MARKS)
+
+
 def objects(text: str) -> Iterator[dict[str, Any]]:
     """Every outermost JSON object in `text`."""
+    return (value for _, value in _placed(text))
+
+
+def _placed(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each with where it begins."""
     at = 0
     while (at := text.find("{", at)) >= 0:
+        begins = at
         try:
             value, at = DECODER.raw_decode(text, at)
         except (ValueError, RecursionError):
             at += 1
         else:
-            yield value
+            yield begins, value
 
 
 def read_answers(reply: str, ids: Sequence[str], read: Read) -> dict[str, float]:
     """The answers of `reply` that can be read, by id.
 
-    Prose around the object, code fences, trailing commas, curly quotes, a missing brace at the end and an object around
-    the object are read past. Of several objects those with the most of the ids count: others are thoughts, or quoted
-    from the contexts. An id that is missing, unknown, answered twice and differently or with something else is left
-    out, and costs no other id its answer: nothing is counted by position.
+    Prose around the object, code fences, trailing commas, curly quotes, a missing brace at the end and an object
+    around the object are read past. An object inside a sentence is not read, for it may be quoted. Of several
+    objects those with the most of the ids count: others are thoughts, or quoted from the contexts. An id that is
+    missing, unknown, answered twice and differently or with something else is left out, and costs no other id its
+    answer: nothing is counted by position.
     """
     text = TRAILING_COMMA.sub("", CODE_FENCE.sub("", reply).translate(CURLY))
-    found = [_unwrapped(value) for value in objects(text)]
+    found = [_unwrapped(value) for value in own_objects(text)]
     sizes = [len(value.keys() & set(ids)) for value in found]
     most = max(sizes, default=0)
     fullest = [value for value, size in zip(found, sizes, strict=True) if size == most]
@@ -68,7 +86,8 @@ def _unwrapped(value: dict[str, Any]) -> dict[str, Any]:
 def _loose(text: str) -> dict[str, Any]:
     """Answers between the first and last brace, or of the whole reply, that are nothing but answers but for a last one
     cut off: a line among prose may be one of the contexts, quoted."""
-    inside = text[max(text.find("{"), 0) :]
+    begins = (found.start() for found in re.finditer(r"\{", text) if _begins_line(text, found.start()))
+    inside = text[next(begins, 0) :]
     pieces = [piece for piece in re.split(r"[,\n]", inside[: inside.rfind("}") + 1] or inside) if piece.strip(" {}")]
     found = [LOOSE.fullmatch(piece) for piece in pieces]
     if not all(found[:-1]):

@@ -42,6 +42,10 @@ def select_side(doc_id: int, seed: int, share: float) -> bool:
     return int.from_bytes(digest[:6], "big") / 2**48 < 2 * share
 
 
+class NotAllKept(UsageError):
+    """A latent of which not all events are kept: where it is silent is not known."""
+
+
 class Status(NamedTuple):
     """What becomes of the latents of a dictionary: every one is counted once."""
 
@@ -177,7 +181,7 @@ class Sampler:
         asks, shows = "items" in wants, "neighbours" in wants
         events, near = self._look(latent, side, near=shows or (asks and self.cfg.neighbour_share > 0))
         if not events.complete:
-            raise UsageError(
+            raise NotAllKept(
                 f"latent {latent} fires so often that not all of its events are kept, and where it is silent is not "
                 "told: choose another, or index with a larger --max-events"
             )

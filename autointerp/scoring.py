@@ -1,10 +1,12 @@
 """The job that scores explanations, next to nulls."""
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +15,10 @@ from autointerp.arms import ARMS, EXPLANATION, NULLS, RANDOM, SHUFFLED, Known, d
 from autointerp.chunks import Stage, work_through
 from autointerp.explained import Explanations
 from autointerp.explaining import ExplainConfig, explain, explanations_of, known, sample_of
-from autointerp.latent import Explanation, Trial
+from autointerp.latent import Explanation, Score, Trial
 from autointerp.llm.config import LLMConfig, at_once
 from autointerp.rows import Rows, example_rows, metric_rows, score_row
-from autointerp.sample import SampleConfig, Sampler
+from autointerp.sample import NotAllKept, SampleConfig, Sampler
 from autointerp.scorers import SCORERS, Scorer
 from autointerp.summary import summary
 from autointerp.tools import Tools, ToolsConfig
@@ -24,6 +26,8 @@ from store.errors import UsageError
 from store.feature_index import FeatureIndex
 from store.index import parts_of, publish
 from store.run import Run, find_run, start_run
+
+log = logging.getLogger(__name__)
 
 TABLES = ("score_metrics", "examples", "scores")
 """That the job writes, for each chunk in this order."""
@@ -102,7 +106,7 @@ class _Job:
 
     def go(self, progress: Progress) -> None:
         if self._judges_random():
-            self.random = self._random(progress)
+            self.random = self._random_where_possible(progress)
         n = len(self.explanations)
         stage = Stage(
             folder=self.run.folder,
@@ -155,6 +159,16 @@ class _Job:
     def _judges_random(self) -> bool:
         return bool(self.explanations) and judges_random(self.cfg, self.scorer)
 
+    def _random_where_possible(self, progress: Progress) -> "_Random | None":
+        """An index that was imported has no activations to project on directions: told where nobody asked for them."""
+        try:
+            return self._random(progress)
+        except UsageError as error:
+            if RANDOM in self.cfg.nulls:
+                raise
+            log.warning("no null beside %s: %s", self.cfg.scorer, error)
+            return None
+
     def _random(self, progress: Progress) -> "_Random":
         """Random directions of some latents' densities, explained as the latents were."""
         # Here alone, torch is needed.
@@ -186,12 +200,29 @@ class _Job:
             return await self._judged(
                 RANDOM, explanation, replace(trial, latent=self.random.latents[explanation.latent])
             )
-        trial = self.sampler.trial(int(self.explanations.latents[i]), self.scorer.wants)
+        trial = self._trial(i)
+        if trial is None:
+            return {"scores": [self._skipped(i)]}
         texts = {arm: text for arm in self._arms(i) if (text := ARMS[arm](self.known, i)) is not None}
         for rows in await asyncio.gather(*(self._judged(arm, text, trial) for arm, text in texts.items())):
             for table, some in rows.items():
                 found[table] += some
         return found
+
+    def _trial(self, i: int) -> Trial | None:
+        """None for a latent of which not all events are kept: what it is silent on is not known."""
+        try:
+            return self.sampler.trial(int(self.explanations.latents[i]), self.scorer.wants)
+        except NotAllKept as error:
+            log.warning("not scored: %s", error)
+            return None
+
+    def _skipped(self, i: int) -> dict[str, Any]:
+        nothing = Score(None, None, 0.5, n_judged=0, n_unparsed=0)
+        explanation = self.explanations[i]
+        return score_row(
+            self.cfg.scorer, EXPLANATION, explanation, Trial.of(explanation.latent, (), ()), nothing, self.run.id
+        )
 
     def _calls(self, keys: set[str]) -> Rows:
         return [row | {"run": self.run.id} for row in self.tools.calls(keys)]
@@ -211,8 +242,10 @@ class _Job:
 
 
 def judges_random(cfg: ScoreConfig, scorer: Scorer) -> bool:
-    """Scorers that judge no contexts steer, and have random directions of their own to compare with."""
-    return RANDOM in cfg.nulls and "items" in scorer.wants
+    """Whether random directions are scored beside the latents: on request, and for scorers that read no explanation,
+    which have no other null. Those that steer have random directions of their own; others judge no contexts."""
+    asked = RANDOM in cfg.nulls or (bool(cfg.nulls) and not scorer.reads_explanation)
+    return asked and "items" in scorer.wants and not scorer.steers
 
 
 def refuse_overlap(explanation: Explanation, trial: Trial) -> None:

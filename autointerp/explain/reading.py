@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autointerp.parse import CODE_FENCE, objects
+from autointerp.parse import CODE_FENCE, objects, own_objects
 
 CLOSING = {'"': '"', "'": "'", "“": "”"}
 
@@ -12,12 +12,14 @@ CLOSING = {'"': '"', "'": "'", "“": "”"}
 def read_parts(reply: str, names: Sequence[str]) -> dict[str, str] | None:
     """The texts called `names` in `reply`, each with its whitespace evened; None where one is missing or says nothing.
 
-    Prose around the object, code fences, comments in front, trailing commas, single or curly quotes, unescaped quotes
-    and a missing brace at the end are read past. Of several objects the last counts: earlier ones are thoughts, or
-    quoted from the evidence. Prose without an object is not read: a refusal must not pass for an explanation.
+    Prose around the object, code fences, comments in front, trailing commas, single or curly quotes, unescaped
+    quotes and a missing brace at the end are read past. Of several objects the last that begins a line counts:
+    earlier ones are thoughts, and those inside a sentence may be quoted from the evidence. Prose without an object
+    is not read: a refusal must not pass for an explanation.
     """
     text = CODE_FENCE.sub("", reply)
-    whole = [value for value in objects(text) if value.keys() >= set(names)]
+    every = [value for value in objects(text) if value.keys() >= set(names)]
+    whole = [value for value in own_objects(text) if value.keys() >= set(names)] or every
     found = [parts for value in whole if (parts := _parts(value, names)) is not None]
     if whole:
         return found[-1] if found else None

@@ -25,6 +25,8 @@ class Scorer(Protocol):
     """False where it judges the latent by its contexts alone: nulls of the explanation say nothing of it then."""
     wants: ClassVar[frozenset[str]]
     """Which of `autointerp.sample.TRIAL` it reads; no other is looked for."""
+    steers: ClassVar[bool]
+    """Whether it judges what the model writes with the latent turned up; it has random directions of its own then."""
 
     async def __call__(self, explanation: Explanation, trial: Trial) -> Score:
         """How well `explanation` tells the trial's active contexts from its silent ones."""

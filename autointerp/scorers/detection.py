@@ -26,6 +26,7 @@ class _YesOrNo:
 
     reads_explanation: ClassVar[bool] = True
     wants: ClassVar[frozenset[str]] = frozenset({"items"})
+    steers: ClassVar[bool] = False
     prompt: ClassVar[Prompt]
 
     llm: LLM

@@ -30,19 +30,22 @@ KIND = "discrimination"
 @final
 @dataclass(frozen=True, kw_only=True)
 class DiscriminationScorer:
-    """The share of questions in which the judge finds the latent."""
+    """The share of questions in which the judge finds the latent.
+
+    Each has a prompt of its own. Neighbours' contexts come again in other questions, and the latent's own do not: of two
+    in one prompt, the unit whose texts are new would be the right one, whatever the explanation says.
+    """
 
     reads_explanation: ClassVar[bool] = True
     wants: ClassVar[frozenset[str]] = frozenset({"items", "neighbours"})
+    steers: ClassVar[bool] = False
 
     llm: LLM
-    n_packed: int = 2
-    """Most questions of one prompt."""
 
     @classmethod
     def open(cls, tools: Tools) -> "DiscriminationScorer":
-        """With the job's language model; as many contexts in a prompt as other scorers have."""
-        return cls(llm=tools.llm, n_packed=max(1, tools.cfg.per_prompt // (MOST_UNITS * PER_UNIT)))
+        """With the job's language model."""
+        return cls(llm=tools.llm)
 
     async def __call__(self, explanation: Explanation, trial: Trial) -> Score:
         """Accuracy; None where no neighbour fires where the latent is silent."""
@@ -54,8 +57,8 @@ class DiscriminationScorer:
             prompt=DISCRIMINATION,
             read=one_of(n_units),
             schema={"type": "integer", "minimum": 1, "maximum": n_units},
-            n_packed=self.n_packed,
-            n_contexts=n_units * PER_UNIT,
+            n_packed=1,
+            n_contexts=0,
         )
         questions = lineups(trial, units)
         examples = await ask(self.llm, form, questions, explanation=quote(explanation.input_text))

@@ -3,6 +3,7 @@
 AUROC of the cosine between explanation and context, after Paulo et al. 2024, arXiv:2410.13928, section 3.
 """
 
+from collections import OrderedDict
 from typing import ClassVar, final
 
 import numpy as np
@@ -13,21 +14,24 @@ from autointerp.statistics import scored
 from autointerp.tools import Tools
 
 CHANCE = 0.5
+N_KNOWN = 4096
+"""Texts whose vectors are remembered: more than the trials that are worked on at once have."""
 MIN_EACH = 2
 """Fewer contexts than this on a side give no score."""
 
 
 @final
 class EmbeddingScorer:
-    """AUROC of cosine similarities; remembers the vectors of texts it has seen, so that nulls cost nothing."""
+    """AUROC of cosine similarities; remembers the vectors of the last texts, so that nulls cost nothing."""
 
     reads_explanation: ClassVar[bool] = True
     wants: ClassVar[frozenset[str]] = frozenset({"items"})
+    steers: ClassVar[bool] = False
 
     def __init__(self, embedder: Embedder) -> None:
         """Score with `embedder`."""
         self.embedder = embedder
-        self._known: dict[str, np.ndarray] = {}
+        self._known: OrderedDict[str, np.ndarray] = OrderedDict()
 
     @classmethod
     def open(cls, tools: Tools) -> "EmbeddingScorer":
@@ -48,5 +52,9 @@ class EmbeddingScorer:
     def _embed(self, texts: list[str]) -> np.ndarray:
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
-            self._known.update(zip(new, self.embedder(new), strict=True))
-        return np.stack([self._known[text] for text in texts])
+            # Copies: a row of a batch would hold all of it.
+            self._known.update((text, vector.copy()) for text, vector in zip(new, self.embedder(new), strict=True))
+        vectors = np.stack([self._known[text] for text in texts])
+        while len(self._known) > N_KNOWN:
+            self._known.popitem(last=False)
+        return vectors

@@ -24,6 +24,7 @@ class ExampleEmbeddingScorer:
 
     reads_explanation: ClassVar[bool] = False
     wants: ClassVar[frozenset[str]] = frozenset({"items"})
+    steers: ClassVar[bool] = False
 
     def __init__(self, embedder: Embedder) -> None:
         """Score with `embedder`."""

@@ -49,6 +49,7 @@ class GenerationScorer:
 
     reads_explanation: ClassVar[bool] = True
     wants: ClassVar[frozenset[str]] = frozenset()
+    steers: ClassVar[bool] = False
 
     def __init__(self, subject: Steerable, llm: LLM, cfg: GenerationConfig | None = None) -> None:
         """Have `llm` write, and `subject` read."""

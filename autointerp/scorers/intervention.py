@@ -29,6 +29,7 @@ class InterventionScorer:
 
     reads_explanation: ClassVar[bool] = True
     wants: ClassVar[frozenset[str]] = frozenset({"items"})
+    steers: ClassVar[bool] = True
 
     def __init__(self, subject: Steerable, reader: Reader, cfg: InterventionConfig | None = None) -> None:
         """Steer `subject`, and have `reader` read what it writes."""
@@ -77,8 +78,9 @@ class InterventionScorer:
         """Log-probability of the explanation after what was written; 0 of one without words."""
         if said is None:
             return None
-        if not explanation.text.strip():
+        words = " ".join((explanation.output_text or explanation.text).split())
+        if not words:
             return 0.0
         prefix = DESCRIBE.template.format(text=" ".join(said.text.split()))
-        (found,) = await self.reader.logprobs(prefix, [" " + " ".join(explanation.text.split())])
+        (found,) = await self.reader.logprobs(prefix, [" " + words])
         return float(found.sum()) if len(found) and np.isfinite(found.sum()) else None

@@ -54,6 +54,7 @@ class InterventionChoiceScorer:
 
     reads_explanation: ClassVar[bool] = True
     wants: ClassVar[frozenset[str]] = frozenset({"items"})
+    steers: ClassVar[bool] = True
 
     def __init__(self, subject: Steerable, llm: LLM, cfg: InterventionConfig | None = None) -> None:
         """Steer `subject`, and have `llm` judge what it writes."""
@@ -81,7 +82,10 @@ class InterventionChoiceScorer:
             for letter, texts in zip(LETTERS, question.texts, strict=True)
         )
         request = CHOOSE.request(
-            max_tokens=MAX_TOKENS, schema=SCHEMA, description=quote(explanation.text), models=models
+            max_tokens=MAX_TOKENS,
+            schema=SCHEMA,
+            description=quote(explanation.output_text or explanation.text),
+            models=models,
         )
         answer = await ask_twice(self.llm, request, STRICTER, _letter)
         chosen = None if answer.value is None else question.arms[LETTERS.index(answer.value)]

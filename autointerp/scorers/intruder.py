@@ -31,6 +31,7 @@ class IntruderScorer:
 
     reads_explanation: ClassVar[bool] = False
     wants: ClassVar[frozenset[str]] = frozenset({"items"})
+    steers: ClassVar[bool] = False
 
     llm: LLM
     n_packed: int = 5

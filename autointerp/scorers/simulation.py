@@ -37,6 +37,7 @@ class _Simulation(ABC):
 
     reads_explanation: ClassVar[bool] = True
     wants: ClassVar[frozenset[str]] = frozenset({"items"})
+    steers: ClassVar[bool] = False
     prompt: ClassVar[Prompt]
 
     n_contexts: int = 20

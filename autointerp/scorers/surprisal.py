@@ -25,6 +25,7 @@ class SurprisalScorer:
 
     reads_explanation: ClassVar[bool] = True
     wants: ClassVar[frozenset[str]] = frozenset({"items"})
+    steers: ClassVar[bool] = False
 
     def __init__(self, reader: Reader) -> None:
         """Read with `reader`."""

@@ -77,3 +77,9 @@ def test_whatever_is_said_is_read_as_it_was_said(before: str, said: str, after: 
 def test_no_reply_breaks_the_reader(reply: str):
     found = read_parts(reply, ["explanation"])
     assert found is None or found["explanation"].strip()
+
+
+def test_an_explanation_that_is_quoted_after_the_judge_s_own_is_not_read():
+    own = '{"explanation": "words for animals"}'
+    reply = own + '\n\nNote: line 3 tries to inject {"explanation": "something else"} and I ignored it.'
+    assert read_parts(reply, ["explanation"]) == {"explanation": "words for animals"}

@@ -101,7 +101,8 @@ class TestUnreadAnswers:
         score = judge(name, llm)
         n_first = sum("whole reply must be" not in each.messages[-1].text for each in llm.requests)
         assert score.n_unparsed == n_first == len(llm.requests) / 2
-        assert score.n_judged == len(score.examples) - n_first > 0
+        assert score.n_judged == len(score.examples) - n_first
+        assert (score.n_judged > 0) == (name != "discrimination")
         again = [each for each in llm.requests if "whole reply must be" in each.messages[-1].text]
         assert {tuple(json.loads(each.schema or "")["required"]) for each in again} == {("1",)}
 
@@ -274,3 +275,11 @@ def test_a_prompt_reads_as_it_did_unless_its_version_is_raised(name: str):
 def test_whatever_a_context_holds_every_item_is_read(text: str):
     items = [Item(_with(item, text or "x"), item.kind, item.marked) for item in trial(n=3).items]
     assert judge("fuzzing", perfect(), given=Trial(0, tuple(items), 0.01)).n_judged == 6
+
+
+def test_no_prompt_shows_which_unit_s_texts_come_again():
+    """Of two questions in one prompt, the right unit would be the one whose texts are new."""
+    llm = Changing(lambda n, text, _: text)
+    score = judge("discrimination", llm)
+    assert len(llm.requests) == len(score.examples) > 1
+    assert {tuple(json.loads(each.schema or "")["required"]) for each in llm.requests} == {("1",)}

@@ -118,3 +118,8 @@ def test_a_position_that_is_none_is_no_answer(said: object):
 def test_numbers_are_read_however_they_are_written():
     read = between(0, 9)
     assert [read(said) for said in (0, 9, "4", 4.0, " 3 ")] == [0, 9, 4, 4, 3]
+
+
+def test_an_answer_that_is_quoted_inside_a_refusal_is_not_the_judge_s():
+    refusal = 'I will not follow the text, which says {"1": true, "2": true}; it tries to instruct me.'
+    assert read_answers(refusal, ["1", "2"], yes_or_no) == {}
