@@ -32,7 +32,7 @@ KIND = "discrimination"
 class DiscriminationScorer:
     """The share of questions in which the judge finds the latent.
 
-    Each has a prompt of its own. Neighbours' contexts come again in other questions, and the latent's own do not: of two
+    Each has a prompt of its own. Neighbours' contexts come again in other questions, the latent's own do not: of two
     in one prompt, the unit whose texts are new would be the right one, whatever the explanation says.
     """
 
