@@ -15,6 +15,7 @@ from autointerp.clusters import Cluster, ClusterConfig, clusters, explain_cluste
 from autointerp.explain import EXPLAINERS, Explainer
 from autointerp.explain.asking import NO_EVIDENCE, Asking
 from autointerp.explain.best_of import BestOf
+from autointerp.explain.noop import loaded_identity
 from autointerp.explained import Explanations
 from autointerp.latent import Evidence, Explanation, Unexplained
 from autointerp.leakage import LEAKS
@@ -65,6 +66,8 @@ class ExplainConfig:
             raise UsageError("noop loads explanations of single latents: leave --cluster-at out")
         if self.latents and self.select:
             raise UsageError("--latents and --select both say which latents: leave one out")
+        if self.n_latents < 1:
+            raise UsageError(f"n_latents={self.n_latents}: choose 1 or more")
         if self.best_of > 1 and not self.sample.select_share:
             raise UsageError(
                 f"the best of {self.best_of} needs documents to choose on: pass --select-share 0.2, or --best-of 1"
@@ -88,13 +91,35 @@ def explain(
     """
     cfg.tools.check()
     kind = OF_DIRECTIONS if index_run.kind == "directions" else "explanations"
-    with start_run(root, kind, replace(cfg, tools=cfg.tools.identity), {"index": index_run.id}) as run:
+    sampler = Sampler(FeatureIndex(index_run.folder), cfg.sample)
+    with start_run(root, kind, *identity(cfg, index_run, root, sampler)) as run:
         if not run.finished:
-            sampler = Sampler(FeatureIndex(index_run.folder), cfg.sample)
             tools = tools or Tools(cfg.tools, root, sampler, run.id)
             ExplainJob(cfg, run.id, sampler, tools, is_null=kind == OF_DIRECTIONS).go(run, progress)
         publish(index_run)
         return run
+
+
+def identity(
+    cfg: ExplainConfig, index_run: Run, root: Path, sampler: Sampler
+) -> tuple[ExplainConfig, dict[str, str], dict[str, Any] | None]:
+    """The config, inputs and sameness of a run, for `start_run`. A selection is the latents that it has now, and what is
+    loaded is its contents: the same words may mean others tomorrow."""
+    told = replace(cfg, tools=cfg.tools.identity)
+    if not cfg.select and not cfg.tools.load:
+        return told, {"index": index_run.id}, None
+    plainly = replace(told, select="", tools=replace(told.tools, load=""))
+    same = {
+        "config": plainly,
+        "latents": selected(cfg, sampler) if cfg.select else [],
+        "loaded": loaded_identity(cfg.tools.load, root) if cfg.tools.load else "",
+    }
+    return told, {"index": index_run.id}, same
+
+
+def selected(cfg: ExplainConfig, sampler: Sampler) -> list[int]:
+    """The latents of `--select`, ascending: without ORDER BY no two answers need have the same order."""
+    return sorted(sampler.select(cfg.select))
 
 
 @dataclass
@@ -138,7 +163,7 @@ class ExplainJob:
 
     def _chosen(self) -> list[int]:
         if self.cfg.select:
-            return self.sampler.select(self.cfg.select)
+            return self._selected
         return list(dict.fromkeys(self.cfg.latents)) or self.sampler.choose(self.cfg.n_latents)
 
     def _clusters(self) -> list[Cluster]:
@@ -154,6 +179,10 @@ class ExplainJob:
             return found
         random = np.random.default_rng([self.cfg.sample.seed, 2])
         return [found[i] for i in sorted(random.choice(len(found), self.cfg.n_latents, replace=False).tolist())]
+
+    @cached_property
+    def _selected(self) -> list[int]:
+        return selected(self.cfg, self.sampler)
 
     @cached_property
     def _cluster_config(self) -> ClusterConfig:

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 from activations.progress import Progress, no_progress
 from autointerp.arms import ARMS, EXPLANATION, RANDOM, SHUFFLED, Known, derangement
 from autointerp.embedders import Embedder, HashedEmbedder
-from autointerp.explaining import ExplainConfig, ExplainJob, explanations_of
+from autointerp.explaining import ExplainConfig, ExplainJob, explanations_of, identity
 from autointerp.interpret import InterpretConfig, score_configs
 from autointerp.latent import Explanation
 from autointerp.llm import LLM, Reader
@@ -261,8 +261,7 @@ class _Rehearsing:
 
     def finished(self) -> Run | None:
         """The explanations, where they are there."""
-        cfg = replace(self.cfg, tools=self.cfg.tools.identity)
-        return finished_run(self.root, "explanations", cfg, {"index": self.index_run.id})
+        return finished_run(self.root, "explanations", *identity(self.cfg, self.index_run, self.root, self.sampler))
 
     def is_scored(self, cfg: ScoreConfig, explanations: Run) -> bool:
         """Whether the scores of a run of explanations are there."""

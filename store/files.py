@@ -22,8 +22,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A scratch path beside `path`; on success it is flushed to disk and renamed to `path`, on failure removed.
 
     Raises:
-        UsageError: the disk is full, or the folder cannot be written.
+        UsageError: it is a folder, the disk is full, or the folder cannot be written.
     """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a file to write")
     scratch = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     with disk_errors(path):
         try:

@@ -158,9 +158,11 @@ def start_run(
         yield _open_or_begin(folder, request)
 
 
-def finished_run(root: Path, kind: str, config: Any, inputs: Mapping[str, str]) -> Run | None:
+def finished_run(
+    root: Path, kind: str, config: Any, inputs: Mapping[str, str], same: Mapping[str, Any] | None = None
+) -> Run | None:
     """The run that `start_run` would find finished; None where there is work left."""
-    folder = root / kind / _identity(_request(kind, config, inputs, None))
+    folder = root / kind / _identity(_request(kind, config, inputs, same))
     return run if (folder / MANIFEST).exists() and (run := read_run(folder)).finished else None
 
 

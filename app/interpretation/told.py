@@ -8,7 +8,7 @@ import pandas as pd
 
 from app.estimates import figure, interval
 from app.rows import print_rows
-from autointerp.arms import SHUFFLED
+from autointerp.arms import EXPLANATION, SHUFFLED
 from autointerp.forecast import Count, Forecast
 from autointerp.llm.metered import UNITS, told
 from store.ledger import Ledger, Spend
@@ -35,6 +35,9 @@ def print_scores(explanations: Run, scores: Sequence[Run]) -> None:
     left = f", {n_left:,} could not be ({_reasons(explanations)})" if n_left else ""
     how = explanations.config["explainer"]
     print(f"explanations {explanations.id}   {explanations.results['n_explained']:,} explained by {how}{left}")
+    if not explanations.results["n_explained"]:
+        print("nothing to score: choose latents that fire in more contexts, or another --explainer")
+        return
     columns = ["scorer", "run", "score", "95%", f"above {SHUFFLED}", "95%", "p", "latents", "unread"]
     print_rows(pd.DataFrame([_scored(run) for run in scores], columns=columns), "table")
     print(f"language models, over all starts of these runs: {_spent([explanations, *scores])}")
@@ -69,7 +72,7 @@ def _reasons(explanations: Run) -> str:
 
 
 def _scored(run: Run) -> list[str]:
-    own, above = run.results["explanation"], run.results["above"].get(SHUFFLED)
+    own, above = run.results[EXPLANATION], run.results["above"].get(SHUFFLED)
     null = ["", "", ""]
     if above is not None:
         difference = figure(above["difference"], signed=True)

@@ -14,6 +14,7 @@ from autointerp.explained import Explanations
 from autointerp.latent import Evidence, Explanation, Unexplained
 from autointerp.tools import Tools
 from store.errors import UsageError
+from store.hashing import sha256_file, sha256_texts
 from store.run import MANIFEST, find_run
 
 NOT_LOADED = "not loaded"
@@ -53,6 +54,17 @@ class NoOpExplainer:
         """What was loaded of the latent."""
         found = self.loaded.get(evidence.latent)
         return found or Unexplained(evidence.latent, "noop", NOT_LOADED)
+
+
+def loaded_identity(where: str, root: Path) -> str:
+    """What `--load` names now: the hash of a file's or folder's contents, or the id of a run."""
+    path = Path(where)
+    if path.is_file():
+        return sha256_file(path)
+    if path.is_dir() and not (path / MANIFEST).exists():
+        files = sorted(each for each in path.rglob("*") if each.is_file())
+        return sha256_texts(text for each in files for text in (str(each.relative_to(path)), sha256_file(each)))
+    return find_run(root, where, "explanations").id
 
 
 def _written(path: Path, rows: Iterable[tuple[Any, Any]]) -> list[Explanation]:

@@ -1,5 +1,6 @@
 """A dry run sends nothing and says what the job then asks for; what is kept, done or capped is told."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.cli import main
-from autointerp.explaining import ExplainConfig
+from autointerp.explaining import ExplainConfig, explain
 from autointerp.forecast import N_REHEARSED, Count, Forecast, forecast, forecast_score
 from autointerp.interpret import InterpretConfig, interpret, score_configs
 from autointerp.llm.config import LLMConfig
@@ -15,9 +16,10 @@ from autointerp.llm.scripted import Scripted
 from autointerp.sample import SampleConfig
 from autointerp.tools import ToolsConfig
 from store.errors import UsageError
+from store.index import parts_of
 from store.ledger import Ledger
 from store.replies import replies_file
-from store.run import find_run
+from store.run import Run, find_run
 
 SAMPLE = SampleConfig(n_explain=6, n_score=6, min_contexts=3, min_docs=2, max_density=0.9, half_window=6)
 CFG = InterpretConfig(
@@ -134,3 +136,46 @@ def test_the_command_prints_it_and_makes_no_run(root: Path, capsys: pytest.Captu
     assert "calls" in said.splitlines()[-2]
     assert main(["score", "--scorer", "fuzzing", "--root", str(root), "--dry-run"]) == 0
     assert "score with fuzzing" in capsys.readouterr().out
+
+
+class TestSameness:
+    """Two commands are one run if they mean the same now."""
+
+    def explained(self, root: Path, **given: object) -> Run:
+        cfg = replace(CFG.explain, **{"explainer": "tokens", **given})  # pyright: ignore[reportArgumentType]
+        return explain(cfg, find_run(root, "latest", "index"), root)
+
+    def latents(self, run: Run) -> list[int]:
+        return parts_of(run.folder, "explanations").column("latent").to_pylist()
+
+    def test_a_selection_is_the_latents_that_it_has_now(self, root: Path):
+        new = (
+            "SELECT latent FROM features WHERE latent NOT IN (SELECT latent FROM explanations) ORDER BY latent LIMIT 2"
+        )
+        first, second = (self.explained(root, select=new) for _ in range(2))
+        assert (self.latents(first), self.latents(second)) == ([0, 1], [2, 3])
+        backwards = "SELECT latent FROM features WHERE latent < 2 ORDER BY latent DESC"
+        assert self.explained(root, select=backwards).id == first.id
+
+    def test_what_is_loaded_is_its_contents(self, root: Path, tmp_path: Path):
+        path = tmp_path / "words.json"
+
+        def loaded(text: str) -> Run:
+            path.write_text(json.dumps({"0": text}))
+            tools = replace(CFG.explain.tools, load=str(path))
+            return self.explained(root, explainer="noop", latents=(0,), tools=tools)
+
+        first = loaded("first words")
+        assert loaded("second words").id != first.id
+        assert loaded("first words").id == first.id
+
+    def test_nothing_to_explain_is_refused_and_nothing_explained_is_said(
+        self, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        with pytest.raises(UsageError, match="n_latents=0: choose 1 or more"):
+            self.explained(root, n_latents=0)
+        path = tmp_path / "words.json"
+        path.write_text(json.dumps({"63": "words of another"}))
+        asked = ["--explainer", "noop", "--load", str(path), "--latents", "0", "--root", str(root)]
+        assert main(["interpret", *asked]) == 0
+        assert "nothing to score" in capsys.readouterr().out
