@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import httpx2
 
+from autointerp.characters import whole
 from autointerp.llm import Reply, Request
 from autointerp.llm.errors import Lost, Refused
 from autointerp.llm.failures import Failure, no_model
@@ -96,12 +97,12 @@ class AnthropicAPI:
 
     def full_body(self, request: Request) -> dict[str, Any]:
         """All of `request` in the service's words."""
-        system = "\n\n".join(message.text for message in request.messages if message.role == "system")
+        system = "\n\n".join(whole(message.text) for message in request.messages if message.role == "system")
         body: dict[str, Any] = {
             "model": self.model,
             "max_tokens": request.max_tokens,
             "messages": [
-                {"role": message.role, "content": message.text}
+                {"role": message.role, "content": whole(message.text)}
                 for message in request.messages
                 if message.role != "system"
             ],

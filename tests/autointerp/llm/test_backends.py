@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from autointerp.llm import LLM, Reply, Request, open_backend
 from autointerp.llm.anthropic_api import AnthropicAPI
-from autointerp.llm.errors import BadRequest, Refused, TooLong
+from autointerp.llm.errors import BadRequest, Lost, Refused, TooLong
 from autointerp.llm.failures import Failure, retry_after
 from autointerp.llm.keys import checked_url, find_key, variables
 from autointerp.llm.openai_compatible import OpenAICompatible
@@ -88,6 +88,10 @@ class TestEveryNetworkBackend:
         assert told[0] == 7
         assert 50 < told[1] <= 60
         assert told[2] is None
+
+    def test_half_a_surrogate_pair_is_sent_as_a_replacement(self, opened: Callable[..., LLM], server: FakeServer):
+        ask(opened(), Request.ask("be \ud83d", "half \ud83d"))
+        assert server.asked[0]["messages"][-1]["content"] == "half \ufffd"
 
     def test_a_context_too_long_tells_both_numbers(self, opened: Callable[..., LLM], server: FakeServer):
         server.window = 4
@@ -222,6 +226,19 @@ class TestOpenAICompatible:
         reply = ask(NETWORK["openai_compatible"](server.url))
         assert (reply.text, reply.finish) == ("I will not", "refusal")
 
+    def test_content_in_parts_is_joined(self, server: FakeServer):
+        parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
+        server.script.append(Step(body={"choices": [{"message": {"content": parts}}]}))
+        assert ask(NETWORK["openai_compatible"](server.url)).text == "one two"
+
+    @pytest.mark.parametrize(
+        "content", [[{"type": "image", "url": "x"}], [{"type": "text", "text": 3}], ["bare"], {"text": "a"}, 7, True]
+    )
+    def test_content_that_is_no_text_is_lost(self, server: FakeServer, content: Any):
+        server.script.append(Step(body={"choices": [{"message": {"content": content}}]}))
+        with pytest.raises(Lost):
+            ask(NETWORK["openai_compatible"](server.url))
+
     def test_an_address_without_the_endpoint_says_what_to_give(self, server: FakeServer):
         with pytest.raises(UsageError, match="ends in /v1"):
             ask(OpenAICompatible("tiny", f"{server.url}/v2"))
@@ -239,6 +256,7 @@ class TestOpenAICompatible:
             except Refused:
                 continue
             assert isinstance(found, Reply)
+            assert isinstance(found.text, str)
 
 
 class TestAnthropic:

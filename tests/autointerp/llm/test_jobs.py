@@ -20,6 +20,7 @@ from autointerp.llm import batch_anthropic, batch_openai
 from autointerp.llm.batch import Batched, BatchService
 from store.errors import UsageError
 from store.files import read_json
+from store.index import parts_of
 from store.replies import replies_file
 
 BATCHES = {"openai_batch": batch_openai, "anthropic_batch": batch_anthropic}
@@ -118,6 +119,16 @@ def test_contexts_that_do_not_fit_the_window_are_counted_for_explaining_and_for_
         UsageError, match=r"6 contexts take \d+ tokens and .* reads 130: about \d fit; pass --n-explain"
     ):
         run(config(served.url), root("small"))
+
+
+def test_half_a_surrogate_pair_in_replies_costs_a_character_not_the_job(
+    served: FakeServer, root: Callable[[str], Path]
+):
+    served.answer = lambda body: planted(body).replace('"explanation": "', '"explanation": "half \\ud83d ')
+    told = run(config(served.url), root("halved"))
+    texts = parts_of(told[0].folder, "explanations")["text"].to_pylist()
+    assert len(texts) == 4
+    assert all(text.startswith("half \ufffd ") for text in texts)
 
 
 def test_a_job_that_is_run_again_asks_nothing(served: FakeServer, root: Callable[[str], Path]):
