@@ -220,6 +220,26 @@ class TestOpenAICompatible:
         with pytest.raises(UsageError, match="credit"):
             ask(NETWORK["openai_compatible"](server.url))
 
+    @pytest.mark.parametrize(
+        ("code", "said"),
+        [
+            (403, "You have no access to this project"),
+            (403, "Country, region, or territory not supported"),
+            (400, "This organization has been disabled."),
+            (429, "Your account is not active, please check your billing details"),
+            (403, "Your account was suspended"),
+        ],
+    )
+    def test_an_account_that_is_not_let_in_stops_at_once(self, server: FakeServer, code: int, said: str):
+        server.script.append(status(code, said))
+        with pytest.raises(UsageError, match=f"does not let this account in: {said}"):
+            ask(NETWORK["openai_compatible"](server.url))
+
+    def test_a_403_about_the_text_is_about_this_request(self, server: FakeServer):
+        server.script.append(status(403, "openai requires moderation and your input was flagged for violence"))
+        with pytest.raises(BadRequest, match="flagged"):
+            ask(NETWORK["openai_compatible"](server.url))
+
     def test_a_refusal_is_text_with_its_own_finish(self, server: FakeServer):
         said = {"message": {"content": None, "refusal": "I will not"}, "finish_reason": "stop"}
         server.script.append(Step(body={"choices": [said], "usage": {}}))
