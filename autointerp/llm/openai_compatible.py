@@ -10,7 +10,7 @@ from autointerp.llm import Reply, Request, TokenLogprob
 from autointerp.llm.errors import Lost, Refused
 from autointerp.llm.failures import Failure, no_model
 from autointerp.llm.fields import Fields
-from autointerp.llm.keys import checked_url
+from autointerp.llm.keys import address, checked_url
 from autointerp.llm.wire import Wire
 from store.errors import UsageError
 
@@ -46,7 +46,7 @@ class OpenAICompatible:
         if not model:
             raise UsageError("the backend openai_compatible needs a model: name one that the server has with --model")
         self.model, self.base_url = model, checked_url(base_url)
-        self.name = f"openai_compatible:{model}@{urlsplit(self.base_url).netloc}"
+        self.name = f"openai_compatible:{model}@{address(self.base_url)}"
         self.wire = Wire(self.base_url, timeout_s)
         self._fields = Fields(OPTIONAL, WORDS)
 

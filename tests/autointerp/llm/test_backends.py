@@ -28,6 +28,8 @@ ASK = Request.ask("be brief", "one two three")
 SCHEMA = json.dumps({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
 SECRET = "sk-very-secret-0123"
 
+UNREADABLE = ["http://[::1", "http://localhost:abc/v1", "http://localhost:99999/v1", "http://localhost:-1/v1"]
+
 NETWORK: dict[str, Callable[..., LLM]] = {
     "openai_compatible": lambda url, **kw: open_backend(
         "openai_compatible", **{"model": "tiny", "base_url": f"{url}/v1", **kw}
@@ -280,6 +282,11 @@ class TestOpenAICompatible:
 
 
 class TestAnthropic:
+    def test_json_that_is_no_object_may_have_cost_something(self, server: FakeServer):
+        server.script.append(Step(body="[]"))
+        with pytest.raises(Lost, match="no object"):
+            ask(NETWORK["anthropic_api"](server.url))
+
     def test_system_text_is_marked_for_the_cache_and_counted(self, server: FakeServer):
         reply = ask(NETWORK["anthropic_api"](server.url))
         assert server.asked[0]["system"][0]["cache_control"] == {"type": "ephemeral"}
@@ -329,10 +336,40 @@ class TestKeys:
             find_key("https://api.openai.com/v1")
         assert held not in str(error.value)
 
-    @pytest.mark.parametrize("url", ["localhost:8000", "ftp://x/v1", "https://u:p@x/v1", "https://x/v1?key=1", ""])
+    @pytest.mark.parametrize(
+        "url", ["localhost:8000", "ftp://x/v1", "https://u:p@x/v1", "https://x/v1?key=1", "", *UNREADABLE]
+    )
     def test_an_address_that_is_none_or_holds_a_secret_is_refused(self, url: str):
         with pytest.raises(UsageError):
             checked_url(url)
+
+    @pytest.mark.parametrize("url", UNREADABLE)
+    def test_an_address_that_cannot_be_read_says_what_one_looks_like(self, url: str):
+        with pytest.raises(UsageError, match=r"give one like http://localhost:8000/v1"):
+            OpenAICompatible("tiny", url)
+
+
+class TestNames:
+    """Of a reply's identity: where two services may answer otherwise, their names differ."""
+
+    @pytest.mark.parametrize(
+        ("url", "shown"),
+        [
+            ("https://openrouter.ai/api/v1/", "openrouter.ai/api/v1"),
+            ("https://OPENROUTER.ai:443/api/v1", "openrouter.ai/api/v1"),
+            ("https://gateway.example/team-a/v1", "gateway.example/team-a/v1"),
+            ("http://gateway.example/team-a/v1", "http://gateway.example/team-a/v1"),
+            ("http://localhost:8000/v1", "http://localhost:8000/v1"),
+            ("http://[::1]:8000/v1", "http://[::1]:8000/v1"),
+        ],
+    )
+    def test_the_whole_address_counts_however_it_is_spelled(self, url: str, shown: str):
+        assert OpenAICompatible("m", url).name == f"openai_compatible:m@{shown}"
+        assert AnthropicAPI("m", url).name == f"anthropic_api:m@{shown}"
+
+    @pytest.mark.parametrize("url", ["https://api.anthropic.com", "https://api.anthropic.com:443/"])
+    def test_the_service_s_own_address_goes_without_saying(self, url: str):
+        assert AnthropicAPI("m", url).name == "anthropic_api:m"
 
 
 @pytest.mark.parametrize(
