@@ -70,6 +70,14 @@ def kill_when(process: "subprocess.Popen[bytes]", come: Callable[[], bool]) -> N
     process.wait()
 
 
+def wait_until_quiet(fake: FakeServer) -> None:
+    """What a killed process has sent may still be on its way."""
+    n_seen = -1
+    while fake.n_busy or len(fake.seen) != n_seen:
+        n_seen = len(fake.seen)
+        time.sleep(0.2)
+
+
 def asked(fake: FakeServer) -> Counter[str]:
     return Counter(str(body) for body in fake.asked)
 
@@ -148,7 +156,7 @@ def test_a_job_killed_at_any_moment_asks_again_what_was_in_flight_at_most(
     served.latency_s = 0.02
     folder = root("killed")
     kill_when(begin(served, "openai_compatible", folder), lambda: len(served.asked) >= n_seen)
-    time.sleep(0.1)
+    wait_until_quiet(served)
     n_before = len(served.asked)
     ((n_kept,),) = replies_file(folder).rows("SELECT count(*) FROM replies")
     told = rows(run(config(served.url), folder))
