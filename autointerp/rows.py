@@ -3,14 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from autointerp.characters import whole_in
 from autointerp.latent import Explanation, Judged, Score, Trial, Unexplained
 
 Rows = list[dict[str, Any]]
 
 
 def columns(rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str, list[Any]]:
-    """Rows by column."""
-    return {name: [row[name] for row in rows] for name in names}
+    """Rows by column, ready for a table: models write half surrogate pairs, which no table can hold."""
+    return {name: [whole_in(row[name]) for row in rows] for name in names}
 
 
 def explanation_row(explanation: Explanation, run: str) -> dict[str, Any]:

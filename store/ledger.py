@@ -5,8 +5,10 @@ processes together. What was taken for a call that was killed or lost stays take
 A call belongs to the ledger that took it, so that calls under way are told from those of killed processes.
 """
 
+import math
 import sqlite3
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -21,6 +23,8 @@ Outcome = Literal["answered", "refused", "lost", "bad"]
 """What became of a call: `refused` and `bad` cost nothing, `lost` (no whole answer, or cut off) may have.
 A call that is under way is `sent`, and so is one whose process was killed until somebody looks: it is `lost` then."""
 
+REAPED_EVERY_S = 5.0
+"""Seconds between looks for the calls of killed processes."""
 DAY, JOB = "day", "job"
 OWNERS = "replies.owners"
 """Folder, beside the file, of those who have calls under way."""
@@ -104,8 +108,9 @@ class Taken:
 class Ledger:
     """Calls and totals of one file."""
 
-    def __init__(self, file: SqliteFile) -> None:
-        self._file = file
+    def __init__(self, file: SqliteFile, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._file, self._clock = file, clock
+        self._reaped_at = -math.inf
         self._living = Living(file.path.with_name(OWNERS))
 
     def take(
@@ -132,13 +137,14 @@ class Ledger:
                 was taken for it is not taken twice. So it is with services that keep what they were sent.
         """
         owner = self._living.join()
-        if again and key:
+        # Each look goes through all that is under way: one for every call would take a time that grows with its square.
+        if again and key and self._clock() - self._reaped_at >= REAPED_EVERY_S:
             self.reap()
         at = now()
         scopes = ((JOB, job), (DAY, at[:10]))
         with self._file.writing() as connection:
             if again and key and (kept := connection.execute(LOST, (job, model, key)).fetchone()):
-                return _taken_over(connection, kept, job, owner)
+                return _taken_over(connection, kept, job, owner, self._clock())
             spends = {scope: _spend(connection.execute(SPEND, (scope, name)).fetchall()) for scope, name in scopes}
             crossed = next((cap for cap in caps if cap.exceeded(spends[cap.scope], cost)), None)
             if crossed is not None:
@@ -149,10 +155,11 @@ class Ledger:
                 connection.execute(OPEN, (scope, name))
                 connection.execute(ADD, (1, cost.n_tokens, cost.nano_usd or 0, 1, scope, name))
         assert number is not None
-        return Taken(id=number, scopes=scopes, cost=cost, began=time.monotonic())
+        return Taken(id=number, scopes=scopes, cost=cost, began=self._clock())
 
     def reap(self) -> bool:
         """Write down as lost the calls of processes that are gone, if there are any; what was taken stays taken."""
+        self._reaped_at = self._clock()
         owners = [owner for (owner,) in self._file.rows(OWNERS_AT_WORK)]
         gone = self._living.gone(owners)
         if not gone:
@@ -179,7 +186,7 @@ class Ledger:
         change = (spent.n_tokens - taken.cost.n_tokens, (spent.nano_usd or 0) - (taken.cost.nano_usd or 0))
         told = (known.n_tokens_in, known.n_tokens_out, known.n_tokens_cached, known.usd) if known else (None,) * 4
         with self._file.writing() as connection:
-            connection.execute(SETTLED, (outcome, *told, time.monotonic() - taken.began, taken.id))
+            connection.execute(SETTLED, (outcome, *told, self._clock() - taken.began, taken.id))
             for scope, name in taken.scopes:
                 connection.execute(ADD, (0, *change, -1, scope, name))
 
@@ -230,7 +237,7 @@ def today() -> str:
     return now()[:10]
 
 
-def _taken_over(connection: sqlite3.Connection, lost: tuple, job: str, owner: str) -> Taken:
+def _taken_over(connection: sqlite3.Connection, lost: tuple, job: str, owner: str, began: float) -> Taken:
     number, at, n_in, n_out, n_cached, usd = lost
     connection.execute("UPDATE calls SET outcome = 'sent', owner = ? WHERE id = ?", (owner, number))
     scopes = ((JOB, job), (DAY, at[:10]))
@@ -238,7 +245,7 @@ def _taken_over(connection: sqlite3.Connection, lost: tuple, job: str, owner: st
         connection.execute(ADD, (0, 0, 0, 1, scope, name))
     nano_usd = None if usd is None else round(usd * NANO)
     cost = Cost(n_tokens_in=n_in, n_tokens_out=n_out, n_tokens_cached=n_cached, nano_usd=nano_usd)
-    return Taken(id=number, scopes=scopes, cost=cost, began=time.monotonic())
+    return Taken(id=number, scopes=scopes, cost=cost, began=began)
 
 
 def _spend(rows: list[tuple]) -> Spend:

@@ -10,11 +10,12 @@ from weakref import WeakKeyDictionary
 
 import httpx2
 
+from autointerp.characters import whole
 from autointerp.llm import Reply, Request
 from autointerp.llm.errors import Lost, Refused
 from autointerp.llm.failures import Failure, no_model
 from autointerp.llm.fields import Fields
-from autointerp.llm.keys import checked_url, find_key, is_local
+from autointerp.llm.keys import address, checked_url, find_key, is_local
 from store.errors import UsageError
 
 OPTIONAL = {"output_config": None, "temperature": None}
@@ -47,7 +48,7 @@ class AnthropicAPI:
         if not model:
             raise UsageError("the backend anthropic_api needs a model: name one of Anthropic's with --model")
         self.model, self.base_url, self.timeout_s = model, checked_url(base_url), timeout_s
-        elsewhere = "" if self.base_url == checked_url(BASE_URL) else f"@{urlsplit(self.base_url).netloc}"
+        elsewhere = "" if address(self.base_url) == address(BASE_URL) else f"@{address(self.base_url)}"
         self.name = f"anthropic_api:{model}{elsewhere}"
         self.sdk = _sdk()
         self._fields = Fields(OPTIONAL, WORDS)
@@ -96,12 +97,12 @@ class AnthropicAPI:
 
     def full_body(self, request: Request) -> dict[str, Any]:
         """All of `request` in the service's words."""
-        system = "\n\n".join(message.text for message in request.messages if message.role == "system")
+        system = "\n\n".join(whole(message.text) for message in request.messages if message.role == "system")
         body: dict[str, Any] = {
             "model": self.model,
             "max_tokens": request.max_tokens,
             "messages": [
-                {"role": message.role, "content": message.text}
+                {"role": message.role, "content": whole(message.text)}
                 for message in request.messages
                 if message.role != "system"
             ],
@@ -121,18 +122,18 @@ class AnthropicAPI:
         """The JSON that a raw-response `method` of the SDK brings, or the service's error.
 
         Raises:
-            Refused: no answer, half an answer, or one that is no JSON object.
+            Lost: no answer, half an answer, or one that is no JSON object.
         """
         found = await self.guarded(_json(method, *args, **settings))
         if not isinstance(found, dict | Failure):
-            raise Refused(f"{urlsplit(self.base_url).netloc} answered with JSON that is no object")
+            raise Lost(f"{urlsplit(self.base_url).netloc} answered with JSON that is no object")
         return found
 
     async def guarded(self, call: Awaitable[Any]) -> Any:
         """What `call` of the SDK brings; a `Failure` where the service answers with an error.
 
         Raises:
-            Refused: no answer, half an answer, or one that is no JSON.
+            Lost: no answer, half an answer, or one that is no JSON.
         """
         host = urlsplit(self.base_url).netloc
         try:
@@ -146,9 +147,6 @@ class AnthropicAPI:
             raise Lost(f"the connection to {host} broke: {error.__cause__ or error}") from error
         except ValueError as error:
             raise Lost(f"{host} answered with something that is no JSON") from error
-        if not isinstance(body, dict):
-            raise Lost(f"{host} answered with JSON that is no object")
-        return body
 
     async def error(self, failure: Failure) -> Exception:
         """The exception for `failure`; of an unknown model it lists those that the service has."""

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol, final, runtime_checkable
 
 from autointerp.llm import Reply, Request
 from autointerp.llm.batch_records import Record, Records
-from autointerp.llm.errors import BadRequest, Refused
+from autointerp.llm.errors import BadRequest, Lost, Refused
 from store.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -28,9 +28,22 @@ SENDER_POLL_S = 0.2
 KEPT_RESULTS = 4
 """Batches whose results stay in memory; those of others are fetched again when they are asked for."""
 
+MOST_UNREAD = 20
+"""Looks at a batch that has ended without its results being read, after which a person is asked what to do."""
 
-class NotTaken(BadRequest):
-    """A batch that the service turned down as a whole."""
+
+class Unread(Refused):
+    """A batch has ended, and what came of it could not be fetched or is no JSON."""
+
+
+class NotTaken(UsageError):
+    """A batch that the service turned down as a whole: that says nothing of any one of its requests."""
+
+    @classmethod
+    def saying(cls, said: object) -> "NotTaken":
+        """With what the service said, and what to do."""
+        way_out = "mend what it says, wait if it is at its limit, or use a backend without batches"
+        return cls(f"a batch was not taken ({said}): {way_out}; the same command sends it again")
 
 
 @runtime_checkable
@@ -53,7 +66,9 @@ class BatchService(Protocol):
 
         Raises:
             NotTaken: the service did not take the batch: none of its requests was or will be answered.
-            UsageError: it knows no such batch.
+            Unread: it has ended, and its results cannot be read.
+            Refused: it could not be looked at.
+            UsageError: the service knows no such batch, or its results are gone.
         """
         ...
 
@@ -84,6 +99,18 @@ def unknown_batch(batch_id: str, url: str) -> UsageError:
     return UsageError(f"{url} has no batch {batch_id}, or not any more: {way_out}")
 
 
+def told_id(found: Mapping[str, Any], url: str) -> str:
+    """The id in the answer to what was sent.
+
+    Raises:
+        Lost: there is none; it may have arrived all the same.
+    """
+    name = found.get("id")
+    if not isinstance(name, str) or not name:
+        raise Lost(f"{url} answered a batch without its id: {str(found)[:200]}")
+    return name
+
+
 @final
 @dataclass
 class Batched:
@@ -105,6 +132,7 @@ class Batched:
     _asked: dict[str, _Asked] = field(default_factory=dict, init=False, repr=False)
     _pending: list[str] = field(default_factory=list, init=False, repr=False)
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False, repr=False)
+    _n_unread: Counter[str] = field(default_factory=Counter, init=False, repr=False)
     _results: OrderedDict[str, dict[str, Any]] = field(default_factory=OrderedDict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -116,8 +144,8 @@ class Batched:
 
         Raises:
             Refused: the batch ended without it; the next try goes into another.
-            BadRequest: the service will not take the request, or the batch.
-            UsageError: the key or the model is not right.
+            BadRequest: the service will not take the request.
+            UsageError: the key or the model is not right; `NotTaken` where it will not take the batch.
         """
         name, loop = custom_id(self.name, request), asyncio.get_running_loop()
         asked = self._asked.get(name)
@@ -156,6 +184,10 @@ class Batched:
             if asked is not None and not asked.reply.done():
                 asked.reply.set_exception(error)
 
+    def _fail_all(self, record: Record, error: BaseException) -> None:
+        """What a whole batch meets is no fault of its requests: none of them is a bad one for it."""
+        self._fail(record.custom_ids, NotTaken.saying(error) if isinstance(error, BadRequest) else error)
+
     async def _send_gathered(self) -> None:
         """Once no more requests come: each to the batch that has it, the others into new ones."""
         n_before, loop = -1, asyncio.get_running_loop()
@@ -177,11 +209,11 @@ class Batched:
             batch_id = await self.service.submit(record.label, requests)
         except Refused as error:
             # It may have arrived all the same: the record stays, and the next try looks for it.
-            self._fail(record.custom_ids, error)
+            self._fail_all(record, error)
             return
         except (BadRequest, UsageError) as error:
             self._records.forget(record)
-            self._fail(record.custom_ids, error)
+            self._fail_all(record, error)
             return
         else:
             record = self._records.sent(record, batch_id)
@@ -214,7 +246,7 @@ class Batched:
                 return None
             return self._records.sent(record, batch_id)
         except (Refused, BadRequest, UsageError) as error:
-            self._fail(record.custom_ids, error)
+            self._fail_all(record, error)
             return record
         finally:
             self._records.release(record.label)
@@ -236,9 +268,9 @@ class Batched:
                 await asyncio.sleep(self.poll_s)
         except NotTaken as error:
             self._records.forget(record)
-            self._fail(record.custom_ids, error)
+            self._fail_all(record, error)
         except (BadRequest, UsageError) as error:
-            self._fail(record.custom_ids, error)
+            self._fail_all(record, error)
         else:
             self._deliver(record, results)
 
@@ -248,6 +280,7 @@ class Batched:
                 found = await self.service.results(batch_id)
             except Refused as error:
                 log.warning("could not look at batch %s: %s", batch_id, error)
+                self._unread(label, batch_id, error)
                 return None
             if found is None:
                 return None
@@ -255,6 +288,16 @@ class Batched:
             while len(self._results) > KEPT_RESULTS:
                 self._results.popitem(last=False)
         return self._results[label]
+
+    def _unread(self, label: str, batch_id: str, error: Refused) -> None:
+        """Counts the looks at a batch that has ended: one under way may be out of reach for hours."""
+        self._n_unread[label] += isinstance(error, Unread)
+        if self._n_unread[label] >= MOST_UNREAD:
+            del self._n_unread[label]
+            raise UsageError(
+                f"batch {batch_id} has ended and its results could not be read in {MOST_UNREAD} looks (last: {error}): "
+                f"run the same command later, or delete {self._records.path(label)} to send it, and pay for it, again"
+            ) from error
 
     def _deliver(self, record: Record, results: dict[str, Any]) -> None:
         ends: dict[str, Reply | Exception] = {}

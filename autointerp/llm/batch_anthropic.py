@@ -8,7 +8,7 @@ from typing import Any, final
 
 from autointerp.llm import Reply, Request
 from autointerp.llm.anthropic_api import BASE_URL, AnthropicAPI
-from autointerp.llm.batch import Batched, unknown_batch
+from autointerp.llm.batch import Batched, Unread, told_id, unknown_batch
 from autointerp.llm.errors import Refused
 from autointerp.llm.failures import Failure
 
@@ -53,7 +53,7 @@ class AnthropicBatches:
     async def submit(self, label: str, requests: Mapping[str, Request]) -> str:
         """Sends `requests`, by custom id, as one batch; its id. The service keeps no label."""
         rows = [{"custom_id": name, "params": self.api.body(request)} for name, request in requests.items()]
-        return str((await self._json(self._raw.create, requests=rows))["id"])
+        return told_id(await self._json(self._raw.create, requests=rows), self.api.base_url)
 
     async def find(self, label: str, custom_ids: frozenset[str], since: datetime, poll_s: float) -> str | None:
         """The id of the batch made after `since` that answers some of `custom_ids`; None if there is none.
@@ -80,18 +80,24 @@ class AnthropicBatches:
         """The result of each request that has one, by custom id; None while the batch is under way.
 
         Raises:
-            UsageError: the service knows no such batch.
+            Unread: it has ended, and its results cannot be read.
+            UsageError: the service knows no such batch, or its results are gone.
         """
-        found = await self.api.called(self._raw.retrieve, batch_id)
+        found = self._known(batch_id, await self.api.called(self._raw.retrieve, batch_id))
+        if found.get("processing_status") != "ended":
+            return None
+        try:
+            return self._known(batch_id, await self.api.guarded(self._rows(batch_id)))
+        except Refused as error:
+            raise Unread(str(error), error.retry_after_s) from error
+
+    def _known(self, batch_id: str, found: dict[str, Any] | Failure) -> dict[str, Any]:
+        """What the service has of a batch."""
         if not isinstance(found, Failure):
-            if found.get("processing_status") != "ended":
-                return None
-            found = await self.api.guarded(self._rows(batch_id))
-        if isinstance(found, Failure):
-            if found.status == 404:
-                raise unknown_batch(batch_id, self.api.base_url)
-            raise await self.api.error(found)
-        return found
+            return found
+        if found.status == 404:
+            raise unknown_batch(batch_id, self.api.base_url)
+        raise found.error(self.api.base_url)
 
     def reply(self, result: Any | None, request: Request) -> Reply:
         """The reply in one result.

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, final
 
 from autointerp.llm import Reply, Request
-from autointerp.llm.batch import Batched, NotTaken, unknown_batch
-from autointerp.llm.errors import Refused
+from autointerp.llm.batch import Batched, NotTaken, Unread, told_id, unknown_batch
+from autointerp.llm.errors import Lost, Refused
 from autointerp.llm.failures import Failure
 from autointerp.llm.openai_compatible import OpenAICompatible
 
@@ -51,8 +51,10 @@ class OpenAIBatches:
         file = {"file": (f"{label}.jsonl", lines, "application/jsonl")}
         uploaded = await self._json("POST", "/files", files=file, data={"purpose": "batch"})
         asked = {"endpoint": "/v1/chat/completions", "completion_window": "24h", "metadata": {LABEL: label}}
-        made = await self._json("POST", "/batches", json={"input_file_id": uploaded["id"], **asked})
-        return str(made["id"])
+        made = await self._json(
+            "POST", "/batches", json={"input_file_id": told_id(uploaded, self.api.base_url), **asked}
+        )
+        return told_id(made, self.api.base_url)
 
     async def find(self, label: str, custom_ids: frozenset[str], since: datetime, poll_s: float) -> str | None:
         """The id of the batch with `label` in its metadata; None if there is none."""
@@ -72,22 +74,26 @@ class OpenAIBatches:
 
         Raises:
             NotTaken: the service turned it down as a whole.
-            UsageError: it knows no such batch.
+            Unread: it has ended, and its results cannot be read.
+            UsageError: the service knows no such batch, or its results are gone.
         """
         found = await self.api.wire.json("GET", f"/batches/{batch_id}")
         if isinstance(found, Failure):
             if found.status == 404:
                 raise unknown_batch(batch_id, self.api.base_url)
             raise await self.api.error(found)
-        if found["status"] == "failed":
-            raise NotTaken(f"batch {batch_id} was not taken: {json.dumps(found.get('errors'))[:300]}")
-        if found["status"] not in ENDED:
+        status = found.get("status")
+        if not isinstance(status, str):
+            raise Lost(f"{self.api.base_url} does not tell the status of batch {batch_id}")
+        if status == "failed":
+            raise NotTaken.saying(f"{batch_id}: {json.dumps(found.get('errors'))[:300]}")
+        if status not in ENDED:
             return None
-        rows: dict[str, Any] = {}
-        for kind in ("output_file_id", "error_file_id"):
-            if found.get(kind):
-                rows |= await self._rows(found[kind])
-        return rows
+        files = [found[kind] for kind in ("output_file_id", "error_file_id") if found.get(kind)]
+        try:
+            return {name: row for file in files for name, row in (await self._rows(file, batch_id)).items()}
+        except Refused as error:
+            raise Unread(str(error), error.retry_after_s) from error
 
     def reply(self, result: Any | None, request: Request) -> Reply:
         """The reply in one row.
@@ -107,12 +113,16 @@ class OpenAIBatches:
             raise Refused(f"the batch's server does not take a field: {found.text[:200]}")
         raise found.error(self.api.base_url)
 
-    async def _rows(self, file_id: str) -> dict[str, Any]:
+    async def _rows(self, file_id: str, batch_id: str) -> dict[str, Any]:
         response = await self.api.wire.send("GET", f"/files/{file_id}/content")
+        if response.status_code == 404:
+            raise unknown_batch(batch_id, self.api.base_url)
         if not response.is_success:
             raise await self.api.error(Failure.of(response.status_code, response.text, url=self.api.base_url))
         try:
-            rows = await asyncio.to_thread(lambda: [json.loads(line) for line in response.text.splitlines() if line])
+            # Bytes, for a text may hold what a str takes for the end of a line: U+2028 and others.
+            lines = response.content.split(b"\n")
+            rows = await asyncio.to_thread(lambda: [json.loads(line) for line in lines if line.strip()])
             return {row["custom_id"]: row for row in rows}
         except (ValueError, KeyError, TypeError) as error:
             raise Refused(f"the results in {file_id} cannot be read: {error}") from error

@@ -84,7 +84,7 @@ class Records:
     def forget(self, record: Record) -> None:
         """Of a batch that never was."""
         with self._alone():
-            self._path(record.label).unlink(missing_ok=True)
+            self.path(record.label).unlink(missing_ok=True)
             self._drop(record.label)
 
     def _begin(self, names: list[str]) -> Record:
@@ -102,7 +102,8 @@ class Records:
         self.folder.mkdir(parents=True, exist_ok=True)
         return FileLock(self.folder / "lock")
 
-    def _path(self, label: str) -> Path:
+    def path(self, label: str) -> Path:
+        """Where the record called `label` is written down."""
         return self.folder / f"{label}.json"
 
     def _refresh(self) -> None:
@@ -115,7 +116,7 @@ class Records:
                 self._reread(label)
 
     def _reread(self, label: str) -> Record | None:
-        path = self._path(label)
+        path = self.path(label)
         if not path.exists():
             self._drop(label)
             return None
@@ -125,7 +126,7 @@ class Records:
         return record
 
     def _write(self, record: Record) -> Record:
-        write_json(self._path(record.label), asdict(record))
+        write_json(self.path(record.label), asdict(record))
         self._enter(record)
         return record
 

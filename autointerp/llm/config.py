@@ -112,6 +112,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "scripted": (),
 }
 """What each backend is told of the config, where it is set."""
+FIXED: dict[str, dict[str, Any]] = {"scripted": {"remembers": False}}
+"""What a backend is told whatever the config."""
 
 
 def at_once(cfg: LLMConfig) -> int:
@@ -132,6 +134,7 @@ def backend_of(cfg: LLMConfig, root: Path | None = None) -> LLM:
                 f"{name} is '{getattr(cfg, name)}', and the backend {cfg.backend} takes none: leave it out"
             )
     given: dict[str, Any] = {name: getattr(cfg, name) for name in takes if getattr(cfg, name)}
+    given |= FIXED.get(cfg.backend, {})
     if cfg.backend in BATCHED:
         if root is None:
             raise UsageError(f"{cfg.backend} writes down what it sends: give a root, or use a backend without batches")

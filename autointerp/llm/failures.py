@@ -26,7 +26,14 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 _NO_MODEL = re.compile(r"model_not_found|not a valid model|model\b.{0,200}\b(?:not found|does not exist)", re.I | re.S)
-_NO_CREDIT = re.compile(r"insufficient_quota|credit balance|insufficient (?:credits|balance)", re.IGNORECASE)
+_NO_CREDIT = re.compile(
+    r"insufficient_quota|credit balance|insufficient (?:credits|balance)|billing_(?:hard_limit|not_active)", re.I
+)
+_NO_ACCOUNT = re.compile(
+    r"(?:account|organization)\b.{0,60}\b(?:deactivated|disabled|suspended|not active)|account_deactivated", re.I
+)
+_FLAGGED = re.compile(r"moderation|flagged|content[ _](?:policy|filter|management)|safety", re.I)
+"""Of a 403 that is about the text: some services word a filter of content so."""
 
 
 class Failure(NamedTuple):
@@ -64,6 +71,8 @@ class Failure(NamedTuple):
             return _bad_key(url)
         if self.status == 402 or (self.status in (400, 403, 429) and _NO_CREDIT.search(self.text)):
             return UsageError(f"the account at {host} has no credit left: add some, or use another backend")
+        if _NO_ACCOUNT.search(self.text) or (self.status == 403 and not _FLAGGED.search(self.text)):
+            return UsageError(f"{host} does not let this account in: {said}: mend that there, or use another key")
         if self.status in RETRIED or self.status >= 500:
             return Refused(f"{host} answered {self.status}: {said}", self.retry_after_s)
         if self.status == 413 or _TOO_LONG.search(self.text):

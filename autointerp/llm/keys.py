@@ -19,6 +19,8 @@ SERVICE_VARIABLES = {
 }
 """The service's own variable by host: it is sent to that host over https, and to no other."""
 
+PORTS = {"http": 80, "https": 443}
+"""The port of an address that tells none."""
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})
 
 
@@ -28,12 +30,31 @@ def checked_url(url: str) -> str:
     Raises:
         UsageError: it is no http address, or holds a password or a query, which would be stored with every reply.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise UsageError(
+            f"'{url}' is no address of a server ({error}): give one like http://localhost:8000/v1"
+        ) from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"'{url}' is no address of a server: give one like http://localhost:8000/v1")
     if parts.username or parts.password or parts.query:
         raise UsageError(f"the address of {parts.hostname} holds a password or a query: give the key in {ANY_SERVICE}")
     return url.rstrip("/")
+
+
+def address(url: str) -> str:
+    """`url` as part of a reply's identity: a host may serve other models on other paths; https goes without saying.
+
+    >>> address("https://OpenRouter.ai:443/api/v1/"), address("http://localhost:8000/v1")
+    ('openrouter.ai/api/v1', 'http://localhost:8000/v1')
+    """
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    port = "" if parts.port in (None, PORTS[parts.scheme]) else f":{parts.port}"
+    scheme = "" if parts.scheme == "https" else f"{parts.scheme}://"
+    return f"{scheme}{host}{port}{parts.path.rstrip('/')}"
 
 
 def is_local(url: str) -> bool:

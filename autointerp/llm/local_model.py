@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from activations.models import DTYPES, checked_device, find_model
+from autointerp.characters import whole
 from autointerp.llm import Message, Request
 from autointerp.llm.errors import TooLong
 from autointerp.llm.local_grammar import Grammar, spelled
@@ -115,7 +116,7 @@ class LocalModel:
             )
 
     def _plain(self, turns: Sequence[Message]) -> list[int]:
-        return self.with_bos(self.encode("".join(f"{turn.text}\n\n" for turn in turns)))
+        return self.with_bos(self.encode("".join(f"{whole(turn.text)}\n\n" for turn in turns)))
 
     def _chat(self, turns: Sequence[Message]) -> list[int]:
         from jinja2 import TemplateError
@@ -133,7 +134,7 @@ class LocalModel:
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
     def _rendered(self, turns: Sequence[Message]) -> str:
-        messages = [{"role": turn.role, "content": self._defused(turn.text)} for turn in turns]
+        messages = [{"role": turn.role, "content": self._defused(whole(turn.text))} for turn in turns]
         return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
     def _defused(self, text: str) -> str:

