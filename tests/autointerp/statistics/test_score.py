@@ -128,6 +128,38 @@ def test_bounds_hold_the_value_whatever_the_unread_answers_were(value: str):
     assert found.bounds[0] <= whole <= found.bounds[1]
 
 
+ANY_ANSWER = {
+    "auroc": st.tuples(st.integers(0, 1), st.none() | st.floats(0, 1)),
+    "auprc": st.tuples(st.integers(0, 1), st.none() | st.floats(0, 1)),
+    "balanced_accuracy": st.tuples(st.integers(0, 1), st.none() | st.integers(0, 1)),
+    "f1": st.tuples(st.integers(0, 1), st.none() | st.integers(0, 1)),
+    "accuracy": st.tuples(st.integers(1, 5), st.none() | st.integers(1, 5)),
+    "correlation": st.tuples(st.floats(0, 40, width=16), st.none() | st.integers(0, 9)),
+    "spearman": st.tuples(st.floats(0, 40, width=16), st.none() | st.integers(0, 9)),
+}
+
+
+@pytest.mark.parametrize("value", ANY_ANSWER)
+@given(data=st.data())
+def test_bounds_hold_the_value(value: str, data: st.DataObject):
+    pairs = data.draw(st.lists(ANY_ANSWER[value], min_size=2, max_size=30))
+    found = scored([judged(t, None if a is None else float(a)) for t, a in pairs], value=value, chance=0.5)
+    if found.bounds is not None and found.value is not None:
+        assert found.bounds[0] <= found.value <= found.bounds[1]
+
+
+def test_unread_activations_are_filled_in_as_the_judge_says_activations():
+    random = np.random.default_rng(0)
+    truth = random.gamma(1, 8, 200)
+    said = np.round(9 * truth / truth.max())
+    told = [judged(t, None if i % 5 == 0 else a) for i, (t, a) in enumerate(zip(truth, said, strict=True))]
+    found = scored(told, value="correlation", chance=0.0)
+    assert found.value is not None
+    assert found.bounds is not None
+    assert found.value - 0.01 < found.bounds[1] < 1
+    assert found.bounds[0] < found.value - 0.2
+
+
 def test_a_wrong_choice_among_several_is_wrong_even_in_the_middle():
     examples = [judged(float(i), None) for i in range(5)]
     found = scored(examples, value="accuracy", chance=0.2)
