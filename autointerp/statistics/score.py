@@ -12,7 +12,7 @@ from autointerp.statistics.intervals import (
     precision_at_base_rate,
     precision_interval,
 )
-from autointerp.statistics.metrics import METRICS, Answers, is_binary
+from autointerp.statistics.metrics import BY_PROBABILITY, METRICS, Answers, is_binary
 
 RANDOM = "random"
 """Kind of the silent items that stand for the corpus; the others were chosen to be hard."""
@@ -35,7 +35,7 @@ def scored(
     Answers that could not be read are left out of the value and its interval, and counted; `bounds` says what the value
     would be were they all wrong, and all right, on the scale of those that could be read, and holds the value. With a
     `base_rate`, `metrics` has `precision_at_base_rate` and its ends `_low` and `_high`: its false-positive rate is that
-    of random silent items alone.
+    of random silent items alone. Figures of probabilities are of the answers that have one, where any has.
 
     Raises:
         ValueError: there is no metric of that name.
@@ -44,12 +44,14 @@ def scored(
         raise ValueError(f"no metric '{value}': choose one of {', '.join(METRICS)}")
     read = [example for example in examples if example.answer is not None]
     n_unparsed = len(examples) - len(read)
-    given = answers(read)
+    given = {name: answers(_with_what_it_needs(name, read)) for name in METRICS}
     wanted = METRICS if beside is None else {value, *beside}
-    found = {name: metric(given) for name, metric in METRICS.items() if name in wanted and metric.applies(given)}
+    found = {
+        name: metric(given[name]) for name, metric in METRICS.items() if name in wanted and metric.applies(given[name])
+    }
     return Score(
         found.get(value),
-        None if found.get(value) is None else interval(value, given, seed),
+        None if found.get(value) is None else interval(value, given[value], seed),
         chance,
         n_judged=len(read),
         n_unparsed=n_unparsed,
@@ -69,6 +71,13 @@ def answers(read: Sequence[Judged]) -> Answers:
         np.array([example.answer for example in read], float),
         np.array(probability, float) if given and probability else None,
     )
+
+
+def _with_what_it_needs(name: str, read: Sequence[Judged]) -> Sequence[Judged]:
+    """A judge that left out one probability has still ranked the others by theirs, and never a yes above a maybe."""
+    if name not in BY_PROBABILITY:
+        return read
+    return [example for example in read if example.probability is not None] or read
 
 
 def interval(name: str, given: Answers, seed: int = 0) -> Interval | None:
@@ -110,6 +119,8 @@ def at_base_rate(read: Sequence[Judged], base_rate: float) -> Mapping[str, float
 
 
 def _bounds(name: str, examples: Sequence[Judged], value: float | None) -> Interval | None:
+    read = _with_what_it_needs(name, [example for example in examples if example.answer is not None])
+    examples = [*read, *(example for example in examples if example.answer is None)]
     worst, best = (METRICS[name](_filled(name, examples, right)) for right in (False, True))
     if worst is None or best is None:
         return None

@@ -76,6 +76,30 @@ def test_a_constant_answer_has_no_correlation():
     assert METRICS["correlation"](Answers(np.array([0.1, 0.2, 0.3]), np.full(3, 0.1))) is None
 
 
+def test_one_answer_without_a_probability_leaves_the_ranking_of_the_others():
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 2, 40).astype(float)
+    probability = np.clip(0.5 + 0.2 * (truth - 0.5) + random.normal(0, 0.15, 40), 0.01, 0.99)
+    all_but_one = [judged(t, float(p > 0.5), p) for t, p in zip(truth, probability, strict=True)]
+    for value, oracle in (("auroc", sk.roc_auc_score), ("auprc", sk.average_precision_score)):
+        found = scored([*all_but_one, judged(1, 1.0)], value=value, chance=0.5)
+        assert found.value == pytest.approx(oracle(truth, probability))
+        assert found.interval == scored(all_but_one, value=value, chance=0.5).interval
+        assert (found.n_judged, found.n_unparsed) == (41, 0)
+        unread = scored([*all_but_one, judged(1, 1.0), judged(0, None)], value=value, chance=0.5)
+        assert unread.value == found.value
+        assert unread.bounds is not None
+        assert unread.bounds[0] < oracle(truth, probability)
+        assert unread.bounds[1] == pytest.approx(oracle([*truth, 0], [*probability, 0]))
+    found = scored([*all_but_one, judged(1, 1.0)], value="balanced_accuracy", chance=0.5)
+    assert found.metrics["brier"] == pytest.approx(np.mean((truth - probability) ** 2))
+
+
+def test_probabilities_of_one_side_alone_rank_nothing():
+    found = scored([judged(1, 1.0, 0.9), judged(1, 0.0, 0.2), judged(0, 0.0)], value="auroc", chance=0.5)
+    assert (found.value, found.interval, found.n_judged) == (None, None, 3)
+
+
 def test_many_resamples_at_once_give_what_one_at_a_time_gives():
     random = np.random.default_rng(0)
     truth, answer = random.integers(0, 2, (8, 20)).astype(float), random.integers(0, 2, (8, 20)).astype(float)
