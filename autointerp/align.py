@@ -6,8 +6,10 @@ this tells nearby ones from far ones, as Paulo et al. 2024 do, arXiv:2410.13928.
 directions of the same mean and covariance; that of the second measure is the same latents, paired at random.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -21,12 +23,15 @@ from autointerp.matching.pairing import Pairs
 from autointerp.matching.survey import survey_directions
 from autointerp.matching.tables import Measured
 from autointerp.statistics import Comparison, Mean, clustered_mean, compare
+from autointerp.statistics.across import N_PERMUTATIONS
 from sae.geometry import unit_rows
 from store.errors import UsageError
 from store.matching import Matching
 
 Vectors = Float[Tensor, "_ _"]
 """A row for each latent of one dictionary: [d_sae, d]."""
+MIN_LAYERS = 5
+"""Of a p-value: four have 12 orders that are not each other's reverse, and none of them can be rarer than 1 in 12."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,49 +166,99 @@ class Distance(NamedTuple):
     """Likeness − null of the paired latents, clustered by pair of layers: one pair of layers alone has no interval."""
 
 
+class NearFar(NamedTuple):
+    """The nearest pairs of layers against the farthest."""
+
+    difference: float | None
+    """Mean likeness above the null of the nearest pairs of layers, less that of the farthest; None where either has no
+    judged pair of latents."""
+    p_value: float | None
+    """Two-sided, of putting the layers in a random order; None where fewer than `MIN_LAYERS` were aligned, or not all
+    of their pairs."""
+    n_near: int
+    """Pairs of layers."""
+    n_far: int
+
+
 @dataclass(frozen=True)
 class Nearness:
     """Whether dictionaries of nearby layers are more alike than those of far ones."""
 
     distances: tuple[Distance, ...]
     """Nearest first."""
-    near_minus_far: Comparison | None
-    """Of the nearest and the farthest, over the latents of a that have a partner in both; None with one distance."""
+    near_minus_far: NearFar | None
+    """None with one distance."""
 
 
-def by_distance(alignments: Sequence[tuple[int, int, Alignment]]) -> Nearness:
+def by_distance(alignments: Sequence[tuple[int, int, Alignment]], seed: int = 0) -> Nearness:
     """Likeness above the null by how many layers lie between.
 
     Args:
         alignments: (layer of a, layer of b, alignment) of every pair of dictionaries that was aligned.
+        seed: of the orders of the layers, where these are too many to try all.
 
     Raises:
         UsageError: there is none.
     """
     if not alignments:
         raise UsageError("no two layers were aligned: name at least two dictionaries")
-    apart: dict[int, list[tuple[int, Alignment]]] = {}
+    apart: dict[int, list[Alignment]] = {}
     for layer_a, layer_b, alignment in alignments:
-        apart.setdefault(abs(layer_a - layer_b), []).append((layer_a, alignment))
+        apart.setdefault(abs(layer_a - layer_b), []).append(alignment)
     order = sorted(apart)
     distances = tuple(Distance(each, len(apart[each]), _above(apart[each])) for each in order)
     if len(order) < 2:
         return Nearness(distances, None)
-    near, far = (_of_latents(apart[each]) for each in (order[0], order[-1]))
-    names = {key: i for i, key in enumerate(sorted(near.keys() | far.keys()))}
-    return Nearness(distances, compare(*({names[key]: value for key, value in side.items()} for side in (near, far))))
+    return Nearness(distances, _near_far(_of_layers(alignments), order[0], order[-1], seed))
 
 
-def _above(group: Sequence[tuple[int, Alignment]]) -> Mean:
-    rows = [(value, i) for i, (_, each) in enumerate(group) for value in _by_pair(each.likeness - each.null).values()]
-    return clustered_mean([value for value, _ in rows], [i for _, i in rows])
-
-
-def _of_latents(group: Sequence[tuple[int, Alignment]]) -> dict[tuple[int, int], float | None]:
-    """By layer and latent of a, the mean over the layers that it was aligned with."""
+def _of_layers(alignments: Sequence[tuple[int, int, Alignment]]) -> dict[tuple[int, int], float]:
+    """By pair of layers, the lower first, the mean over its alignments of their mean likeness above the null."""
     found: dict[tuple[int, int], list[float]] = {}
-    for layer, each in group:
-        for latent, value in zip(each.pairs.a.tolist(), (each.likeness - each.null).tolist(), strict=True):
-            if not np.isnan(value):
-                found.setdefault((layer, latent), []).append(value)
-    return {key: float(np.mean(values)) for key, values in found.items()}
+    for layer_a, layer_b, each in alignments:
+        above = (each.likeness - each.null)[~np.isnan(each.likeness - each.null)]
+        if above.size:
+            found.setdefault((min(layer_a, layer_b), max(layer_a, layer_b)), []).append(float(above.mean()))
+    return {pair: float(np.mean(values)) for pair, values in found.items()}
+
+
+def _near_far(likeness: Mapping[tuple[int, int], float], nearest: int, farthest: int, seed: int) -> NearFar:
+    near, far = ([pair for pair in likeness if pair[1] - pair[0] == apart] for apart in (nearest, farthest))
+    if not near or not far:
+        return NearFar(None, None, len(near), len(far))
+    difference = float(np.mean([likeness[pair] for pair in near]) - np.mean([likeness[pair] for pair in far]))
+    return NearFar(difference, _reordered_p(likeness, near, far, seed), len(near), len(far))
+
+
+def _reordered_p(
+    likeness: Mapping[tuple[int, int], float],
+    near: Sequence[tuple[int, int]],
+    far: Sequence[tuple[int, int]],
+    seed: int,
+) -> float | None:
+    """Mantel 1967: pairs of layers share layers, and only whole layers may be exchanged. Their latents are no draws of
+    the layers at all: a hundred thousand of one pair of layers say nothing of another pair."""
+    layers = sorted({layer for pair in likeness for layer in pair})
+    if len(layers) < MIN_LAYERS or set(likeness) != set(combinations(layers, 2)):
+        return None
+    place = {layer: i for i, layer in enumerate(layers)}
+    table = np.zeros((len(layers), len(layers)))
+    for (a, b), value in likeness.items():
+        table[place[a], place[b]] = table[place[b], place[a]] = value
+    every = math.factorial(len(layers)) <= N_PERMUTATIONS
+    if every:
+        orders = np.array(list(permutations(range(len(layers)))))
+    else:
+        own = np.arange(len(layers))
+        orders = np.stack([own, *np.random.default_rng(seed).permuted(np.tile(own, (N_PERMUTATIONS, 1)), axis=1)])
+    of_near, of_far = (
+        table[orders[:, [place[a] for a, _ in side]], orders[:, [place[b] for _, b in side]]].mean(axis=1)
+        for side in (near, far)
+    )
+    differences = np.abs(of_near - of_far)
+    return float(np.mean(differences >= differences[0] * (1 - 1e-12)))
+
+
+def _above(group: Sequence[Alignment]) -> Mean:
+    rows = [(value, i) for i, each in enumerate(group) for value in _by_pair(each.likeness - each.null).values()]
+    return clustered_mean([value for value, _ in rows], [i for _, i in rows])

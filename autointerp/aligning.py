@@ -306,7 +306,7 @@ def _results(found: Sequence[Found], nearness: Nearness) -> dict[str, Any]:
     return {
         "n_alignments": len(found),
         "n_matched": sum(int(each.paired.matched.sum()) for each in found),
-        "near_minus_far": None if near is None else vars(near),
+        "near_minus_far": None if near is None else near._asdict(),
         "to_explain": _to_explain(found),
     }
 

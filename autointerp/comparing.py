@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from autointerp.arms import EXPLANATION, NULLS
 from autointerp.statistics import Comparison, compare, holm, latents_needed
+from autointerp.summary import explained_together
 from store.errors import UsageError
 from store.index import parts_of
 from store.matching import SIDES, Matching
@@ -67,7 +70,8 @@ def compare_scores(a: Run, b: Run, matching: Matching | None = None, measure: st
             for what, values in of_b.items()
         }
     shared = [(what, of_a[what], of_b[what]) for what in of_a if what in of_b]
-    found = [compare(*values) for _, *values in shared]
+    groups = _together(a, b, pairs)
+    found = [compare(*values, groups=groups) for _, *values in shared]
     if not any(each.n_latents for each in found):
         raise UsageError(
             f"no latent has a score in both {a.id} and {b.id}: explain the same ones, by one --seed, --latents or "
@@ -121,6 +125,22 @@ def _matched(indexes: list[str], matching: Matching, measure: str) -> dict[int, 
         raise UsageError(f"matching {matching.run.id} has no pair by {measure} above its null: name another --measure")
     mine, other = ("a", "b") if sides == indexes else ("b", "a")
     return dict(zip(found[other].tolist(), found[mine].tolist(), strict=True))
+
+
+def _together(a: Run, b: Run, pairs: dict[int, int] | None) -> dict[int, int]:
+    """Groups of latents of a, of which either run explained any two together, or linked by others that it did."""
+    links: list[tuple[int, int]] = []
+    for run, own in ((a, None), (b, pairs)):
+        explained = find_run(run.root, run.inputs["explanations"], "explanations")
+        clusters: dict[int, list[int]] = {}
+        for latent, medoid in explained_together(explained).items():
+            clusters.setdefault(medoid, []).extend([latent] if own is None else [own[latent]] if latent in own else [])
+        links += [(members[0], latent) for members in clusters.values() for latent in members]
+    latents, ends = np.unique(np.array(links, int).reshape(-1, 2), return_inverse=True)
+    ends = ends.reshape(-1, 2)
+    graph = coo_array((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(len(latents),) * 2)
+    label = connected_components(graph, directed=False)[1]
+    return {int(latent): int(latents[np.argmax(label == own)]) for latent, own in zip(latents, label, strict=True)}
 
 
 def _measured(run: Run) -> dict[str, Values]:

@@ -5,6 +5,7 @@ who wrote which is kept beside the rating and never shown.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -96,6 +97,9 @@ class Sheet:
 def blind_sheet(explanations: Mapping[str, Sequence[Explanation]], cfg: SheetConfig) -> Sheet:
     """Explanations drawn from each run (by id) in turn, and nulls, in a random order; no latent with one text twice.
 
+    Nulls stand beside latents whose own explanation is on the sheet, a second of a latent only where each has one: the
+    two are compared latent by latent. Others follow where these are too few.
+
     Raises:
         UsageError: there is nothing to draw from.
     """
@@ -103,7 +107,8 @@ def blind_sheet(explanations: Mapping[str, Sequence[Explanation]], cfg: SheetCon
     n_null = round(cfg.n * cfg.share_null)
     own = _in_turn([[_item(run, each) for each in given] for run, given in explanations.items()], random)
     others = _in_turn([_swapped(run, given, random) for run, given in explanations.items()], random)
-    chosen = _distinct([*_distinct(own)[: cfg.n - n_null], *_distinct(others)[:n_null]])
+    rated = _distinct(own)[: cfg.n - n_null]
+    chosen = _distinct([*rated, *_beside(rated, _distinct(others))[:n_null]])
     if not chosen:
         raise UsageError("there is no explanation to rate: run `monosem explain` first")
     items = tuple(chosen[i] for i in random.permutation(len(chosen)))
@@ -123,6 +128,15 @@ def _swapped(run: str, given: Sequence[Explanation], random: np.random.Generator
         for here, there in pairs
         if here.latent != there.latent and here.text != there.text
     ]
+
+
+def _beside(rated: Sequence[Item], nulls: Sequence[Item]) -> list[Item]:
+    """`nulls` in another order: first one of every latent that is rated, then a second, and so on; others last."""
+    latents, seen, ranks = {item.latent for item in rated}, Counter[int](), []
+    for item in nulls:
+        ranks.append((item.latent not in latents, seen[item.latent]))
+        seen[item.latent] += 1
+    return [nulls[i] for i in sorted(range(len(nulls)), key=ranks.__getitem__)]
 
 
 def _in_turn(groups: Sequence[Sequence[Item]], random: np.random.Generator) -> list[Item]:

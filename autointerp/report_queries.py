@@ -68,20 +68,24 @@ GROUP BY reason ORDER BY n_latents DESC, reason""",
     ),
     "means": Query(
         "Mean score of every arm. Its interval is Student's, of the latents' `own` values, which are in the order of "
-        "`latents`.",
+        "`latents`; where clusters share one explanation (`together` has each latent's), it is CR2's over those.",
         """SELECT run, scorer, arm, avg(value) AS mean, count(value) AS n_scored,
     count(*) - count(value) AS n_not_scored, any_value(chance) AS chance,
-    list(latent ORDER BY latent) AS latents, list(value ORDER BY latent) AS own
-FROM scores WHERE run IN {scores} GROUP BY run, scorer, arm
+    list(latent ORDER BY latent) AS latents, list(value ORDER BY latent) AS own,
+    list(coalesce(medoid, latent) ORDER BY latent) AS together
+FROM scores s LEFT JOIN (SELECT latent, medoid FROM clusters WHERE run = {explanations}) USING (latent)
+WHERE run IN {scores} GROUP BY run, scorer, arm
 ORDER BY scorer, run, arm <> 'explanation', arm""",
     ),
     "above": Query(
         "Score minus null, of the latents that have both. The interval is Student's over `own` minus `nulls`; the "
-        "p-value is that of flipping the sign of each latent's difference at random.",
+        "p-value is that of flipping the sign of each latent's difference at random. Where clusters share one "
+        "explanation (`together` has each latent's), both are of whole clusters.",
         """SELECT e.run, e.scorer, n.arm AS null_arm, avg(e.value - n.value) AS difference, count(*) AS n_latents,
     list(e.latent ORDER BY e.latent) AS latents, list(e.value ORDER BY e.latent) AS own,
-    list(n.value ORDER BY e.latent) AS nulls
+    list(n.value ORDER BY e.latent) AS nulls, list(coalesce(c.medoid, e.latent) ORDER BY e.latent) AS together
 FROM scores e JOIN scores n ON n.run = e.run AND n.scorer = e.scorer AND n.latent = e.latent
+LEFT JOIN clusters c ON c.latent = e.latent AND c.run = {explanations}
 WHERE e.run IN {scores} AND e.arm = 'explanation' AND n.arm <> 'explanation'
     AND e.value IS NOT NULL AND n.value IS NOT NULL
 GROUP BY e.run, e.scorer, n.arm ORDER BY e.scorer, e.run, n.arm""",

@@ -163,13 +163,15 @@ def by_run(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
 
 
 def _arm(row: Mapping[str, Any]) -> Arm:
-    return Arm(row["run"], row["arm"], clustered_mean(row["own"], row["latents"]), row["chance"])
+    return Arm(row["run"], row["arm"], clustered_mean(row["own"], row["together"]), row["chance"])
 
 
 def _above(rows: Rows) -> list[Above]:
     found = [
         compare(
-            dict(zip(row["latents"], row["own"], strict=True)), dict(zip(row["latents"], row["nulls"], strict=True))
+            dict(zip(row["latents"], row["own"], strict=True)),
+            dict(zip(row["latents"], row["nulls"], strict=True)),
+            groups=dict(zip(row["latents"], row["together"], strict=True)),
         )
         for row in rows
     ]

@@ -1,5 +1,6 @@
 """What a run of scores comes to: means over latents, nulls beside them, and who was left out."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ def summary(folder: Path, explained: Run) -> dict[str, Any]:
     table = parts_of(folder, "scores", ["latent", "arm", "value", "n_judged", "n_unparsed"])
     by_arm = {arm: _values(table, arm) for arm in table.column("arm").unique().to_pylist()}
     own = by_arm.get(EXPLANATION, {})
-    arms = {arm: _mean(values) for arm, values in by_arm.items()}
-    above = {arm: _above(own, values) for arm, values in by_arm.items() if arm != EXPLANATION}
+    groups = explained_together(explained)
+    arms = {arm: _mean(values, groups) for arm, values in by_arm.items()}
+    above = {arm: _above(own, values, groups) for arm, values in by_arm.items() if arm != EXPLANATION}
     return {
         **arms,
         "above": above,
@@ -33,18 +35,25 @@ def _values(table: pa.Table, arm: str) -> dict[int, float | None]:
     return dict(zip(rows.column("latent").to_pylist(), rows.column("value").to_pylist(), strict=True))
 
 
-def _mean(values: dict[int, float | None]) -> dict[str, Any]:
-    mean = clustered_mean(list(values.values()), list(values))
+def explained_together(explained: Run) -> dict[int, int]:
+    """The cluster, by its medoid, of each latent that a run explained together with others: one draw of words, so that
+    only whole clusters are independent."""
+    table = parts_of(explained.folder, "clusters", ["latent", "medoid"])
+    return dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def _mean(values: dict[int, float | None], groups: Mapping[int, int]) -> dict[str, Any]:
+    mean = clustered_mean(list(values.values()), [groups.get(latent, latent) for latent in values])
     return {
         "mean": mean.value,
         "interval": mean.interval,
-        "n_scored": mean.n_latents,
+        "n_scored": mean.n_rows,
         "n_not_scored": mean.n_missing,
     }
 
 
-def _above(own: dict[int, float | None], null: dict[int, float | None]) -> dict[str, Any]:
-    found = compare(own, null)
+def _above(own: dict[int, float | None], null: dict[int, float | None], groups: Mapping[int, int]) -> dict[str, Any]:
+    found = compare(own, null, groups=groups)
     return {
         "difference": found.difference,
         "interval": found.interval,

@@ -98,9 +98,7 @@ def null_of(name: str, own: list[Score], null: list[Score]) -> Null:
     away = np.array([value for value in values if value is not None]) - chance
     own_mean = clustered_mean([score.value for score in own], range(len(own))).value or 0.0
     covers = low <= chance <= high
-    return Null(
-        name, chance, mean.value, low, high, covers, sign_flip_p(away), own_mean, mean.n_latents, mean.n_missing
-    )
+    return Null(name, chance, mean.value, low, high, covers, sign_flip_p(away), own_mean, mean.n_rows, mean.n_missing)
 
 
 def figures_of(row: Null) -> list[Figure]:

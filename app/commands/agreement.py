@@ -100,7 +100,7 @@ def _print(args: Args, sae: str) -> None:
 
 def _rows(found: "RatingReport") -> Iterator[dict[str, Any]]:
     for name, mean in found.explainers.items():
-        yield _row("explainer", name, "mean rating", mean.value, mean.interval, mean.n_latents)
+        yield _row("explainer", name, "mean rating", mean.value, mean.interval, mean.n_groups)
     null = found.against_null
     named = ("null", "explanation − shuffled", "difference")
     yield _row(*named, null.difference, null.interval, null.n_latents, null.p_value)

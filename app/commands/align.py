@@ -104,11 +104,10 @@ def _print_distances(distances: Sequence[dict[str, Any]], near_minus_far: dict[s
         for row in distances
     ]
     print_rows(pd.DataFrame(rows), "table")
-    ends = near_minus_far["interval"]
     print(
         f"nearest − farthest layers: {figure(near_minus_far['difference'], signed=True)} "
-        f"{interval(ends and tuple(ends))} p {figure(near_minus_far['p_value'], digits=4)}, on "
-        f"{near_minus_far['n_latents']:,} latents with a partner in both"
+        f"p {figure(near_minus_far['p_value'], digits=4)}, of {near_minus_far['n_near']:,} and "
+        f"{near_minus_far['n_far']:,} pairs of layers"
     )
 
 

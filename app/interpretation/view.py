@@ -145,7 +145,7 @@ def above_rows(of: Subject, found: Figures) -> list[list[str]]:
 
 def _above_row(label: str, arm: Arm, above: Above | None) -> list[str]:
     row = [label, arm.arm, figure(arm.mean.value), interval(arm.mean.interval), number(arm.chance)]
-    row.append(counted(arm.mean.n_latents))
+    row.append(counted(arm.mean.n_rows))
     if above is None:
         return [*row, "", "", "", "", ""]
     of = above.of

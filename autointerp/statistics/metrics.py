@@ -200,3 +200,5 @@ METRICS: dict[str, Metric] = {
     "spearman": _any(spearman),
 }
 """Every figure by name."""
+BY_PROBABILITY = frozenset({"auprc", "auroc", "brier", "ece"})
+"""Figures of the probabilities, where answers have them."""

@@ -12,7 +12,7 @@ from autointerp.statistics.intervals import (
     precision_at_base_rate,
     precision_interval,
 )
-from autointerp.statistics.metrics import METRICS, Answers, is_binary
+from autointerp.statistics.metrics import BY_PROBABILITY, METRICS, Answers, is_binary
 
 RANDOM = "random"
 """Kind of the silent items that stand for the corpus; the others were chosen to be hard."""
@@ -33,8 +33,9 @@ def scored(
     Positions in a line-up look like numbers: `beside` names the only metrics that mean something of such answers.
 
     Answers that could not be read are left out of the value and its interval, and counted; `bounds` says what the value
-    would be were they all wrong, and all right. With a `base_rate`, `metrics` has `precision_at_base_rate` and its ends
-    `_low` and `_high`: its false-positive rate is that of random silent items alone.
+    would be were they all wrong, and all right, on the scale of those that could be read, and holds the value. With a
+    `base_rate`, `metrics` has `precision_at_base_rate` and its ends `_low` and `_high`: its false-positive rate is that
+    of random silent items alone. Figures of probabilities are of the answers that have one, where any has.
 
     Raises:
         ValueError: there is no metric of that name.
@@ -43,16 +44,18 @@ def scored(
         raise ValueError(f"no metric '{value}': choose one of {', '.join(METRICS)}")
     read = [example for example in examples if example.answer is not None]
     n_unparsed = len(examples) - len(read)
-    given = answers(read)
+    given = {name: answers(_with_what_it_needs(name, read)) for name in METRICS}
     wanted = METRICS if beside is None else {value, *beside}
-    found = {name: metric(given) for name, metric in METRICS.items() if name in wanted and metric.applies(given)}
+    found = {
+        name: metric(given[name]) for name, metric in METRICS.items() if name in wanted and metric.applies(given[name])
+    }
     return Score(
         found.get(value),
-        None if found.get(value) is None else interval(value, given, seed),
+        None if found.get(value) is None else interval(value, given[value], seed),
         chance,
         n_judged=len(read),
         n_unparsed=n_unparsed,
-        bounds=_bounds(value, examples) if n_unparsed else None,
+        bounds=_bounds(value, examples, found.get(value)) if n_unparsed else None,
         metrics={**found, **({} if base_rate is None else at_base_rate(read, base_rate))},
         examples=tuple(examples),
         prompt=prompt,
@@ -68,6 +71,13 @@ def answers(read: Sequence[Judged]) -> Answers:
         np.array([example.answer for example in read], float),
         np.array(probability, float) if given and probability else None,
     )
+
+
+def _with_what_it_needs(name: str, read: Sequence[Judged]) -> Sequence[Judged]:
+    """A judge that left out one probability has still ranked the others by theirs, and never a yes above a maybe."""
+    if name not in BY_PROBABILITY:
+        return read
+    return [example for example in read if example.probability is not None] or read
 
 
 def interval(name: str, given: Answers, seed: int = 0) -> Interval | None:
@@ -108,9 +118,15 @@ def at_base_rate(read: Sequence[Judged], base_rate: float) -> Mapping[str, float
     }
 
 
-def _bounds(value: str, examples: Sequence[Judged]) -> Interval | None:
-    worst, best = (METRICS[value](_filled(value, examples, right)) for right in (False, True))
-    return None if worst is None or best is None else (min(worst, best), max(worst, best))
+def _bounds(name: str, examples: Sequence[Judged], value: float | None) -> Interval | None:
+    read = _with_what_it_needs(name, [example for example in examples if example.answer is not None])
+    examples = [*read, *(example for example in examples if example.answer is None)]
+    worst, best = (METRICS[name](_filled(name, examples, right)) for right in (False, True))
+    if worst is None or best is None:
+        return None
+    # All right may be less than the value, where the readable answers have a trend of their own.
+    held = [each for each in (worst, best, value) if each is not None]
+    return min(held), max(held)
 
 
 def _filled(value: str, examples: Sequence[Judged], right: bool) -> Answers:
@@ -131,10 +147,18 @@ def _extremes(truth: np.ndarray, said: np.ndarray, right: bool) -> np.ndarray:
     if is_binary(truth) and is_binary(said):
         return truth if right else 1 - truth
     if not is_binary(truth):
-        mirrored = truth.max() + truth.min() - truth
-        return truth if right else np.where(mirrored == truth, truth.max() + 1, mirrored)
+        return _on_scale_of(said, truth if right else truth.max() + truth.min() - truth)
     low, high = said.min() - 1, said.max() + 1
     return np.where((truth == 1) == right, high, low)
+
+
+def _on_scale_of(said: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values, such as activations, as a judge says them: its lowest and highest answers for the least and the most."""
+    if not said.size or said.max() == said.min():
+        return values
+    spread = np.ptp(values)
+    share = (values - values.min()) / spread if spread else np.full_like(values, 0.5)
+    return said.min() + share * (said.max() - said.min())
 
 
 def _named(truth: np.ndarray, said: np.ndarray, right: bool) -> np.ndarray:

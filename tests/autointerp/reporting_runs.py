@@ -6,7 +6,16 @@ from pathlib import Path
 import numpy as np
 
 from autointerp.latent import ACTIVE, Explanation, Judged, Trial, Unexplained
-from autointerp.rows import Rows, columns, example_rows, explanation_row, metric_rows, score_row, unexplained_row
+from autointerp.rows import (
+    Rows,
+    cluster_rows,
+    columns,
+    example_rows,
+    explanation_row,
+    metric_rows,
+    score_row,
+    unexplained_row,
+)
 from autointerp.statistics import scored
 from store.index import publish, write_part
 from store.index_tables import SCHEMAS
@@ -24,10 +33,12 @@ def explanations(
     unexplained: Sequence[int] = (),
     quoted: Mapping[int, float] | None = None,
     explainer: str = "default",
+    clusters: Sequence[Sequence[int]] = (),
 ) -> Run:
-    """A finished run of explanations of an index, not yet published."""
+    """A finished run of explanations of an index, not yet published; the first of each cluster is its medoid."""
     shares = quoted or {}
-    with start_run(index.root, "explanations", {"explainer": explainer}, {"index": index.id}) as run:
+    config = {"explainer": explainer, **({"clusters": clusters} if clusters else {})}
+    with start_run(index.root, "explanations", config, {"index": index.id}) as run:
         said = [
             Explanation(latent, explainer, text, text, "made up", 3, frozenset({0}), quoted=shares.get(latent, 0.0))
             for latent, text in texts.items()
@@ -35,6 +46,8 @@ def explanations(
         silent = [Unexplained(latent, explainer, "no evidence") for latent in unexplained]
         _write(run.folder, {"explanations": [explanation_row(each, run.id) for each in said]})
         _write(run.folder, {"unexplained": [unexplained_row(each, run.id) for each in silent]})
+        together = [row for each in clusters for row in cluster_rows(each, each[0], 0.9, run.id)]
+        _write(run.folder, {"clusters": together})
         run.finish({"n_explained": len(said)})
     return run
 

@@ -4,9 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from autointerp.align import AlignConfig, by_activations, by_distance, by_vectors, embedded, judged, kept
+from autointerp.align import (
+    AlignConfig,
+    Alignment,
+    Nearness,
+    by_activations,
+    by_distance,
+    by_vectors,
+    embedded,
+    judged,
+    kept,
+)
 from autointerp.embedders import HashedEmbedder
 from autointerp.matching.pairing import Pairs
+from autointerp.statistics import clustered_mean, compare
 from store.errors import UsageError
 from store.matching import Matching
 
@@ -92,8 +103,8 @@ class TestExplanations:
 
 class TestDistance:
     def test_nearby_layers_are_found_more_alike_than_far_ones(self):
-        base = rows(0)
-        layers = {layer: base + 0.3 * layer * rows(20 + layer) for layer in range(5)}
+        steps = [rows(0), *(0.5 * rows(20 + layer) for layer in range(1, 5))]
+        layers = [sum(steps[: layer + 1], torch.zeros_like(steps[0])) for layer in range(5)]
         aligned = [(i, j, judged(SELF, layers[i], layers[j], CFG)) for i in range(5) for j in range(i + 1, 5)]
         found = by_distance(aligned)
         assert [each.layers_apart for each in found.distances] == [1, 2, 3, 4]
@@ -101,8 +112,46 @@ class TestDistance:
         assert found.near_minus_far is not None
         assert found.near_minus_far.difference is not None
         assert found.near_minus_far.difference > 0
+        # 5 layers have 60 orders that are not each other's reverse; this one is the rarest.
+        assert found.near_minus_far.p_value == pytest.approx(1 / 60)
+        assert (found.near_minus_far.n_near, found.near_minus_far.n_far) == (4, 1)
+
+    def test_without_a_relation_to_distance_its_p_value_is_not_small_however_many_latents_there_are(self):
+        p_values = [self._found(seed, 5).near_minus_far for seed in range(300)]
+        small = np.mean([(each.p_value or 0.0) <= 0.05 for each in p_values if each is not None])
+        assert small <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
+        assert small > 0
+
+    def test_few_layers_have_a_difference_and_no_p_value(self):
+        found = self._found(0, 4).near_minus_far
+        assert found is not None
+        assert found.p_value is None
+        assert (found.n_near, found.n_far) == (3, 1)
+
+    def test_of_many_layers_orders_are_drawn(self):
+        found = by_distance([(i, j, self._planted(1 / (j - i), 0)) for i in range(9) for j in range(i + 1, 9)])
+        assert found.near_minus_far is not None
         assert (found.near_minus_far.p_value or 1) < 0.01
-        assert found.near_minus_far.n_latents == D_SAE
+
+    @staticmethod
+    def _planted(likeness: float, seed: int) -> Alignment:
+        """An alignment of 200 latents, as alike as told; nothing but noise tells them apart."""
+        values = likeness + np.random.default_rng(seed).normal(0, 0.01, 200)
+        same, zero = np.arange(200), np.zeros(200)
+        mean, above = clustered_mean(values.tolist(), range(200)), compare({}, {})
+        return Alignment(Pairs(same, same, zero), values, zero, mean, above)
+
+    def _found(self, seed: int, n_layers: int) -> Nearness:
+        """Likeness that differs from layer to layer and from pair to pair, whatever lies between."""
+        random = np.random.default_rng(seed)
+        of_layer = random.normal(0, 0.1, n_layers)
+        return by_distance(
+            [
+                (i, j, self._planted(of_layer[i] + of_layer[j] + random.normal(0, 0.1), seed))
+                for i in range(n_layers)
+                for j in range(i + 1, n_layers)
+            ]
+        )
 
     def test_one_distance_has_nothing_to_be_compared_with_and_none_is_refused(self):
         alone = by_distance([(3, 4, judged(SELF, rows(0), rows(0), CFG))])

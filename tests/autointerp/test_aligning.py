@@ -105,7 +105,7 @@ def test_layers_are_compared_near_and_far(indexes: list[Run], root: Path):
     assert rows == [[0, 1], [1, 2]]
     distances = of.sql("FROM distances ORDER BY layers_apart")
     assert distances["n_alignments"].tolist() == [1, 2]
-    assert set(of.run.results["near_minus_far"]) >= {"difference", "interval", "p_value", "n_latents"}
+    assert set(of.run.results["near_minus_far"]) >= {"difference", "p_value", "n_near", "n_far"}
     assert align(AligningConfig(by="weights", embedder="hashed"), said, root).reused
 
 

@@ -10,6 +10,8 @@ from reporting_runs import explanations, scores
 from scipy.stats import ttest_rel
 
 from autointerp.comparing import compare_scores
+from autointerp.statistics import clustered_mean
+from autointerp.summary import summary
 from store.errors import UsageError
 from store.index import parts_of
 from store.matching import Matching
@@ -36,8 +38,10 @@ def _index(root: Path, factory: pytest.TempPathFactory, name: str) -> Run:
     return given_index(root, planted(tokens, N_LATENTS), tokens, name=name)
 
 
-def scored(index: Run, explainer: str, latents: tuple[int, ...] = LATENTS, *, scorer: str = "detection") -> Run:
-    of = explanations(index, dict.fromkeys(latents, "words"), explainer=explainer)
+def scored(
+    index: Run, explainer: str, latents: tuple[int, ...] = LATENTS, *, scorer: str = "detection", clusters=()
+) -> Run:
+    of = explanations(index, dict.fromkeys(latents, "words"), explainer=explainer, clusters=clusters)
     return scores(of, scorer, latents, seed=len(explainer))
 
 
@@ -60,6 +64,38 @@ def test_it_is_the_paired_test_of_the_latents_that_both_scored(index: Run):
     assert row.found.p_value is not None
     assert row.adjusted_p is not None
     assert row.adjusted_p >= row.found.p_value
+
+
+@pytest.mark.parametrize("clustered", [("a",), ("b",), ("a", "b")])
+def test_latents_that_either_run_explained_together_are_one_group(clustered: tuple[str, ...], index: Run):
+    clusters = {"a": [(3, 1, 2), (5, 4)], "b": [(2, 6), (8, 9)]}
+    a, b = (
+        scored(index, f"default {side}", clusters=clusters[side] if side in clustered else ()) for side in ("a", "b")
+    )
+    together = {
+        ("a",): {1: 1, 2: 1, 3: 1, 4: 4, 5: 4},
+        ("b",): {2: 2, 6: 2, 8: 8, 9: 8},
+        ("a", "b"): {1: 1, 2: 1, 3: 1, 6: 1, 4: 4, 5: 4, 8: 8, 9: 8},
+    }[clustered]
+    of_a, of_b = values(a), values(b)
+    both = sorted(of_a.keys() & of_b.keys())
+    expected = clustered_mean([of_a[i] - of_b[i] for i in both], [together.get(i, i) for i in both])
+    row = compare_scores(a, b).rows[0]
+    assert row.found.interval == pytest.approx(expected.interval)
+    assert (row.found.n_latents, row.found.n_groups) == (len(both), expected.n_groups)
+
+
+def test_results_count_latents_that_were_explained_together_as_one_group(index: Run):
+    groups = {1: 3, 2: 3, 3: 3, 4: 5, 5: 5}
+    run = scored(index, "default", clusters=[(3, 1, 2), (5, 4)])
+    own, null = values(run), values(run, "generic")
+    results = summary(run.folder, find_run(index.root, run.inputs["explanations"], "explanations"))
+    expected = clustered_mean(list(own.values()), [groups.get(i, i) for i in own])
+    assert results["explanation"]["interval"] == pytest.approx(expected.interval)
+    assert results["explanation"]["n_scored"] == len(own)
+    both = [i for i in own if i in null]
+    expected = clustered_mean([own[i] - null[i] for i in both], [groups.get(i, i) for i in both])
+    assert results["above"]["generic"]["interval"] == pytest.approx(expected.interval)
 
 
 def test_above_a_null_is_the_difference_of_differences(index: Run):

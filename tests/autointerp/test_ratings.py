@@ -36,6 +36,20 @@ class TestSheet:
             (item.text == f"{item.explainer} {item.latent}") == (item.arm == "explanation") for item in sheet.items
         )
 
+    @pytest.mark.parametrize("n_latents", [40, 500])
+    def test_nulls_are_beside_latents_that_are_rated_each_once(self, n_latents: int):
+        runs = {"r1": explained("top", n_latents), "r2": explained("default", n_latents)}
+        items = blind_sheet(runs, SheetConfig(n=50, share_null=0.2)).items
+        own, null = ({item.latent for item in items if item.arm == arm} for arm in ("explanation", "shuffled"))
+        assert len(null) == 10
+        assert null <= own
+
+    def test_more_nulls_than_rated_latents_are_filled_up(self):
+        items = blind_sheet({"r": explained("top", 40)}, SheetConfig(n=10, share_null=0.8)).items
+        own, null = ({item.latent for item in items if item.arm == arm} for arm in ("explanation", "shuffled"))
+        assert (len(own), len(null)) == (2, 8)
+        assert own <= null
+
     def test_explainers_have_equal_shares_and_no_text_stands_twice_beside_a_latent(self, sheet: Sheet):
         assert Counter(item.explainer for item in sheet.items if item.arm == "explanation") == {
             "top": 20,

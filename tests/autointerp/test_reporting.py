@@ -15,7 +15,7 @@ from reporting_runs import ARMS, VALUES, explanations, published, scores
 
 from autointerp.report_queries import PER_VERDICT, QUERIES, query
 from autointerp.reporting import Figures, Subject, evidence, figures, spans, subject
-from autointerp.statistics import METRICS, calibration
+from autointerp.statistics import METRICS, calibration, clustered_mean
 from autointerp.statistics.metrics import Answers
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
@@ -101,7 +101,7 @@ def test_every_mean_and_every_difference_is_what_the_examples_give(
     for each in found.arms:
         told = [value for value in values[each.run, each.arm].values() if value is not None]
         assert each.mean.value == pytest.approx(np.mean(told))
-        assert (each.mean.n_latents, each.mean.n_missing) == (len(told), len(LATENTS) - len(told))
+        assert (each.mean.n_rows, each.mean.n_missing) == (len(told), len(LATENTS) - len(told))
     for each in found.above:
         own, null = values[each.run, "explanation"], values[each.run, each.null]
         both = [x - y for x, y in zip(own.values(), null.values(), strict=True) if x is not None and y is not None]
@@ -110,6 +110,29 @@ def test_every_mean_and_every_difference_is_what_the_examples_give(
         assert each.of.p_value is not None
         assert each.adjusted is not None
         assert each.adjusted >= each.of.p_value
+
+
+def test_members_of_a_cluster_are_one_group_in_intervals(root: Path, dense: np.ndarray, tmp_path: Path):
+    tokens = tokens_of(find_run(root, "latest", "activations"), tmp_path)
+    run = given_index(root, dense, tokens, name="clustered")
+    together = {1: 3, 2: 3, 3: 3, 4: 5, 5: 5}
+    of = explanations(run, dict.fromkeys(LATENTS, "words"), clusters=[(3, 1, 2), (5, 4)])
+    other = explanations(run, dict.fromkeys(LATENTS, "words"), explainer="top", clusters=[LATENTS])
+    rows = pq.read_table(
+        next(scores(of, "detection", LATENTS, seed=1).folder.glob("parts/scores-*.parquet"))
+    ).to_pylist()
+    index = FeatureIndex(published(run).folder)
+    found, values = figures(index, subject(index, of.id)), {(row["arm"], row["latent"]): row["value"] for row in rows}
+    groups = [together.get(latent, latent) for latent in LATENTS]
+    assert other.id != of.id
+    for each in found.arms:
+        expected = clustered_mean([values[each.arm, latent] for latent in LATENTS], groups)
+        assert each.mean.interval == pytest.approx(expected.interval)
+    for each in found.above:
+        pairs = [(values["explanation", latent], values[each.null, latent]) for latent in LATENTS]
+        expected = clustered_mean([None if None in pair else pair[0] - pair[1] for pair in pairs], groups)
+        assert each.of.interval == pytest.approx(expected.interval)
+        assert each.of.n_groups == expected.n_groups < each.of.n_latents
 
 
 def test_unread_answers_are_those_of_the_examples_and_their_bounds_hold_the_mean(

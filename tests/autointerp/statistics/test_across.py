@@ -34,7 +34,7 @@ def test_with_one_row_a_latent_the_clustered_interval_is_students():
     found = clustered_mean(values.tolist(), list(range(12)))
     half = t.ppf(0.975, 11) * values.std(ddof=1) / math.sqrt(12)
     assert found.interval == pytest.approx((values.mean() - half, values.mean() + half))
-    assert (found.n_latents, found.n_rows, found.n_missing) == (12, 12, 0)
+    assert (found.n_groups, found.n_rows, found.n_missing) == (12, 12, 0)
 
 
 def test_scoring_every_latent_ten_times_over_makes_nothing_surer():
@@ -57,7 +57,7 @@ def test_the_clustered_interval_covers_the_mean_with_latents_of_unequal_numbers_
 
 def test_rows_without_a_value_are_counted_and_never_zeros():
     found = clustered_mean([0.5, None, 0.7], [0, 1, 2])
-    assert (found.value, found.n_latents, found.n_missing) == (pytest.approx(0.6), 2, 1)
+    assert (found.value, found.n_groups, found.n_missing) == (pytest.approx(0.6), 2, 1)
     assert clustered_mean([None], [0]).value is None
 
 
@@ -78,6 +78,26 @@ def test_without_a_difference_p_values_are_spread_evenly():
     p = [compare(by_latent(random.normal(0, 1, 8)), by_latent(np.zeros(8))).p_value or 0.0 for _ in range(400)]
     for level in (0.05, 0.25, 0.5):
         assert np.mean(np.array(p) <= level) == pytest.approx(level, abs=3 * math.sqrt(level * (1 - level) / 400))
+
+
+def test_latents_that_share_an_explanation_are_one_draw_of_it():
+    random, groups = np.random.default_rng(5), {latent: latent - latent % 5 for latent in range(150)}
+    covered, found_something, n = 0, 0, 400
+    for _ in range(n):
+        values = np.repeat(random.normal(0, 0.1, 30), 5) + random.normal(0, 0.05, 150)
+        found = compare(by_latent(values), by_latent(np.zeros(150)), groups=groups)
+        assert found.interval is not None
+        assert found.p_value is not None
+        covered += found.interval[0] <= 0 <= found.interval[1]
+        found_something += found.p_value < 0.05
+        assert (found.n_latents, found.n_groups) == (150, 30)
+    assert covered / n == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / n))
+    assert found_something / n == pytest.approx(0.05, abs=3 * math.sqrt(0.95 * 0.05 / n))
+
+
+def test_one_group_of_latents_has_a_difference_and_nothing_to_doubt_it_by():
+    found = compare(by_latent(np.array([1.0, 2.0])), by_latent(np.zeros(2)), groups={0: 1, 1: 1})
+    assert (found.difference, found.interval, found.p_value, found.spread) == (1.5, None, None, None)
 
 
 def test_the_p_value_of_few_latents_is_that_of_all_sign_flips():

@@ -76,6 +76,30 @@ def test_a_constant_answer_has_no_correlation():
     assert METRICS["correlation"](Answers(np.array([0.1, 0.2, 0.3]), np.full(3, 0.1))) is None
 
 
+def test_one_answer_without_a_probability_leaves_the_ranking_of_the_others():
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 2, 40).astype(float)
+    probability = np.clip(0.5 + 0.2 * (truth - 0.5) + random.normal(0, 0.15, 40), 0.01, 0.99)
+    all_but_one = [judged(t, float(p > 0.5), p) for t, p in zip(truth, probability, strict=True)]
+    for value, oracle in (("auroc", sk.roc_auc_score), ("auprc", sk.average_precision_score)):
+        found = scored([*all_but_one, judged(1, 1.0)], value=value, chance=0.5)
+        assert found.value == pytest.approx(oracle(truth, probability))
+        assert found.interval == scored(all_but_one, value=value, chance=0.5).interval
+        assert (found.n_judged, found.n_unparsed) == (41, 0)
+        unread = scored([*all_but_one, judged(1, 1.0), judged(0, None)], value=value, chance=0.5)
+        assert unread.value == found.value
+        assert unread.bounds is not None
+        assert unread.bounds[0] < oracle(truth, probability)
+        assert unread.bounds[1] == pytest.approx(oracle([*truth, 0], [*probability, 0]))
+    found = scored([*all_but_one, judged(1, 1.0)], value="balanced_accuracy", chance=0.5)
+    assert found.metrics["brier"] == pytest.approx(np.mean((truth - probability) ** 2))
+
+
+def test_probabilities_of_one_side_alone_rank_nothing():
+    found = scored([judged(1, 1.0, 0.9), judged(1, 0.0, 0.2), judged(0, 0.0)], value="auroc", chance=0.5)
+    assert (found.value, found.interval, found.n_judged) == (None, None, 3)
+
+
 def test_many_resamples_at_once_give_what_one_at_a_time_gives():
     random = np.random.default_rng(0)
     truth, answer = random.integers(0, 2, (8, 20)).astype(float), random.integers(0, 2, (8, 20)).astype(float)
@@ -126,6 +150,38 @@ def test_bounds_hold_the_value_whatever_the_unread_answers_were(value: str):
     assert whole is not None
     assert found.bounds is not None
     assert found.bounds[0] <= whole <= found.bounds[1]
+
+
+ANY_ANSWER = {
+    "auroc": st.tuples(st.integers(0, 1), st.none() | st.floats(0, 1)),
+    "auprc": st.tuples(st.integers(0, 1), st.none() | st.floats(0, 1)),
+    "balanced_accuracy": st.tuples(st.integers(0, 1), st.none() | st.integers(0, 1)),
+    "f1": st.tuples(st.integers(0, 1), st.none() | st.integers(0, 1)),
+    "accuracy": st.tuples(st.integers(1, 5), st.none() | st.integers(1, 5)),
+    "correlation": st.tuples(st.floats(0, 40, width=16), st.none() | st.integers(0, 9)),
+    "spearman": st.tuples(st.floats(0, 40, width=16), st.none() | st.integers(0, 9)),
+}
+
+
+@pytest.mark.parametrize("value", ANY_ANSWER)
+@given(data=st.data())
+def test_bounds_hold_the_value(value: str, data: st.DataObject):
+    pairs = data.draw(st.lists(ANY_ANSWER[value], min_size=2, max_size=30))
+    found = scored([judged(t, None if a is None else float(a)) for t, a in pairs], value=value, chance=0.5)
+    if found.bounds is not None and found.value is not None:
+        assert found.bounds[0] <= found.value <= found.bounds[1]
+
+
+def test_unread_activations_are_filled_in_as_the_judge_says_activations():
+    random = np.random.default_rng(0)
+    truth = random.gamma(1, 8, 200)
+    said = np.round(9 * truth / truth.max())
+    told = [judged(t, None if i % 5 == 0 else a) for i, (t, a) in enumerate(zip(truth, said, strict=True))]
+    found = scored(told, value="correlation", chance=0.0)
+    assert found.value is not None
+    assert found.bounds is not None
+    assert found.value - 0.01 < found.bounds[1] < 1
+    assert found.bounds[0] < found.value - 0.2
 
 
 def test_a_wrong_choice_among_several_is_wrong_even_in_the_middle():
