@@ -103,8 +103,8 @@ def explain(
 def identity(
     cfg: ExplainConfig, index_run: Run, root: Path, sampler: Sampler
 ) -> tuple[ExplainConfig, dict[str, str], dict[str, Any] | None]:
-    """The config, inputs and sameness of a run, for `start_run`. A selection is the latents that it has now, and what is
-    loaded is its contents: the same words may mean others tomorrow."""
+    """The config, inputs and sameness of a run, for `start_run`. A selection is the latents that it has now, and what
+    is loaded is its contents: the same words may mean others tomorrow."""
     told = replace(cfg, tools=cfg.tools.identity)
     if not cfg.select and not cfg.tools.load:
         return told, {"index": index_run.id}, None
