@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable
 
-from autointerp.latent import Explanation
 from store.latents import Window
 
 RUN = 6
@@ -25,11 +24,6 @@ def quoted(text: str, windows: Iterable[Window]) -> float:
     shown = {run for window in windows for run in _runs(_words(window.text))}
     copied = {at + i for at, run in enumerate(_runs(words)) if run in shown for i in range(RUN)}
     return len(copied) / len(words) if words else 0.0
-
-
-def leaks(explanation: Explanation) -> bool:
-    """Whether so much of it is quoted that its scores may be of memory."""
-    return explanation.quoted >= LEAKS
 
 
 def _words(text: str) -> list[str]:

@@ -1,12 +1,12 @@
 """Sheets on which people rate explanations with any table program, and the ratings that come back.
 
-A sheet shows, beside each explanation, contexts of documents that no explainer saw. The key to it, which explanation is
-whose and which is of another latent, stays in the run that made it.
+A sheet shows, beside each explanation, contexts of documents that no explainer of what is on it saw. The key to it,
+which explanation is whose and which is of another latent, stays in the run that made it.
 """
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ import pandas as pd
 
 from autointerp.explain.shown import fires
 from autointerp.explaining import explanations_of, sample_of
+from autointerp.latent import Explanation
 from autointerp.prompts import marked
 from autointerp.ratings import ARMS, Item, Key, Sheet, SheetConfig, blind_sheet
 from autointerp.sample import Sampler
@@ -22,6 +23,7 @@ from store.errors import UsageError
 from store.feature_index import FeatureIndex
 from store.files import read_json, whole_file, write_json
 from store.index import parts_of
+from store.latents import Window
 from store.notes import Notes
 from store.run import Run, find_run, list_runs, start_run
 
@@ -44,7 +46,8 @@ def make_sheet(cfg: SheetConfig, explanations: Sequence[Run], root: Path) -> Run
         root: of the run.
 
     Raises:
-        UsageError: they are of several indexes, or there is nothing to rate.
+        UsageError: they are of several indexes, there is nothing to rate, or all contexts of a latent are of documents
+            that an explainer saw.
     """
     indexes = {run.inputs["index"] for run in explanations}
     if len(indexes) != 1:
@@ -52,14 +55,38 @@ def make_sheet(cfg: SheetConfig, explanations: Sequence[Run], root: Path) -> Run
     inputs = {"index": indexes.pop(), **{f"explanations {i}": run.id for i, run in enumerate(explanations)}}
     with start_run(root, "sheet", cfg, inputs) as run:
         if not run.finished:
-            sheet = blind_sheet({each.id: explanations_of(each) for each in explanations}, cfg)
+            given = {each.id: explanations_of(each) for each in explanations}
+            sheet = blind_sheet(given, cfg)
+            seen = _seen(sheet, given)
             sampler = Sampler(FeatureIndex(find_run(root, inputs["index"], "index").folder), sample_of(explanations[0]))
-            rows = [_row(run.id, shown, _contexts(sampler, shown.latent, cfg.n_contexts)) for shown in sheet.shown]
+            latents = {item.latent for item in sheet.items}
+            windows = {latent: sampler.trial(latent, frozenset({"items"})).active for latent in latents}
+            unseen = {latent: _unseen(latent, windows[latent], seen) for latent in latents}
+            rows = [_row(run.id, shown, _contexts(unseen[shown.latent][: cfg.n_contexts])) for shown in sheet.shown]
             with whole_file(run.folder / SHEET) as scratch:
                 pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(scratch, index=False)
             write_json(run.folder / KEY, asdict(sheet))
-            run.finish({"n": len(sheet.items), "n_null": sum(item.arm != ARMS[0] for item in sheet.items)})
+            results = {"n": len(sheet.items), "n_null": sum(item.arm != ARMS[0] for item in sheet.items)}
+            run.finish(results | {"n_left_out": sum(len(windows[each]) - len(unseen[each]) for each in latents)})
     return run
+
+
+def _seen(sheet: Sheet, given: Mapping[str, Sequence[Explanation]]) -> set[int]:
+    """Documents that the explainer of any text on the sheet saw, as far as is known: each run kept its own apart, by
+    settings of its own."""
+    texts = {(item.run, item.text) for item in sheet.items}
+    shown = (each for run, several in given.items() for each in several if (run, each.text) in texts)
+    return {doc for each in shown for doc in each.doc_ids or ()}
+
+
+def _unseen(latent: int, windows: Sequence[Window], seen: Set[int]) -> list[Window]:
+    found = [window for window in windows if window.doc_id not in seen]
+    if windows and not found:
+        raise UsageError(
+            f"all {len(windows)} contexts of latent {latent} are of documents that an explainer on the sheet saw: rate "
+            "explanations of one --seed and --n-score together, or of fewer runs"
+        )
+    return found
 
 
 def _row(sheet: str, shown: Any, contexts: str) -> tuple[Any, ...]:
@@ -71,8 +98,7 @@ def _cell(text: str) -> str:
     return f" {text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def _contexts(sampler: Sampler, latent: int, n: int) -> str:
-    windows = sampler.trial(latent, frozenset({"items"})).active[:n]
+def _contexts(windows: Sequence[Window]) -> str:
     return "\n".join(f"{i}. {' '.join(marked(each, fires(each)).split())}" for i, each in enumerate(windows, 1))
 
 

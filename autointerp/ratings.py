@@ -122,7 +122,7 @@ def _item(run: str, explanation: Explanation) -> Item:
 def _swapped(run: str, given: Sequence[Explanation], random: np.random.Generator) -> list[Item]:
     """Every latent of a run beside the explanation of another: a turn of a random order leaves none in its place."""
     order = random.permutation(len(given)) if len({each.latent for each in given}) > 1 else np.array([], int)
-    pairs = [(given[i], given[j]) for i, j in zip(order, np.roll(order, 1), strict=True)]
+    pairs = [(given[i], given[j]) for i, j in zip(order.tolist(), np.roll(order, 1).tolist(), strict=True)]
     return [
         Item(here.latent, there.text, run, there.explainer, "shuffled")
         for here, there in pairs

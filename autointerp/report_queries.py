@@ -67,10 +67,12 @@ FROM fates GROUP BY run, scorer ORDER BY scorer, run""",
 GROUP BY reason ORDER BY n_latents DESC, reason""",
     ),
     "means": Query(
-        "Mean score of every arm. Its interval is Student's, of the latents' `own` values, which are in the order of "
-        "`latents`; where clusters share one explanation (`together` has each latent's), it is CR2's over those.",
+        "Mean score of every arm, and mean chance of the same latents. Its interval is Student's, of the latents' "
+        "`own` values, which are in the order of `latents`; where clusters share one explanation (`together` has each "
+        "latent's), it is CR2's over those.",
         """SELECT run, scorer, arm, avg(value) AS mean, count(value) AS n_scored,
-    count(*) - count(value) AS n_not_scored, any_value(chance) AS chance,
+    count(*) - count(value) AS n_not_scored,
+    coalesce(avg(chance) FILTER (value IS NOT NULL), avg(chance)) AS chance,
     list(latent ORDER BY latent) AS latents, list(value ORDER BY latent) AS own,
     list(coalesce(medoid, latent) ORDER BY latent) AS together
 FROM scores s LEFT JOIN (SELECT latent, medoid FROM clusters WHERE run = {explanations}) USING (latent)
@@ -92,7 +94,7 @@ GROUP BY e.run, e.scorer, n.arm ORDER BY e.scorer, e.run, n.arm""",
     ),
     "histogram": Query(
         f"Scores in {N_BINS} bins of equal width, from 0 to 1, or from -1 where a scorer gave less than 0. `share` is "
-        "of the arm's latents with a score.",
+        "of the arm's latents with a score, `chance` their mean.",
         f"""WITH spans AS (
     SELECT run, CASE WHEN min(value) < 0 THEN least(-1.0, min(value)) ELSE 0.0 END AS low,
         greatest(1.0, max(value)) AS high
@@ -104,8 +106,9 @@ GROUP BY e.run, e.scorer, n.arm ORDER BY e.scorer, e.run, n.arm""",
 )
 SELECT run, scorer, arm, bin, any_value(low) + bin * any_value(width) AS low,
     any_value(low) + (bin + 1) * any_value(width) AS high, count(*) AS n_latents,
-    count(*) / sum(count(*)) OVER (PARTITION BY run, scorer, arm) AS share, any_value(chance) AS chance
-FROM binned GROUP BY run, scorer, arm, bin ORDER BY scorer, run, arm <> 'explanation', arm, bin""",
+    count(*) / sum(count(*)) OVER same AS share, sum(sum(chance)) OVER same / sum(count(*)) OVER same AS chance
+FROM binned GROUP BY run, scorer, arm, bin WINDOW same AS (PARTITION BY run, scorer, arm)
+ORDER BY scorer, run, arm <> 'explanation', arm, bin""",
     ),
     "density": Query(
         "Density and score of every latent that has one. The correlation is Spearman's, over all of them.",

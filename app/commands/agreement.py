@@ -67,6 +67,8 @@ def _write(args: Args, out: Path) -> None:
     with whole_file(out) as scratch:
         shutil.copyfile(run.folder / SHEET, scratch)
     print(f"wrote {run.results['n']} explanations to rate, {run.results['n_null']} of them of another latent, as {out}")
+    if run.results["n_left_out"]:
+        print(f"left out {run.results['n_left_out']} contexts of documents that an explainer on the sheet saw")
     print("fill in its column `rating` with 1 (does not fit at all) to 5, and give it back:")
     print(f"  monosem agreement --load {out}")
 

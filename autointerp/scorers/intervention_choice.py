@@ -72,7 +72,7 @@ class InterventionChoiceScorer:
         key = (trial.latent, trial.seed, trial.items)
         written = await self._written.get(key, lambda: continuations(self.subject, trial, self.cfg))
         asked = await asyncio.gather(*(self._judged(explanation, each) for each in questions(written, trial)))
-        return scored(asked, value="accuracy", chance=CHANCE, prompt=CHOOSE.tag, seed=trial.seed)
+        return scored(asked, value="accuracy", chance=CHANCE, prompt=CHOOSE.tag, seed=trial.seed, beside=())
 
     async def _judged(self, explanation: Explanation, question: Question | None) -> Judged:
         if question is None:

@@ -3,14 +3,12 @@
 from autointerp.statistics.across import (
     Comparison,
     Mean,
-    benjamini_hochberg,
     clustered_mean,
     compare,
     holm,
     latents_needed,
 )
 from autointerp.statistics.agreement import Agreement, calibration, cohen_kappa, correlated, correlation_matrix
-from autointerp.statistics.denominators import Denominators
 from autointerp.statistics.intervals import mean_of_shares, wilson
 from autointerp.statistics.metrics import METRICS, Answers, Metric
 from autointerp.statistics.score import answers, interval, minus, scored
@@ -20,11 +18,9 @@ __all__ = [
     "Agreement",
     "Answers",
     "Comparison",
-    "Denominators",
     "Mean",
     "Metric",
     "answers",
-    "benjamini_hochberg",
     "calibration",
     "clustered_mean",
     "cohen_kappa",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import false_discovery_control, norm, t
+from scipy.stats import norm, t
 
 from autointerp.statistics.intervals import LEVEL, Interval
 
@@ -171,8 +171,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty_like(given)
     adjusted[order] = np.minimum(raised, 1)
     return adjusted.tolist()
-
-
-def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values that bound the expected share of false findings. Benjamini & Hochberg 1995."""
-    return false_discovery_control(np.array(p_values, float)).tolist() if p_values else []

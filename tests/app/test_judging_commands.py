@@ -13,10 +13,18 @@ from app.cli import main
 from autointerp.arms import NULLS
 from autointerp.embedders import EMBEDDERS
 from autointerp.explain import EXPLAINERS
+from autointerp.explaining import explanations_of, sample_of
+from autointerp.latent import Explanation
+from autointerp.rating_sheets import SHEET, make_sheet
+from autointerp.ratings import SheetConfig
+from autointerp.rows import columns, explanation_row
+from autointerp.sample import Sampler
 from autointerp.scorers import SCORERS
+from store.errors import UsageError
 from store.feature_index import FeatureIndex
-from store.index import parts_of
-from store.run import find_run, list_runs
+from store.index import parts_of, write_part
+from store.index_tables import SCHEMAS
+from store.run import Run, find_run, list_runs, start_run
 
 SAMPLE = "--n-latents 6 --min-contexts 3 --min-docs 2 --max-density 0.5 --n-score 10 --half-window 6"
 
@@ -102,6 +110,36 @@ def test_a_sheet_hides_its_nulls_and_comes_back_as_ratings(own_root: Path, capsy
     assert (kappa["value"], kappa["n"]) == (1, len(shown))
     assert main(["agreement", "--load", str(sheet), "--author", "ada"]) == 0
     assert table(capsys) == found
+
+
+def seen_elsewhere(root: Path, latent: int, docs: Iterable[int]) -> Run:
+    """Explanations of one latent by somebody who saw these documents."""
+    inputs = {"index": find_run(root, "latest", "index").id}
+    with start_run(root, "explanations", {"explainer": "other", "docs": sorted(docs)}, inputs) as run:
+        said = Explanation(latent, "other", "other words", "other words", "made up", 3, frozenset(docs))
+        write_part(
+            run.folder, "explanations", columns([explanation_row(said, run.id)], SCHEMAS["explanations"].names), 0
+        )
+        run.finish({"n_explained": 1})
+    return run
+
+
+def test_a_sheet_shows_no_document_that_any_explainer_on_it_saw(own_root: Path):
+    one = find_run(own_root, "latest", "explanations")
+    latent = int(explanations_of(one).latents[0])
+    sampler = Sampler(FeatureIndex(find_run(own_root, "latest", "index").folder), sample_of(one))
+    windows = sampler.trial(latent, frozenset({"items"})).active
+    docs = {window.doc_id for window in windows}
+    assert len(docs) > 1
+    seen = windows[0].doc_id
+    cfg = SheetConfig(n=12, share_null=0.0, n_contexts=len(windows))
+    run = make_sheet(cfg, [one, seen_elsewhere(own_root, latent, {seen})], own_root)
+    shown = [row["contexts"] for row in pd.read_csv(run.folder / SHEET).to_dict("records") if row["latent"] == latent]
+    n_kept = sum(window.doc_id != seen for window in windows)
+    assert [len(cell.splitlines()) for cell in shown] == [n_kept, n_kept]
+    assert run.results["n_left_out"] >= len(windows) - n_kept > 0
+    with pytest.raises(UsageError, match=f"contexts of latent {latent} are of documents that an explainer"):
+        make_sheet(cfg, [one, seen_elsewhere(own_root, latent, docs)], own_root)
 
 
 def test_ratings_made_elsewhere_are_compared_with_each_scorer(own_root: Path, capsys: pytest.CaptureFixture):

@@ -27,6 +27,11 @@ VALUES = {"detection": ("balanced_accuracy", 0.5), "simulation": ("correlation",
 """Metric and chance by scorer."""
 
 
+def chance_of(scorer: str, latent: int) -> float:
+    """That of one latent: line-ups differ in length."""
+    return 1 / (2 + latent) if scorer == "embedding" else VALUES[scorer][1]
+
+
 def explanations(
     index: Run,
     texts: Mapping[int, str],
@@ -61,8 +66,7 @@ def scores(of: Run, scorer: str, latents: Sequence[int], *, seed: int, n: int = 
         for latent in latents:
             for arm in ARMS:
                 found = _answers(scorer, random, n, text, none=latent == latents[-1])
-                value, chance = VALUES[scorer]
-                score = scored(found, value=value, chance=chance, seed=seed)
+                score = scored(found, value=VALUES[scorer][0], chance=chance_of(scorer, latent), seed=seed)
                 explanation = Explanation(latent, "default", "", "", "made up", 3, frozenset())
                 row = score_row(scorer, arm, explanation, Trial(latent, ()), score, run.id)
                 rows["scores"].append(row)

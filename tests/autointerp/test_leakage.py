@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autointerp.latent import Explanation
-from autointerp.leakage import LEAKS, leaks, quoted
+from autointerp.leakage import quoted
 from store.latents import Window
 
 
@@ -40,11 +39,6 @@ def test_a_run_does_not_reach_into_the_next_context():
 def test_scripts_without_spaces_are_counted_by_character():
     assert quoted("これは猫です!", [window("「これは猫です」と言った")]) == 1
     assert quoted("これは猫です!", [window("あれは猫です")]) == 0
-
-
-@pytest.mark.parametrize(("share", "flagged"), [(0.0, False), (LEAKS - 1e-9, False), (LEAKS, True), (1.0, True)])
-def test_at_the_threshold_an_explanation_is_flagged(share: float, flagged: bool):
-    assert leaks(Explanation(0, "x", "t", "t", "m", 1, None, quoted=share)) is flagged
 
 
 @given(st.lists(st.sampled_from("abcdefg"), max_size=30), st.integers(0, 20))

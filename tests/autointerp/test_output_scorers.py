@@ -262,6 +262,11 @@ class TestInterventionChoice:
         assert len(second) == 1200
         assert np.mean(second) == pytest.approx(1 / 3, abs=0.04)
 
+    def test_a_judge_at_chance_has_no_figure_that_says_otherwise(self, subject: Remembering):
+        # Every answer is about the same side: of those taken for yes, all are true, whoever judges.
+        found = score(InterventionChoiceScorer(subject, Scripted(lambda _: '{"model": "B"}')), "x")
+        assert found.metrics == {"accuracy": found.value}
+
     def test_the_place_of_the_latent_varies(self, subject: Remembering):
         written = asyncio.run(continuations(subject, trial(), InterventionConfig()))
         places = {q.arms.index(STEERED) for s in range(6) for q in questions(written, trial(seed=s)) if q}

@@ -11,7 +11,7 @@ import pytest
 from given_index import given_index, planted, tokens_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reporting_runs import ARMS, VALUES, explanations, published, scores
+from reporting_runs import ARMS, VALUES, chance_of, explanations, published, scores
 
 from autointerp.report_queries import PER_VERDICT, QUERIES, query
 from autointerp.reporting import Figures, Subject, evidence, figures, spans, subject
@@ -92,6 +92,10 @@ def _recounted(examples: Sequence[Mapping[str, Any]], run: str, arm: str, scorer
     return recounted
 
 
+def chance_of_scored(scorer: str, values: Mapping[int, float | None]) -> float:
+    return float(np.mean([chance_of(scorer, latent) for latent, value in values.items() if value is not None]))
+
+
 def test_every_mean_and_every_difference_is_what_the_examples_give(
     found: Figures, of: Subject, examples: list[dict[str, Any]]
 ):
@@ -101,6 +105,7 @@ def test_every_mean_and_every_difference_is_what_the_examples_give(
     for each in found.arms:
         told = [value for value in values[each.run, each.arm].values() if value is not None]
         assert each.mean.value == pytest.approx(np.mean(told))
+        assert each.chance == pytest.approx(chance_of_scored(scorer[each.run], values[each.run, each.arm]))
         assert (each.mean.n_rows, each.mean.n_missing) == (len(told), len(LATENTS) - len(told))
     for each in found.above:
         own, null = values[each.run, "explanation"], values[each.run, each.null]
@@ -179,12 +184,14 @@ def test_every_latent_is_counted_once_for_every_scorer(found: Figures, dense: np
 
 
 def test_bins_of_a_histogram_hold_every_score_once(index: FeatureIndex, found: Figures):
-    rows = index.arrow("SELECT run, arm, value FROM scores WHERE value IS NOT NULL").to_pylist()
+    rows = index.arrow("SELECT run, arm, latent, value FROM scores WHERE value IS NOT NULL").to_pylist()
     for run, arm in {(row["run"], row["arm"]) for row in found.histogram}:
         bins = [row for row in found.histogram if (row["run"], row["arm"]) == (run, arm)]
         values = [row["value"] for row in rows if (row["run"], row["arm"]) == (run, arm)]
         assert sum(row["n_latents"] for row in bins) == len(values)
         assert sum(row["share"] for row in bins) == pytest.approx(1)
+        of = {each["latent"]: each["value"] for each in rows if (each["run"], each["arm"]) == (run, arm)}
+        assert [row["chance"] for row in bins] == pytest.approx([chance_of_scored(bins[0]["scorer"], of)] * len(bins))
         for row in bins:
             inside = [v for v in values if row["low"] - 1e-9 <= v <= row["high"] + 1e-9]
             assert len(inside) >= row["n_latents"]

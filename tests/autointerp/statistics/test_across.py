@@ -11,8 +11,6 @@ from sklearn.metrics import cohen_kappa_score
 
 from autointerp.latent import Score
 from autointerp.statistics import (
-    Denominators,
-    benjamini_hochberg,
     calibration,
     clustered_mean,
     cohen_kappa,
@@ -126,10 +124,9 @@ def test_an_effect_of_zero_is_refused():
         latents_needed(0.0, 1.0)
 
 
-def test_holm_and_benjamini_hochberg_by_hand():
+def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert benjamini_hochberg([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.04, 0.04])
-    assert (holm([]), benjamini_hochberg([])) == ([], [])
+    assert holm([]) == []
 
 
 RATINGS = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), min_size=2, max_size=40)
@@ -185,13 +182,3 @@ def test_a_score_less_its_null_has_an_interval_about_the_difference():
     assert difference == pytest.approx(0.3)
     assert (low, high) == pytest.approx((0.3 - math.hypot(0.1, 0.1), 0.3 + math.hypot(0.06, 0.1)))
     assert minus(score, Score(None, None, 0.5, 0, 3)) is None
-
-
-def test_denominators_sum_to_the_width_or_are_refused():
-    found = Denominators.of(100, dead=20, unparsed=5, scored=30)
-    found.check(100)
-    assert found.skipped == 45
-    with pytest.raises(ValueError, match="= 100 latents of 128"):
-        found.check(128)
-    with pytest.raises(ValueError, match="skipped=-5"):
-        Denominators.of(10, dead=5, unparsed=5, scored=5)
