@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from operator import index
 from pathlib import Path
-from typing import Any, final, overload
+from typing import Any, SupportsIndex, final, overload
 
 import numpy as np
 import pyarrow as pa
@@ -46,13 +47,14 @@ class Explanations(Sequence[Explanation]):
         return len(self.latents)
 
     @overload
-    def __getitem__(self, i: int) -> Explanation: ...
+    def __getitem__(self, i: SupportsIndex) -> Explanation: ...
     @overload
     def __getitem__(self, i: slice) -> list[Explanation]: ...
 
-    def __getitem__(self, i: int | slice) -> Explanation | list[Explanation]:
+    def __getitem__(self, i: SupportsIndex | slice) -> Explanation | list[Explanation]:
         if isinstance(i, slice):
             return [self[place] for place in range(len(self))[i]]
+        i = index(i)
         row: list[dict[str, Any]] = self._rows(int(self._group[i])).slice(int(self._row[i]), 1).to_pylist()
         return explanation_of(row[0])
 

@@ -29,6 +29,7 @@ class Judge:
     judged: list[str] = field(default_factory=list)
     reads_explanation: ClassVar[bool] = True
     wants: ClassVar[frozenset[str]] = frozenset({"items"})
+    steers: ClassVar[bool] = False
 
     async def __call__(self, explanation: Explanation, trial: Trial) -> Score:
         self.judged.append(explanation.text)
