@@ -17,7 +17,19 @@ from sae.metrics import evaluate
 
 BENCH = Path(harness.__file__).parent
 RESULTS = sorted(render.RESULTS.glob("*.json"))
-HELPERS = {"harness", "made_up", "one_harvest", "one_index", "planted_latents", "render", "run", "sides", "words"}
+HELPERS = {
+    "harness",
+    "made_up",
+    "mock_llm",
+    "one_harvest",
+    "one_index",
+    "one_interpret",
+    "planted_latents",
+    "render",
+    "run",
+    "sides",
+    "words",
+}
 """Modules in `bench` that benchmarks share."""
 
 
