@@ -1,20 +1,14 @@
 """Alignments of several dictionaries with one another: tables as Parquet, and SQL over them."""
 
-from collections.abc import Callable
-from functools import cached_property
-from pathlib import Path
 from typing import TypeVar
 
 import duckdb
-import pandas as pd
 import pyarrow as pa
 
-from store.answers import writing
-from store.confined import Parameters, asked, confine, spill_folder
-from store.errors import UsageError
+from store.asked_run import AskedRun
+from store.confined import confine, spill_folder
 from store.index_tables import BOOL, F64, I32, I64, TEXT, Column
 from store.matching import opened
-from store.run import Run, read_run
 
 T = TypeVar("T")
 NAMES = {
@@ -65,41 +59,13 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 
-class Aligned:
+class Aligned(AskedRun):
     """One finished run of alignments; its tables are those of `TABLES`."""
 
-    def __init__(self, folder: Path, timeout_s: float | None = None) -> None:
-        """Open the run in `folder`; a query that takes longer than `timeout_s` is stopped.
+    kind = "alignment"
+    command = "monosem align"
 
-        Raises:
-            UsageError: none is there, or a table is missing or damaged.
-        """
-        self.folder, self.timeout_s = folder, timeout_s
-        if self.run.kind != "alignment":
-            raise UsageError(f"{folder} is a run of kind {self.run.kind}, not alignment: name one of `monosem align`")
-        self._connection = opened(folder, SCHEMAS, "monosem align")
-        confine(self._connection, [folder.resolve()], spill_folder())
-
-    @cached_property
-    def run(self) -> Run:
-        """The run that made it."""
-        return read_run(self.folder)
-
-    def sql(self, query: str, parameters: Parameters = None) -> pd.DataFrame:
-        """Rows of one SELECT.
-
-        Raises:
-            UsageError: DuckDB refuses the query, with its own words; or it took too long.
-        """
-        return self._run(query, parameters, duckdb.DuckDBPyRelation.df)
-
-    def write(self, query: str, file: Path, form: str) -> int:
-        """Write the rows of one SELECT as a file, as `FeatureIndex.write` does.
-
-        Raises:
-            UsageError: DuckDB refuses the query, it took too long, or the file cannot be written.
-        """
-        return self._run(query, None, writing(file, form))
-
-    def _run(self, query: str, parameters: Parameters, fetch: Callable[[duckdb.DuckDBPyRelation], T]) -> T:
-        return asked(self._connection.cursor(), [query], parameters, fetch, self.timeout_s)[0]
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        connection = opened(self.folder, SCHEMAS, self.command)
+        confine(connection, [self.folder.resolve()], spill_folder())
+        return connection

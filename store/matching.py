@@ -1,23 +1,21 @@
 """A matching of two dictionaries: its tables as Parquet, and SQL over them beside both indexes' own tables."""
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from store.answers import writing
-from store.confined import Parameters, asked, confine, quoted, spill_folder
+from store.asked_run import AskedRun
+from store.confined import confine, quoted, spill_folder
 from store.errors import UsageError
 from store.feature_index import VIEWS
 from store.files import whole_file
 from store.index import CURRENT, part_path
 from store.matching_tables import SCHEMAS
-from store.run import Run, find_run, read_run
+from store.run import find_run
 
 T = TypeVar("T")
 SIDES = ("a", "b")
@@ -56,47 +54,15 @@ def opened(folder: Path, tables: Iterable[str], command: str) -> duckdb.DuckDBPy
     return connection
 
 
-class Matching:
+class Matching(AskedRun):
     """One finished matching; safe to share between threads.
 
     Tables are those of `store.matching_tables`, and of each index `a.features`, `a.latents`, …, `b.features`, … where
     it is still there, as they are when the matching is opened.
     """
 
-    def __init__(self, folder: Path, timeout_s: float | None = None) -> None:
-        """Open the matching in `folder`; a query that takes longer than `timeout_s` is stopped.
-
-        Raises:
-            UsageError: none is there, or a table is missing or damaged.
-        """
-        self.folder, self.timeout_s = folder, timeout_s
-        if self.run.kind != "matching":
-            raise UsageError(f"{folder} is a run of kind {self.run.kind}, not matching: name one of `monosem match`")
-        self._connection = self._open()
-
-    @cached_property
-    def run(self) -> Run:
-        """The run that made it."""
-        return read_run(self.folder)
-
-    def sql(self, query: str, parameters: Parameters = None) -> pd.DataFrame:
-        """Rows of one SELECT.
-
-        Raises:
-            UsageError: DuckDB refuses the query, with its own words; or it took too long.
-        """
-        return self._run(query, parameters, duckdb.DuckDBPyRelation.df)
-
-    def write(self, query: str, file: Path, form: str) -> int:
-        """Write the rows of one SELECT as a file, as `FeatureIndex.write` does.
-
-        Raises:
-            UsageError: DuckDB refuses the query, it took too long, or the file cannot be written.
-        """
-        return self._run(query, None, writing(file, form))
-
-    def _run(self, query: str, parameters: Parameters, fetch: Callable[[duckdb.DuckDBPyRelation], T]) -> T:
-        return asked(self._connection.cursor(), [query], parameters, fetch, self.timeout_s)[0]
+    kind = "matching"
+    command = "monosem match"
 
     def _open(self) -> duckdb.DuckDBPyConnection:
         connection = opened(self.folder, SCHEMAS, "monosem match")
