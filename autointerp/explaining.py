@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -91,27 +91,29 @@ def explain(
     """
     cfg.tools.check()
     kind = OF_DIRECTIONS if index_run.kind == "directions" else "explanations"
-    sampler = Sampler(FeatureIndex(index_run.folder), cfg.sample)
-    with start_run(root, kind, *identity(cfg, index_run, root, sampler)) as run:
+    sampler = cache(lambda: Sampler(FeatureIndex(index_run.folder), cfg.sample))
+    latents = selected(cfg, sampler()) if cfg.select else None
+    with start_run(root, kind, *identity(cfg, index_run, root, latents)) as run:
         if not run.finished:
-            tools = tools or Tools(cfg.tools, root, sampler, run.id)
-            ExplainJob(cfg, run.id, sampler, tools, is_null=kind == OF_DIRECTIONS).go(run, progress)
+            tools = tools or Tools(cfg.tools, root, sampler(), run.id)
+            is_null = kind == OF_DIRECTIONS
+            ExplainJob(cfg, run.id, sampler(), tools, selected=latents, is_null=is_null).go(run, progress)
         publish(index_run)
         return run
 
 
 def identity(
-    cfg: ExplainConfig, index_run: Run, root: Path, sampler: Sampler
+    cfg: ExplainConfig, index_run: Run, root: Path, latents: list[int] | None
 ) -> tuple[ExplainConfig, dict[str, str], dict[str, Any] | None]:
-    """The config, inputs and sameness of a run, for `start_run`. A selection is the latents that it has now, and what
-    is loaded is its contents: the same words may mean others tomorrow."""
+    """The config, inputs and sameness of a run, for `start_run`. A selection is its `latents`, those that it has now,
+    and what is loaded is its contents: the same words may mean others tomorrow."""
     told = replace(cfg, tools=cfg.tools.identity)
     if not cfg.select and not cfg.tools.load:
         return told, {"index": index_run.id}, None
     plainly = replace(told, select="", tools=replace(told.tools, load=""))
     same = {
         "config": plainly,
-        "latents": selected(cfg, sampler) if cfg.select else [],
+        "latents": latents or [],
         "loaded": loaded_identity(cfg.tools.load, root) if cfg.tools.load else "",
     }
     return told, {"index": index_run.id}, same
@@ -130,6 +132,8 @@ class ExplainJob:
     run_id: str
     sampler: Sampler
     tools: Tools
+    selected: list[int] | None = None
+    """The latents of `--select`, where it was asked for: asked again, it might have others."""
     is_null: bool = False
     """Whether the latents are random directions, which nobody named."""
 
@@ -162,8 +166,8 @@ class ExplainJob:
         return await (self._explain(item) if isinstance(item, int) else self._explain_cluster(item))
 
     def _chosen(self) -> list[int]:
-        if self.cfg.select:
-            return self._selected
+        if self.selected is not None:
+            return self.selected
         return list(dict.fromkeys(self.cfg.latents)) or self.sampler.choose(self.cfg.n_latents)
 
     def _clusters(self) -> list[Cluster]:
@@ -179,10 +183,6 @@ class ExplainJob:
             return found
         random = np.random.default_rng([self.cfg.sample.seed, 2])
         return [found[i] for i in sorted(random.choice(len(found), self.cfg.n_latents, replace=False).tolist())]
-
-    @cached_property
-    def _selected(self) -> list[int]:
-        return selected(self.cfg, self.sampler)
 
     @cached_property
     def _cluster_config(self) -> ClusterConfig:

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 from activations.progress import Progress, no_progress
 from autointerp.arms import ARMS, EXPLANATION, RANDOM, SHUFFLED, Known, derangement
 from autointerp.embedders import Embedder, HashedEmbedder
-from autointerp.explaining import ExplainConfig, ExplainJob, explanations_of, identity
+from autointerp.explaining import ExplainConfig, ExplainJob, explanations_of, identity, selected
 from autointerp.interpret import InterpretConfig, score_configs
 from autointerp.latent import Explanation
 from autointerp.llm import LLM, Reader
@@ -197,6 +197,7 @@ class _Rehearsing:
 
     def __post_init__(self) -> None:
         self.sampler = Sampler(FeatureIndex(self.index_run.folder), self.cfg.sample)
+        self.latents = selected(self.cfg, self.sampler) if self.cfg.select else None
         self.file = replies_file(self.root)
         backend = backend_of(self.cfg.tools.llm, self.root)
         self.model = Rehearsed(backend.name, Replies(self.file))
@@ -205,7 +206,7 @@ class _Rehearsing:
 
     async def explained(self) -> _Explained:
         """Go through the explaining of some items."""
-        job = ExplainJob(self.cfg, "dry run", self.sampler, self.tools)
+        job = ExplainJob(self.cfg, "dry run", self.sampler, self.tools, selected=self.latents)
         items = job.items()
         drawn, n_before = _spread(items), len(self.model.asked())
         found: list[Explanation] = []
@@ -261,7 +262,7 @@ class _Rehearsing:
 
     def finished(self) -> Run | None:
         """The explanations, where they are there."""
-        return finished_run(self.root, "explanations", *identity(self.cfg, self.index_run, self.root, self.sampler))
+        return finished_run(self.root, "explanations", *identity(self.cfg, self.index_run, self.root, self.latents))
 
     def is_scored(self, cfg: ScoreConfig, explanations: Run) -> bool:
         """Whether the scores of a run of explanations are there."""
