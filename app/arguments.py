@@ -22,6 +22,14 @@ class RootArgs:
     """Folder of all runs; a run lies in ROOT/KIND/ID, its ID the hash of what was asked for."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DryRunArgs(RootArgs):
+    """Those of a command that may ask a language model."""
+
+    dry_run: bool = False
+    """Say what would be sent to the language model, what it takes and costs, and which caps stop it; send nothing."""
+
+
 def parse(args_cls: type[T], command: str, arguments: Sequence[str], *, prefixed: bool = False) -> T:
     """The arguments of `monosem COMMAND`; tyro prints help and complaints, and exits with 0 or 2.
 

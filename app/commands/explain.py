@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from app.arguments import RootArgs, parse
+from app.arguments import DryRunArgs, parse
 from app.interpretation.told import print_forecast
 from app.log import progress
 from app.summary import print_run
@@ -13,7 +13,7 @@ from store.run import find_run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(RootArgs):
+class Args(DryRunArgs):
     """Say in words what latents respond to, from contexts of documents kept apart from those that scores use.
 
     The `tokens` explainer counts what a latent fires on, what comes before and what it promotes. No language model.
@@ -24,8 +24,6 @@ class Args(RootArgs):
     index_run: str = "latest"
     """The index: an id, the start of one, a folder, or `latest`."""
     explain: ExplainConfig = field(default_factory=ExplainConfig)
-    dry_run: bool = False
-    """Say what would be sent to the language model, what it takes and costs, and which caps stop it; send nothing."""
 
 
 def main(arguments: Sequence[str]) -> None:

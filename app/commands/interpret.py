@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from app.arguments import RootArgs, parse
+from app.arguments import DryRunArgs, parse
 from app.interpretation.told import print_forecast, print_scores
 from app.log import progress
 from autointerp.forecast import forecast
@@ -12,7 +12,7 @@ from store.run import find_run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(RootArgs):
+class Args(DryRunArgs):
     """Explain latents and score what was said, next to nulls; a job that was stopped goes on where it was.
 
     `--explainer default --scorers detection fuzzing` ask a language model, the one that `--backend` names.
@@ -23,8 +23,6 @@ class Args(RootArgs):
     index_run: str = "latest"
     """The index: an id, the start of one, a folder, or `latest`."""
     interpret: InterpretConfig = field(default_factory=InterpretConfig)
-    dry_run: bool = False
-    """Say what would be sent to the language model, what it takes and costs, and which caps stop it; send nothing."""
 
 
 def main(arguments: Sequence[str]) -> None:

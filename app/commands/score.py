@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from app.arguments import RootArgs, parse
+from app.arguments import DryRunArgs, parse
 from app.interpretation.told import print_forecast, print_scores
 from app.log import progress
 from autointerp.forecast import forecast_score
@@ -12,7 +12,7 @@ from store.run import find_run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(RootArgs):
+class Args(DryRunArgs):
     """Score explanations on documents their explainer never saw, next to the same score for another latent's words.
 
     The `embedding` scorer gives the AUROC of text similarity between explanation and context: chance is 0.5.
@@ -23,8 +23,6 @@ class Args(RootArgs):
     explanations: str = "latest"
     """The explanations: an id, the start of one, a folder, or `latest`."""
     score: ScoreConfig = field(default_factory=ScoreConfig)
-    dry_run: bool = False
-    """Say what would be sent to the language model, what it takes and costs, and which caps stop it; send nothing."""
 
 
 def main(arguments: Sequence[str]) -> None:
