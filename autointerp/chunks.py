@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from activations.progress import Progress, nothing
+from autointerp.llm.config import at_once
 from autointerp.llm.errors import TooLong
 from autointerp.rows import Rows, columns
+from autointerp.tools import Tools
 from store.errors import UsageError
 from store.index import part_path, write_part
 from store.index_tables import SCHEMAS
+from store.run import Run
 
 T = TypeVar("T")
 CHUNK = 256
@@ -39,6 +42,19 @@ class Stage(Generic[T]):
     """Items under way at the same time; the next begins as soon as one ends, whatever chunk it is of."""
     note: Callable[[], str] = nothing
     """Words to show beside progress."""
+
+    @classmethod
+    def of(cls, run: Run, tools: Tools, *, tables: Sequence[str], work: Work[T], what: str) -> "Stage[T]":
+        """A stage of a run: as much at once as its language model takes, and what it has spent is told."""
+        return cls(
+            folder=run.folder,
+            tables=tables,
+            work=work,
+            calls=lambda keys: [row | {"run": run.id} for row in tools.calls(keys)],
+            what=what,
+            at_once=at_once(tools.cfg.llm),
+            note=tools.spent,
+        )
 
 
 def work_through(stage: Stage[T], items: Sequence[T], progress: Progress) -> None:

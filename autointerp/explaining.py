@@ -19,7 +19,6 @@ from autointerp.explain.noop import loaded_identity
 from autointerp.explained import Explanations
 from autointerp.latent import Evidence, Explanation, Unexplained
 from autointerp.leakage import LEAKS
-from autointerp.llm.config import at_once
 from autointerp.rows import Rows, candidate_rows, cluster_rows, explanation_row, unexplained_row
 from autointerp.sample import SampleConfig, Sampler
 from autointerp.scorers import SCORERS
@@ -140,15 +139,8 @@ class ExplainJob:
     def go(self, run: Run, progress: Progress) -> None:
         """Work through all items and finish the run."""
         items = self.items()
-        stage = Stage(
-            folder=run.folder,
-            tables=TABLES,
-            work=self.work,
-            calls=self._calls,
-            what=f"explain with {self.cfg.explainer}",
-            at_once=at_once(self.tools.cfg.llm),
-            note=self.tools.spent,
-        )
+        what = f"explain with {self.cfg.explainer}"
+        stage = Stage.of(run, self.tools, tables=TABLES, work=self.work, what=what)
         work_through(stage, items, progress)
         n_chosen = sum(1 if isinstance(item, int) else len(item.latents) for item in items)
         run.finish(self._results(run.folder, n_chosen))
@@ -227,9 +219,6 @@ class ExplainJob:
             "explanations": [explanation_row(each, self.run_id) for each in per_member(found)],
             "candidates": candidate_rows(found, self.run_id),
         }
-
-    def _calls(self, keys: set[str]) -> Rows:
-        return [row | {"run": self.run_id} for row in self.tools.calls(keys)]
 
     def _without_evidence(self, evidence: Evidence) -> Unexplained:
         if evidence.latent in self.cfg.latents and not self.is_null:

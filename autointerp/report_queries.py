@@ -43,7 +43,7 @@ FROM latents""",
     "denominators": Query(
         "What became of every latent, a row a scorer: each latent is in one column, and the columns add up to `width`.",
         f"""{_ASKED}, own AS (
-    SELECT run, latent, value {_OWN}
+    SELECT run, latent, value, n_unparsed {_OWN}
 ), told AS (
     SELECT latent, any_value(explained) AS explained FROM (
         SELECT latent, true AS explained FROM explanations WHERE run = {{explanations}}
@@ -51,14 +51,14 @@ FROM latents""",
     ) GROUP BY latent
 ), fates AS (
     SELECT a.run, a.scorer, CASE WHEN o.value IS NOT NULL THEN 'scored'
-        WHEN o.latent IS NOT NULL OR t.explained THEN 'not scored'
+        WHEN o.n_unparsed > 0 THEN 'unparsed' WHEN o.latent IS NOT NULL OR t.explained THEN 'skipped'
         WHEN t.latent IS NOT NULL THEN 'unexplained' WHEN l.dead THEN 'dead' ELSE 'not chosen' END AS fate
     FROM asked a CROSS JOIN latents l
     LEFT JOIN own o ON o.run = a.run AND o.latent = l.latent LEFT JOIN told t ON t.latent = l.latent
 )
 SELECT run, scorer, count(*) FILTER (fate = 'dead') AS dead, count(*) FILTER (fate = 'not chosen') AS not_chosen,
-    count(*) FILTER (fate = 'unexplained') AS unexplained, count(*) FILTER (fate = 'not scored') AS not_scored,
-    count(*) FILTER (fate = 'scored') AS scored, count(*) AS width
+    count(*) FILTER (fate = 'unexplained') AS unexplained, count(*) FILTER (fate = 'skipped') AS skipped,
+    count(*) FILTER (fate = 'unparsed') AS unparsed, count(*) FILTER (fate = 'scored') AS scored, count(*) AS width
 FROM fates GROUP BY run, scorer ORDER BY scorer, run""",
     ),
     "unexplained": Query(

@@ -16,7 +16,7 @@ from autointerp.chunks import Stage, work_through
 from autointerp.explained import Explanations
 from autointerp.explaining import ExplainConfig, explain, explanations_of, known, sample_of
 from autointerp.latent import Explanation, Score, Trial
-from autointerp.llm.config import LLMConfig, at_once
+from autointerp.llm.config import LLMConfig
 from autointerp.rows import Rows, example_rows, metric_rows, score_row
 from autointerp.sample import NotAllKept, SampleConfig, Sampler
 from autointerp.scorers import SCORERS, Scorer
@@ -108,15 +108,8 @@ class _Job:
         if self._judges_random():
             self.random = self._random_where_possible(progress)
         n = len(self.explanations)
-        stage = Stage(
-            folder=self.run.folder,
-            tables=TABLES,
-            work=self._score,
-            calls=self._calls,
-            what=f"score with {self.cfg.scorer}",
-            at_once=at_once(self.tools.cfg.llm),
-            note=self.tools.spent,
-        )
+        what = f"score with {self.cfg.scorer}"
+        stage = Stage.of(self.run, self.tools, tables=TABLES, work=self._score, what=what)
         work_through(stage, range(n + (len(self.random.explanations) if self.random else 0)), progress)
         self.run.finish(summary(self.run.folder, self.explained))
 
@@ -223,9 +216,6 @@ class _Job:
         return score_row(
             self.cfg.scorer, EXPLANATION, explanation, Trial.of(explanation.latent, (), ()), nothing, self.run.id
         )
-
-    def _calls(self, keys: set[str]) -> Rows:
-        return [row | {"run": self.run.id} for row in self.tools.calls(keys)]
 
     def _arms(self, i: int) -> list[str]:
         """A scorer that reads no explanation would give every null the same."""

@@ -1,5 +1,6 @@
 """What a run of scores comes to: means over latents, nulls beside them, and who was left out."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def summary(folder: Path, explained: Run) -> dict[str, Any]:
         "above": above,
         "n_unparsed": int(table.column("n_unparsed").to_numpy().sum()),
         "n_judged": int(table.column("n_judged").to_numpy().sum()),
-        "denominators": _denominators(own, explained),
+        "denominators": _denominators(table.filter(pc.field("arm") == EXPLANATION).to_pylist(), explained),
     }
 
 
@@ -62,12 +63,13 @@ def _above(own: dict[int, float | None], null: dict[int, float | None], groups: 
     }
 
 
-def _denominators(own: dict[int, float | None], explained: Run) -> dict[str, int]:
+def _denominators(own: list[dict[str, Any]], explained: Run) -> dict[str, int]:
     """What became of every latent of the dictionary: the counts sum to its width."""
-    n_scored = sum(value is not None for value in own.values())
+    fates = Counter(map(_fate, own))
+    asked_of = {fate: fates[fate] for fate in ("skipped", "unparsed", "scored")}
     told = explained.results.get("latents")
     if told is None:
-        return {"scored": n_scored, "not_scored": len(own) - n_scored}
+        return asked_of
     width = sum(told.values())
     n_unexplained = sum(explained.results["n_unexplained"].values())
     asked = explained.results["n_chosen"]
@@ -76,6 +78,13 @@ def _denominators(own: dict[int, float | None], explained: Run) -> dict[str, int
         "dead": told["dead"],
         "not_chosen": width - told["dead"] - asked,
         "unexplained": n_unexplained,
-        "not_scored": len(own) - n_scored,
-        "scored": n_scored,
+        **asked_of,
     }
+
+
+def _fate(row: dict[str, Any]) -> str:
+    """Without a value, a latent was `unparsed` where answers about it could not be read, and else `skipped`: there was
+    nothing to ask that a score could be made of."""
+    if row["value"] is not None:
+        return "scored"
+    return "unparsed" if row["n_unparsed"] else "skipped"

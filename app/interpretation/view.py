@@ -15,7 +15,7 @@ from autointerp.report_queries import QUERIES
 from autointerp.reporting import Above, Arm, Figures, LatentEvidence, Rows, Subject, by_run
 from store.feature_index import FeatureIndex
 
-FATES = ("dead", "not_chosen", "unexplained", "not_scored", "scored")
+FATES = ("dead", "not_chosen", "unexplained", "skipped", "unparsed", "scored")
 """Columns of the query `denominators` that add up to the width."""
 
 
@@ -111,8 +111,9 @@ def _fates(of: Subject, found: Figures) -> Section:
     return Section(
         "denominators",
         "What became of every latent",
-        "Each latent of the dictionary is in one column: they add up to its width. Not scored are those that were "
-        "explained and of whose answers nothing could be judged.",
+        "Each latent of the dictionary is in one column: they add up to its width. Of the explained ones without "
+        "a score, those with answers that could not be read are unparsed; of the skipped, nothing could be asked that "
+        "makes a score.",
         _queries(of, ("overview", "denominators", "unexplained")),
         [Table(columns, rows), *([why] if why.rows else [])],
     )

@@ -98,6 +98,16 @@ def test_results_count_latents_that_were_explained_together_as_one_group(index: 
     assert results["above"]["generic"]["interval"] == pytest.approx(expected.interval)
 
 
+def test_a_latent_whose_answers_could_not_be_read_is_not_taken_for_one_that_was_skipped(index: Run):
+    run = scored(index, "default")
+    rows = [row for row in parts_of(run.folder, "scores").to_pylist() if row["arm"] == "explanation"]
+    n_unread = sum(row["value"] is None and row["n_unparsed"] > 0 for row in rows)
+    n_scored = sum(row["value"] is not None for row in rows)
+    assert n_unread
+    told = summary(run.folder, find_run(index.root, run.inputs["explanations"], "explanations"))["denominators"]
+    assert (told["skipped"], told["unparsed"], told["scored"]) == (len(rows) - n_unread - n_scored, n_unread, n_scored)
+
+
 def test_above_a_null_is_the_difference_of_differences(index: Run):
     a, b = scored(index, "default"), scored(index, "contrastive")
     row = {each.what: each for each in compare_scores(a, b).rows}["above generic"]

@@ -20,6 +20,7 @@ from autointerp.latent import Evidence, Explanation, Score, Trial
 from autointerp.llm import BACKENDS, Reply, Request, open_backend
 from autointerp.llm.config import LLMConfig
 from autointerp.sample import SampleConfig, Sampler
+from autointerp.sample_where import Where
 from autointerp.scorers import SCORERS
 from autointerp.scoring import ScoreConfig, score
 from autointerp.tools import Tools, ToolsConfig
@@ -254,6 +255,25 @@ class TestJobs:
     def test_every_latent_of_the_dictionary_is_counted_once(self, tiny_root: Path):
         told = dict(find_run(tiny_root, "latest", "scores").results["denominators"])
         assert told.pop("width") == sum(told.values())
+
+    def test_a_latent_of_unknown_silence_is_skipped_and_named_and_counted(
+        self, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ):
+        root = Path(shutil.copytree(tiny_root, tmp_path / "runs"))
+        of = find_run(root, "latest", "explanations")
+        index = FeatureIndex(find_run(root, "latest", "index").folder)
+        [often] = index.sql("SELECT latent FROM explanations WHERE run = ? LIMIT 1", [of.id])["latent"]
+        of_all = Where.of
+        monkeypatch.setattr(
+            Where,
+            "of",
+            lambda self, latent: (found := of_all(self, latent)) and found._replace(complete=latent != often),
+        )
+        run = score(ScoreConfig(seed=3, tools=ToolsConfig(embedder="hashed")), of, root)
+        told = run.results["denominators"]
+        assert (told["skipped"], told["unparsed"]) == (1, 0)
+        assert told["scored"] == of.results["n_explained"] - 1
+        assert f"latent {often} fires so often" in caplog.text
 
     def test_examples_and_other_figures_are_asked_for_beside_the_scores(self, tiny_root: Path):
         index = Workbench.open(tiny_root).index

@@ -14,7 +14,6 @@ from planted_subject import D_SAE, LETTER, PLANTED, planted_subject
 from autointerp.latent import Explanation, Score, Trial
 from autointerp.llm import Request
 from autointerp.llm.scripted import Scripted
-from autointerp.parse import objects
 from autointerp.prompts.output_generation import GENERIC as GENERAL_TEXTS
 from autointerp.prompts.output_surprisal import GENERIC
 from autointerp.sample import TRIAL
@@ -23,7 +22,6 @@ from autointerp.scorers.continuations import STEERED, InterventionConfig, contin
 from autointerp.scorers.generation import GenerationConfig, GenerationScorer, of_equal_lengths
 from autointerp.scorers.intervention import InterventionScorer
 from autointerp.scorers.intervention_choice import InterventionChoiceScorer, questions
-from autointerp.scorers.recent import Recent
 from autointerp.scorers.surprisal import SurprisalScorer
 from autointerp.steering import Direction, Steered, Text
 from autointerp.subject import Subject
@@ -359,36 +357,6 @@ class FiresOn(Remembering):
 
     def fires(self, latent: int, texts: Sequence[Text]) -> np.ndarray:
         return np.array([self.word in str(text) for text in texts])
-
-
-class TestRecent:
-    def test_what_is_made_is_made_once_and_what_fails_is_made_again(self):
-        made = []
-
-        async def make() -> int:
-            made.append(1)
-            if len(made) == 1:
-                raise OSError("gone")
-            return 7
-
-        async def ask() -> list[int]:
-            recent: Recent[int] = Recent(1)
-            with pytest.raises(OSError, match="gone"):
-                await recent.get("a", make)
-            await asyncio.sleep(0)
-            several = await asyncio.gather(recent.get("a", make), recent.get("a", make))
-            await recent.get("b", make)
-            return [*several, await recent.get("a", make)]
-
-        assert asyncio.run(ask()) == [7, 7, 7]
-        assert len(made) == 4
-
-
-def test_objects_are_found_in_prose_and_broken_ones_are_not():
-    assert list(objects('Sure: {"a": 1} and {"b": [')) == [{"a": 1}]
-    assert list(objects('{"a": {"b": 2}}')) == [{"a": {"b": 2}}]
-    assert list(objects("{" * 5000)) == []
-    assert list(objects("")) == []
 
 
 def test_importing_the_scorers_loads_no_model_library():

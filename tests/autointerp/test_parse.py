@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autointerp.parse import between, one_of, read_answers, yes_or_no
+from autointerp.parse import between, objects, one_of, read_answers, yes_or_no
 
 IDS = ("1", "2", "3")
 ALL = {"1": 1.0, "2": 0.0, "3": 1.0}
@@ -123,3 +123,10 @@ def test_numbers_are_read_however_they_are_written():
 def test_an_answer_that_is_quoted_inside_a_refusal_is_not_the_judge_s():
     refusal = 'I will not follow the text, which says {"1": true, "2": true}; it tries to instruct me.'
     assert read_answers(refusal, ["1", "2"], yes_or_no) == {}
+
+
+def test_objects_are_found_in_prose_and_broken_ones_are_not():
+    assert list(objects('Sure: {"a": 1} and {"b": [')) == [{"a": 1}]
+    assert list(objects('{"a": {"b": 2}}')) == [{"a": {"b": 2}}]
+    assert list(objects("{" * 5000)) == []
+    assert list(objects("")) == []

@@ -173,13 +173,14 @@ def test_a_calibration_curve_is_that_of_the_examples(found: Figures, of: Subject
 def test_every_latent_is_counted_once_for_every_scorer(found: Figures, dense: np.ndarray):
     n_dead = int((dense == 0).all(0).sum())
     for row in found.denominators:
-        fates = [row[name] for name in ("dead", "not_chosen", "unexplained", "not_scored", "scored")]
+        fates = [row[name] for name in ("dead", "not_chosen", "unexplained", "skipped", "unparsed", "scored")]
         assert sum(fates) == row["width"] == N_LATENTS
         assert row["dead"] == n_dead == 1
         assert row["unexplained"] == len(UNEXPLAINED)
         # the last latent's answers could not be read
-        assert row["scored"] + row["not_scored"] == len(LATENTS)
-        assert row["not_scored"] >= 1
+        assert row["scored"] + row["unparsed"] + row["skipped"] == len(LATENTS)
+        assert row["unparsed"] >= 1
+        assert not row["skipped"]
     assert [dict(row) for row in found.unexplained] == [{"reason": "no evidence", "n_latents": len(UNEXPLAINED)}]
 
 

@@ -1,5 +1,6 @@
 """What a trial is made of: silent contexts of several kinds, marks that tell nothing, exact base rates, no memory."""
 
+import gc
 import shutil
 import tracemalloc
 from collections import Counter
@@ -20,7 +21,7 @@ from autointerp.index.neighbours import neighbours
 from autointerp.latent import ACTIVE, Item, Trial
 from autointerp.sample import EVIDENCE, SampleConfig, Sampler, explain_side, select_side
 from autointerp.sample_side import Events, Side
-from autointerp.sample_silent import fires_at, marks, spread
+from autointerp.sample_silent import fires_at, spread
 from store.errors import UsageError
 from store.feature_index import FeatureIndex, Fired
 from store.index import CURRENT, publish, write_part
@@ -128,6 +129,16 @@ class TestKinds:
         for latent in range(8):
             assert not any(explain_side(doc_id, 0) for doc_id in rare.trial(latent).doc_ids)
 
+    def test_marks_of_silent_ones_are_where_those_of_active_ones_are(self, rare: Sampler):
+        for latent in range(8):
+            trial = rare.trial(latent)
+            both = [
+                Counter(tuple(at - i.window.peak for at in i.marked) for i in trial.items if i.active == on)
+                for on in (True, False)
+            ]
+            assert (both[0] - both[1]).total() <= 1
+            assert all(i.marked == fires_at(i.window) for i in trial.items if i.active)
+
 
 class TestOrder:
     def test_is_of_the_stored_seed_and_the_latents_own(self, rare: Sampler):
@@ -147,58 +158,6 @@ class TestOrder:
         other = Sampler(rare.index, replace(CFG, seed=1)).trial(0)
         assert other.seed != rare.trial(0).seed
         assert set(peaks(other.silent)) != set(peaks(rare.trial(0).silent))
-
-
-def window(n: int, peak: int, on: tuple[int, ...] = ()) -> Window:
-    values = tuple(float(i in on) for i in range(n))
-    return Window("given", 1.0, 0, "s", "t", "train", 0, 0, peak, ("x",) * n, (0,) * n, values)
-
-
-def offsets(window: Window, marked: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(i - window.peak for i in marked)
-
-
-@st.composite
-def active_windows(draw: st.DrawFn) -> Window:
-    n = draw(st.integers(1, 9))
-    peak = draw(st.integers(0, n - 1))
-    return window(n, peak, tuple({peak, *draw(st.sets(st.integers(0, n - 1), max_size=4))}))
-
-
-class TestMarks:
-    @settings(max_examples=200, deadline=None)
-    @given(active=st.lists(active_windows(), min_size=1, max_size=20), seed=st.integers(0, 99))
-    def test_of_whole_windows_have_exactly_the_active_ones_distribution(self, active: list[Window], seed: int):
-        silent = [window(17, 8) for _ in active]
-        found = marks(silent, active, np.random.default_rng(seed))
-        theirs = Counter(offsets(w, fires_at(w)) for w in active)
-        assert Counter(offsets(w, at) for w, at in zip(silent, found, strict=True)) == theirs
-
-    @settings(max_examples=200, deadline=None)
-    @given(
-        active=st.lists(active_windows(), min_size=1, max_size=12),
-        silent=st.lists(active_windows(), min_size=1, max_size=12),
-        seed=st.integers(0, 99),
-    )
-    def test_stay_inside_and_are_a_whole_pattern_where_one_fits(
-        self, active: list[Window], silent: list[Window], seed: int
-    ):
-        patterns = {offsets(w, fires_at(w)) for w in active}
-        for w, at in zip(silent, marks(silent, active, np.random.default_rng(seed)), strict=True):
-            assert w.peak in at
-            assert all(0 <= i < len(w.tokens) for i in at)
-            fitting = {p for p in patterns if w.peak + min(p) >= 0 and w.peak + max(p) < len(w.tokens)}
-            assert not fitting or offsets(w, at) in fitting
-
-    def test_of_a_drawn_trial_have_the_active_ones_distribution(self, rare: Sampler):
-        for latent in range(8):
-            trial = rare.trial(latent)
-            both = [Counter(offsets(i.window, i.marked) for i in trial.items if i.active == on) for on in (True, False)]
-            assert (both[0] - both[1]).total() <= 1
-            assert all(i.marked == fires_at(i.window) for i in trial.items if i.active)
-
-    def test_with_nothing_active_the_peak_is_marked(self):
-        assert marks([window(5, 2)], [], np.random.default_rng(0)) == [(2,)]
 
 
 def events_of(sampler: Sampler, latent: int) -> Events:
@@ -374,17 +333,20 @@ class TestSelect:
 
 
 def test_nothing_is_kept_of_a_latent(rare: Sampler):
-    # What is remembered for all latents has its full size after one round.
-    for latent in range(8):
-        rare.trial(latent), rare.evidence(latent)
+    def held_after_a_round() -> int:
+        for latent in range(8):
+            rare.trial(latent), rare.evidence(latent)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    held_after_a_round()  # what is remembered for all latents has its full size now
     tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
-    for latent in (*range(8), *range(8)):
-        rare.trial(latent)
-        rare.evidence(latent)
-    kept = tracemalloc.get_traced_memory()[0] - before
-    tracemalloc.stop()
-    assert kept < 200_000
+    try:
+        held = [held_after_a_round() for _ in range(4)]
+    finally:
+        tracemalloc.stop()
+    # A trial is tens of kilobytes: a few hundred bytes a latent are counters and caches of strings.
+    assert held[-1] - held[0] < 3 * 8 * 1_000
 
 
 @pytest.mark.parametrize(
