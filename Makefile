@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # The caller's cache, or the user's cache directory: both `make demo` and the slow tests read the model from there.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-duckdb-1 check lint bench clean
+.PHONY: help setup demo test test-shapes test-slow test-duckdb-1 check lint bench clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -24,6 +24,9 @@ demo: setup  ## the whole path on a real model, then the dashboard on http://127
 
 test: setup  ## the tests: offline, on a tiny model, under three minutes
 	$(BIN)/python -m pytest -q -n auto --dist loadscope $(ARGS)
+
+test-shapes: setup  ## the tests of the mathematics, with the shapes and types of every call checked
+	MONOSEM_CHECK_SHAPES=1 $(BIN)/python -m pytest -q -n auto --dist loadscope tests/sae tests/activations tests/autointerp/test_align.py tests/autointerp/test_matching_given.py tests/autointerp/test_index_maths.py $(ARGS)
 
 test-slow: setup  ## the tests on SmolLM2 and in a real Chromium
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || { echo "chromium is missing: install it with your package manager (Debian: sudo apt-get install chromium)"; exit 2; }

@@ -103,8 +103,10 @@ def _build(folder: Path, description: dict[str, Any]) -> SAE:
         raise UsageError(f"{path} has a config that {cls.__name__} refuses ({error}): retrain or mend it") from error
 
 
-def _settings(config: dict[str, Any]) -> dict[str, Any]:
+def _settings(config: Any) -> dict[str, Any]:
     """A config as it was before JSON made lists of its tuples."""
+    if not isinstance(config, dict):
+        raise TypeError(f"it is {config!r}, not settings by name")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
 
 

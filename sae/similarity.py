@@ -210,7 +210,12 @@ class LinearMap(NamedTuple):
     y_mean: Float[Tensor, " d_y"]
 
     def r2(self, x: Float[Tensor, "n d_x"], y: Float[Tensor, "n d_y"]) -> float | None:
-        """1 − FVU of y; below 0 where the mean of these rows predicts better, None where they are all equal."""
+        """1 − FVU of y; below 0 where the mean of these rows predicts better, None where they are all equal.
+
+        Raises:
+            ValueError: other numbers of rows.
+        """
+        _check_paired(x, y)
         y = y.double()
         error = (y - self.y_mean - (x.double() - self.x_mean) @ self.weight).square().sum()
         total = _centred(y).square().sum()

@@ -1,19 +1,22 @@
-"""One torch thread, fixed seeds, shapes and types checked at every call; a tiny finished run for whoever asks."""
+"""One torch thread, fixed seeds, shapes checked where they are asked for; a tiny finished run for whoever asks."""
 
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from jaxtyping import install_import_hook
+# What people run has no such checks, and errors of its own: both ways are tested.
+if os.environ.get("MONOSEM_CHECK_SHAPES") == "1":
+    from jaxtyping import install_import_hook
 
-# Before anything of ours is imported: only then does the hook see the modules.
-install_import_hook(["sae", "activations", "autointerp"], "beartype.beartype")
+    # Before anything of ours is imported: only then does the hook see the modules.
+    install_import_hook(["sae", "activations", "autointerp"], "beartype.beartype")
 
-from pathlib import Path  # noqa: E402
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import torch  # noqa: E402
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
 
 torch.set_num_threads(1)
 

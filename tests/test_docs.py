@@ -95,7 +95,9 @@ def test_make_targets_in_the_documents_exist():
 
 def test_continuous_integration_calls_the_readmes_test_command():
     script = (REPO / ".ci" / "run").read_text(encoding="utf-8")
-    assert {"make lint", "make test", "make test-slow"} <= {line.strip() for line in script.splitlines()}
+    assert {"make lint", "make test", "make test-shapes", "make test-slow"} <= {
+        line.strip() for line in script.splitlines()
+    }
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
