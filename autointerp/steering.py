@@ -21,7 +21,7 @@ TOLERANCE = 0.1
 MAX_STEPS = 40
 """Evaluations of a search."""
 FURTHEST = 2.0**12
-"""Times the first guess, half the norm of the activations: past it, what the model says no longer changes."""
+"""Times the first guess, half the norm of the activations: past it, what the model says no longer changes, and the search ends."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def strengths_at(
     if not wanted > 0:
         raise ValueError(f"kl={wanted} is not an effect: choose more than 0 nats")
     found = Found(np.full(len(start), np.nan), np.full(len(start), np.nan))
-    low, high, now = np.zeros(len(start)), start * FURTHEST, np.array(start, float)
+    low, high, now = np.zeros(len(start)), start * FURTHEST * 2, np.array(start, float)
     doing = np.arange(len(start))
     for step in range(MAX_STEPS):
         kl = kl_at(now[doing], doing)
@@ -133,7 +133,7 @@ def strengths_at(
         # A KL that is not a number is of a model that broke: too much.
         below = kl < wanted
         low[doing[below]], high[doing[~below]] = now[doing[below]], now[doing[~below]]
-        going = ~hit & (low[doing] < start[doing] * FURTHEST / 2)
+        going = ~hit & (low[doing] < start[doing] * FURTHEST)
         doing, kl = doing[going], kl[going]
         if not len(doing):
             break

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from planted_subject import HOOK, LETTER, PLANTED, planted_subject
 
@@ -38,6 +38,7 @@ def opened(tools: Tools) -> Subject:
 
 class TestStrength:
     @settings(max_examples=100, deadline=None)
+    @example([881.0], 0.5, 2.0)
     @given(
         st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=5),
         st.floats(0.5, 3.0),
