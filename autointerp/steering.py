@@ -21,7 +21,8 @@ TOLERANCE = 0.1
 MAX_STEPS = 40
 """Evaluations of a search."""
 FURTHEST = 2.0**12
-"""Times the first guess, half the norm of the activations: past it, what the model says no longer changes, and the search ends."""
+"""Times the first guess, half the norm of the activations: past it what the model says no longer changes, and the
+search ends."""
 
 
 @dataclass(frozen=True)
