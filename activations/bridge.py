@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from activations.hook_point import HEAD_SITE, HookPoint
-from activations.lm import Edit, LanguageModel
+from activations.lm import Cache, Edit, LanguageModel
 from activations.native import native_components, native_forward, without_blocks
+from activations.reading import Reading
 from activations.tokenizer import HFTokenizer, Tokenizer
 from store.errors import UsageError
 
@@ -39,6 +40,8 @@ class BridgeLM(LanguageModel):
         self.n_layers, self.d_model, self.n_ctx = cfg.n_layers, cfg.d_model, cfg.n_ctx
         self.d_vocab = cfg.d_vocab
         self.device = str(cfg.device)
+        ends = [] if cfg.eos_token_id is None else cfg.eos_token_id
+        self.eos_ids = frozenset(ends if isinstance(ends, list) else [ends])
         self._n_edits = 0
         self._native: dict[tuple[str, ...], list[torch.nn.Module]] = {}
         self._resumable: dict[str, bool | None] = {}
@@ -134,9 +137,34 @@ class BridgeLM(LanguageModel):
             return self._run(tokens, hook_points)
 
     @torch.inference_mode()
-    def logits(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
+    def logits(
+        self, tokens: Int[Tensor, "batch pos"], real: Bool[Tensor, "batch pos"] | None = None
+    ) -> Float[Tensor, "batch pos d_vocab"]:
         """Next-token logits."""
-        return self._bridge(tokens.to(self._bridge.cfg.device), return_type="logits")
+        reading = None if real is None else Reading.of(real, tokens.shape[1])
+        with self._pass(reading):
+            return self._bridge(
+                tokens.to(self._bridge.cfg.device), return_type="logits", attention_mask=self._mask(real)
+            )
+
+    @torch.inference_mode()
+    def step(
+        self, tokens: Int[Tensor, "batch pos"], real: Bool[Tensor, "batch whole"], cache: Cache = None
+    ) -> tuple[Float[Tensor, "batch d_vocab"], Cache]:
+        """Logits after the last position, and the key-value cache."""
+        with self._pass(Reading.of(real, tokens.shape[1], continues=cache is not None)):
+            logits, cache = self._bridge(
+                tokens.to(self._bridge.cfg.device),
+                return_type="logits_and_cache",
+                attention_mask=self._mask(real),
+                past_key_values=cache,
+                use_cache=True,
+            )
+        return logits[:, -1], cache
+
+    def _mask(self, real: Tensor | None) -> Tensor | None:
+        """None without padding: attention is the same, and faster."""
+        return None if real is None or bool(real.all()) else real.to(self._bridge.cfg.device)
 
     @torch.inference_mode()
     def capture_with_logits(
@@ -198,25 +226,6 @@ class BridgeLM(LanguageModel):
                 yield
         finally:
             self._n_edits -= 1
-
-    @torch.inference_mode()
-    def generate(self, ids: Sequence[int], n_tokens: int, temperature: float, seed: int) -> list[int]:
-        """New ids with the key-value cache; the global random state is left as it was."""
-        prompt = torch.tensor([list(ids)], device=self._bridge.cfg.device)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            out = self._bridge.generate(
-                prompt,
-                max_new_tokens=n_tokens,
-                do_sample=temperature > 0,
-                temperature=temperature or 1.0,
-                stop_at_eos=self._bridge.cfg.eos_token_id is not None,
-                return_type="tokens",
-                verbose=False,
-            )
-        new = out[0, len(ids) :].tolist()
-        eos = self._bridge.cfg.eos_token_id
-        return new[: new.index(eos)] if eos in new else new
 
     def unembedding(self) -> Float[Tensor, "d_model d_vocab"]:
         """Gain of the final norm (after centring, for a LayerNorm), then `W_U`."""

@@ -4,16 +4,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from activations.generation import stream
 from activations.hook_point import HookPoint, parse_hook_point
+from activations.reading import Reading
 from activations.tokenizer import Tokenizer
 
 Edit = Callable[[Tensor], Tensor]
 """Activations `[batch, pos, d_in]` to activations of the same shape."""
+SequenceEdit = Callable[[Tensor, Tensor, bool], Tensor]
+"""The same, told by `[batch, pos]` bool where they may be touched, and whether sequences go on from the pass before."""
+Cache = Any
+"""What a model remembers of the positions it has read; whose it is knows what it is."""
 
 
 @dataclass
@@ -23,11 +29,11 @@ class Splice:
     n_calls: int = 0
     """Forward passes that the edit took part in."""
     n_positions: int = 0
-    """Positions it saw, over all those passes."""
+    """Positions it may have changed, over all those passes: no padding, and no first position that is kept."""
 
 
 class LanguageModel(ABC):
-    """A causal language model with hook points. Inputs are right-padded: causal attention never sees the padding."""
+    """A causal language model with hook points. Where no padding is named it is on the right, unseen by any text."""
 
     name: str
     device: str
@@ -36,7 +42,11 @@ class LanguageModel(ABC):
     d_model: int
     d_vocab: int
     n_ctx: int
+    eos_ids: frozenset[int]
+    """Ids that end a text."""
     tokenizer: Tokenizer
+    reading: Reading | None = None
+    """Of the pass that is under way; None outside of one, and where all that is read is text from its beginning on."""
 
     @abstractmethod
     def hook_names(self) -> tuple[str, ...]:
@@ -53,8 +63,22 @@ class LanguageModel(ABC):
         """Activations at each hook point, by name, from one forward pass that stops after the deepest."""
 
     @abstractmethod
-    def logits(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
-        """Next-token logits, with every edit that is in place."""
+    def logits(
+        self, tokens: Int[Tensor, "batch pos"], real: Bool[Tensor, "batch pos"] | None = None
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Next-token logits, with every edit that is in place; nothing attends to what is not `real`."""
+
+    @abstractmethod
+    def step(
+        self, tokens: Int[Tensor, "batch pos"], real: Bool[Tensor, "batch whole"], cache: Cache = None
+    ) -> tuple[Float[Tensor, "batch d_vocab"], Cache]:
+        """Logits after the last position, and what to go on from.
+
+        Args:
+            tokens: those that were not read yet.
+            real: of the whole sequences, padding on the left.
+            cache: of the step before; None at the beginning.
+        """
 
     def capture_with_logits(
         self, tokens: Int[Tensor, "batch pos"], hook_point: HookPoint
@@ -74,9 +98,22 @@ class LanguageModel(ABC):
     def hooked(self, hook_point: HookPoint, edit: Edit) -> AbstractContextManager[None]:
         """While the context lasts, `edit` replaces the activations of every forward pass."""
 
-    @abstractmethod
     def generate(self, ids: Sequence[int], n_tokens: int, temperature: float, seed: int) -> list[int]:
-        """Up to `n_tokens` new ids after `ids`, with every edit in place; greedy at temperature 0."""
+        """Up to `n_tokens` new ids after `ids`, with every edit in place; greedy at temperature 0.
+
+        Raises:
+            UsageError: they do not fit the context, or an edit left no finite logits.
+        """
+        return list(stream(self, ids, n_tokens, temperature, seed))
+
+    @contextmanager
+    def _pass(self, reading: Reading | None) -> Iterator[None]:
+        """While the context lasts, edits are told what is read."""
+        self.reading = reading
+        try:
+            yield
+        finally:
+            self.reading = None
 
     @abstractmethod
     def unembedding(self) -> Float[Tensor, "d_model d_vocab"]:
@@ -88,33 +125,24 @@ class LanguageModel(ABC):
         """The maps from each head's vector at `hook_point` to the residual stream; None where no heads are there."""
 
     @contextmanager
-    def splice(self, hook_point: HookPoint, edit: Edit, *, keep_first: bool = True) -> Iterator[Splice]:
+    def splice(self, hook_point: HookPoint, edit: SequenceEdit, *, keep_first: bool = True) -> Iterator[Splice]:
         """Run `edit` on every position of every forward pass, prefill and cached decoding alike.
 
         Args:
             hook_point: where.
-            edit: `[batch, pos, d_in]` to the same shape.
-            keep_first: leave the sequence's first position as it is. It is the attention sink: an edit there
+            edit: see `SequenceEdit`; what it does where it may not is undone.
+            keep_first: leave each sequence's first position as it is. It is the attention sink: an edit there
                 breaks the model for a reason that has nothing to do with the direction edited.
         """
         seen = Splice()
 
         def counted(x: Tensor) -> Tensor:
-            # A pass over several positions starts a sequence; a pass over one continues it from the cache.
-            starts = x.shape[1] > 1 or seen.n_calls == 0
+            reading = (self.reading or Reading.whole(*x.shape[:2], x.device)).to(x.device)
+            touched = reading.real & ~reading.first if keep_first else reading.real
             seen.n_calls += 1
-            edited = edit(x).to(x.dtype)
-            if keep_first and starts:
-                edited = torch.cat([x[:, :1], edited[:, 1:]], dim=1)
-            seen.n_positions += x.shape[1] - int(keep_first and starts)
-            return edited
+            seen.n_positions += int(touched.sum())
+            edited = edit(x, touched, reading.continues).to(x.dtype)
+            return edited.where(touched.reshape(*touched.shape, *[1] * (x.ndim - 2)), x)
 
         with self.hooked(hook_point, counted):
             yield seen
-
-
-def sample_next(logits: Float[Tensor, " d_vocab"], temperature: float, generator: torch.Generator) -> int:
-    """One id from the softmax at `temperature`; the arg-max at 0."""
-    if temperature == 0:
-        return int(logits.argmax())
-    return int(torch.multinomial((logits.float() / temperature).softmax(-1), 1, generator=generator))

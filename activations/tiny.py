@@ -8,11 +8,12 @@ from typing import final
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from activations.hook_point import HEAD_SITE, HookPoint
-from activations.lm import Edit, LanguageModel, sample_next
+from activations.lm import Cache, Edit, LanguageModel
+from activations.reading import Reading
 from activations.tokenizer import ByteTokenizer
 
 SITES = ("hook_resid_pre", "attn.hook_z", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post")
@@ -29,6 +30,7 @@ class TinyLM(LanguageModel):
         self.n_layers, self.d_model, self.n_ctx, self.n_heads = 2, 32, 512, 4
         self.tokenizer = ByteTokenizer()
         self.d_vocab = self.tokenizer.d_vocab
+        self.eos_ids = frozenset({ByteTokenizer.eos_id})
         self._edits: list[tuple[str, Edit]] = []
         random = torch.Generator().manual_seed(seed)
 
@@ -57,9 +59,20 @@ class TinyLM(LanguageModel):
         self._residual(tokens, max(hook.stop_at_layer for hook in hook_points), kept)
         return {hook.name: kept[hook.name] for hook in hook_points}
 
-    def logits(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
+    def logits(
+        self, tokens: Int[Tensor, "batch pos"], real: Bool[Tensor, "batch pos"] | None = None
+    ) -> Float[Tensor, "batch pos d_vocab"]:
         """Next-token logits."""
-        return _rms(self._residual(tokens, self.n_layers, {})) * self.gain @ self.W_U
+        reading = None if real is None else Reading.of(real, tokens.shape[1])
+        with self._pass(reading):
+            return _rms(self._residual(tokens, self.n_layers, {}, real)) * self.gain @ self.W_U
+
+    def step(
+        self, tokens: Int[Tensor, "batch pos"], real: Bool[Tensor, "batch whole"], cache: Cache = None
+    ) -> tuple[Float[Tensor, "batch d_vocab"], Cache]:
+        """Logits after the last position; what it remembers is the tokens, which it reads again."""
+        whole = tokens if cache is None else torch.cat([cache, tokens], dim=1)
+        return self.logits(whole, real)[:, -1], whole
 
     @contextmanager
     def hooked(self, hook_point: HookPoint, edit: Edit) -> Iterator[None]:
@@ -69,17 +82,6 @@ class TinyLM(LanguageModel):
             yield
         finally:
             self._edits.pop()
-
-    def generate(self, ids: Sequence[int], n_tokens: int, temperature: float, seed: int) -> list[int]:
-        """New ids, one full forward pass each: there is no cache to keep."""
-        random = torch.Generator().manual_seed(seed)
-        out = list(ids)
-        for _ in range(n_tokens):
-            next_id = sample_next(self.logits(torch.tensor([out[-self.n_ctx :]]))[0, -1], temperature, random)
-            if next_id == ByteTokenizer.eos_id:
-                break
-            out.append(next_id)
-        return out[len(ids) :]
 
     def unembedding(self) -> Float[Tensor, "d_model d_vocab"]:
         """Gain of the final norm, then `W_U`."""
@@ -91,7 +93,7 @@ class TinyLM(LanguageModel):
             return None
         return rearrange(self.blocks[hook_point.layer]["o"], "(head d) model -> head d model", head=self.n_heads)
 
-    def _residual(self, tokens: Tensor, n_layers: int, kept: dict[str, Tensor]) -> Tensor:
+    def _residual(self, tokens: Tensor, n_layers: int, kept: dict[str, Tensor], real: Tensor | None = None) -> Tensor:
         def at(name: str, x: Tensor) -> Tensor:
             for place, edit in self._edits:
                 if place == name:
@@ -99,17 +101,27 @@ class TinyLM(LanguageModel):
             kept[name] = x
             return x
 
-        x = self.W_E[tokens] + self.W_pos[: tokens.shape[1]]
+        place, seen = _places(tokens, real)
+        x = self.W_E[tokens] + self.W_pos[place]
         for layer, block in enumerate(self.blocks[:n_layers]):
             x = at(f"blocks.{layer}.hook_resid_pre", x)
             q, k, v = rearrange(_rms(x) @ block["qkv"], "b p (three h d) -> three b h p d", three=3, h=self.n_heads)
-            z = rearrange(F.scaled_dot_product_attention(q, k, v, is_causal=True), "b h p d -> b p h d")
+            z = rearrange(F.scaled_dot_product_attention(q, k, v, seen, is_causal=seen is None), "b h p d -> b p h d")
             z = at(f"blocks.{layer}.attn.hook_z", z)
             out = at(f"blocks.{layer}.hook_attn_out", rearrange(z, "b p h d -> b p (h d)") @ block["o"])
             x = at(f"blocks.{layer}.hook_resid_mid", x + out)
             out = at(f"blocks.{layer}.hook_mlp_out", F.gelu(_rms(x) @ block["in"]) @ block["out"])
             x = at(f"blocks.{layer}.hook_resid_post", x + out)
         return x
+
+
+def _places(tokens: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Each token's place in its text, and what it sees where that is not all before it; padding sees itself."""
+    n = tokens.shape[1]
+    if real is None:
+        return torch.arange(n), None
+    seen = torch.ones(n, n, dtype=torch.bool).tril() & real[:, None, :] | torch.eye(n, dtype=torch.bool)
+    return (real.cumsum(dim=1) - 1).clamp(min=0), seen[:, None]
 
 
 def _rms(x: Tensor) -> Tensor:

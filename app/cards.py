@@ -12,7 +12,8 @@ from store.latents import LatentPage, Logit, Window
 from store.shards import TOKEN_CLASSES
 
 if TYPE_CHECKING:
-    from app.workbench import Inspection, Steering
+    from app.steered import Steering
+    from app.workbench import Inspection
 
 BANDS: dict[str, str] = {
     "top": "strongest peaks",
@@ -286,15 +287,25 @@ def shade_scale(page: LatentPage, inspection: "Inspection") -> float:
     return max(float(page.statistics["max"]), largest_on(inspection, page.latent))
 
 
-def steering_html(steering: "Steering", latent: int) -> str:
-    """Clean and steered text side by side, and what was clamped to what."""
+def steering_html(steering: "Steering") -> str:
+    """Clean and steered text side by side, what was edited, and on which tokens."""
     columns = (("Clean", steering.clean), ("Steered", steering.steered))
     body = "".join(f'<div><h4>{name}</h4><div class="ms-text">{escape(text)}</div></div>' for name, text in columns)
     same = " The two texts are the same." if steering.clean == steering.steered else ""
     return (
         f'<div class="ms-small">Prompt: {escape(steering.prompt)}</div><div class="ms-columns">{body}</div>'
-        f'<div class="ms-small">Latent {latent} clamped to {steering.clamped_to:.4g} on every token but the first; '
-        f"the same seed, {steering.seed}, for both.{same}</div>"
+        f'<div class="ms-small">{escape(steering.told)}; the same seed, {steering.seed}, for both.{same}</div>'
+        f"{_altered_html(steering)}"
+    )
+
+
+def _altered_html(steering: "Steering") -> str:
+    """The tokens that were read, those shaded on which the activation was changed."""
+    altered, tokens = steering.altered, (*steering.prompt_tokens, *steering.steered_tokens)
+    length = "" if steering.share_of_norm is None else f", by {steering.share_of_norm:.0%} of its length on average"
+    return (
+        f"<details><summary>changed on {sum(altered):,} of {len(altered):,} tokens that were read{length}</summary>"
+        f"{token_html(tokens[: len(altered)], [float(each) for each in altered], 1.0)}</details>"
     )
 
 

@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "compare": "compare two runs of scores latent by latent, with interval and p-value",
     "agreement": "have people rate explanations blind, and tell how they and the scorers agree",
     "report": "show what explanations are worth, as plots on one page that opens offline",
+    "steer": "continue a prompt with latents edited, and without",
     "serve": "open the dashboard on 127.0.0.1",
     "show": "list runs, or print what a run is, what made it and what it scored",
     "verify": "check every byte of a run against its checksums",

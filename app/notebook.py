@@ -1,8 +1,9 @@
 """The workbench in a notebook: features, inspected texts and steered texts that show themselves as HTML."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,9 @@ from store.feature_index import FeatureIndex
 from store.latents import LatentPage
 
 if TYPE_CHECKING:
-    from app.workbench import Inspection, Steering, Workbench
+    from app.steered import Steering
+    from app.workbench import Inspection, Workbench
+    from autointerp.steer_config import SteerConfig
 
 TOP_SHOWN = 8
 """Latents listed below an inspected text."""
@@ -60,16 +63,23 @@ class NotebookWorkbench:
         """Which latents fire on each token of `text`."""
         return InspectedText(self.workbench, self.workbench.inspect(text))
 
-    def steer(self, prompt: str, latent: int, strength: float, **options: int | float | bool) -> "SteeredText":
-        """`prompt` continued twice from one seed: as the model is, and with the latent clamped.
+    def steer(
+        self,
+        prompt: str,
+        latent: "int | Sequence[int] | Sequence[SteerConfig]",
+        strength: float = 1.0,
+        **options: Any,
+    ) -> "SteeredText":
+        """`prompt` continued twice from one seed: as the model is, and with edits in place.
 
         Args:
             prompt: what to continue.
-            latent: which latent to clamp.
+            latent: which latent to clamp, several, or edits of your own.
             strength: in multiples of its 99.9% quantile; 0 ablates it.
-            options: `n_tokens`, `temperature`, `seed` and `chat`, as `Workbench.steer` has them.
+            options: `n_tokens`, `temperature`, `seed` and `chat`, and the edit's `op`, `when`, `condition`, `above` and
+                `decode`, as `Workbench.steer` has them.
         """
-        return SteeredText(self.workbench.steer(prompt, latent, strength, **options), latent)  # pyright: ignore
+        return SteeredText(self.workbench.steer(prompt, latent, strength, **options))
 
     def _repr_html_(self) -> str:
         bench = self.workbench
@@ -158,7 +168,6 @@ class SteeredText:
     """Two continuations of one prompt; shown side by side."""
 
     steering: "Steering"
-    latent: int
 
     def _repr_html_(self) -> str:
-        return wrapped(steering_html(self.steering, self.latent))
+        return wrapped(steering_html(self.steering))

@@ -1,9 +1,11 @@
 """`Workbench`: a published index with its model and dictionary, asked by notebook, dashboard and command line."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,10 @@ from store.feature_index import FeatureIndex
 from store.latents import LatentPage, Window, latent_page, token_texts, windows
 from store.run import Run, find_run
 from store.shards import TOKEN_CLASSES
+
+if TYPE_CHECKING:
+    from app.steered import Steering
+    from autointerp.steer_config import SteerConfig
 
 
 @dataclass(frozen=True)
@@ -57,22 +63,6 @@ class Inspection:
                 "n_tokens": n_tokens[chosen],
             }
         )
-
-
-@dataclass(frozen=True)
-class Steering:
-    """A continuation with a latent clamped, beside the same one without."""
-
-    prompt: str
-    clean: str
-    steered: str
-    clean_tokens: tuple[str, ...]
-    steered_tokens: tuple[str, ...]
-    clamped_to: float
-    """Value the latent was held at, in its own units."""
-    n_hook_calls: int
-    """Forward passes in which the clamp took part."""
-    seed: int
 
 
 class Workbench:
@@ -195,59 +185,39 @@ class Workbench:
     def steer(
         self,
         prompt: str,
-        latent: int,
-        strength: float,
+        latent: int | Sequence[int] | Sequence["SteerConfig"],
+        strength: float = 1.0,
         *,
         n_tokens: int = 40,
         temperature: float = 0.7,
         seed: int = 0,
         chat: bool = True,
-    ) -> Steering:
-        """Continue `prompt` with the latent clamped and without, from the same seed.
+        **edit: Any,
+    ) -> "Steering":
+        """Continue `prompt` with edits in place and without, from the same seed.
 
         Args:
             prompt: what the user says, or the text to go on from.
-            latent: its number.
-            strength: the value it is held at, in multiples of its q99.9 on the harvested text; 0 ablates it. The SAE's
-                error term is kept, and the first position is left alone.
+            latent: a latent, several that are edited alike, or edits of your own.
+            strength: in multiples of each latent's q99.9 on the harvested text; 0 ablates it.
             n_tokens: new tokens at most.
             temperature: 0 is greedy.
             seed: of the sampling, the same for both.
             chat: put the prompt through the model's chat template.
+            edit: `op`, `when`, `condition`, `above` and `decode`, as `SteerConfig` has them.
 
         Raises:
-            UsageError: no prompt, or a latent that never fired and so has no unit of strength.
+            UsageError: no prompt or one that does not fit, a latent that never fired and so has no unit of strength,
+                an edit that there is none of, or one that leaves no finite logits.
         """
-        unit = self.page(latent).statistics["q999"]
-        if not prompt.strip():
-            raise UsageError("there is no prompt: type something to continue")
-        if not unit:
-            raise UsageError(f"latent {latent} never fired on the harvested text, so it has no strength to multiply")
+        from app.steered import steered
+        from autointerp.steer_config import edits_of
+
+        edits = edits_of(latent, strength, **edit)
         with self._busy:
-            return self._steer(prompt, latent, float(strength * unit), n_tokens, temperature, seed, chat)
-
-    def _steer(
-        self, prompt: str, latent: int, value: float, n_tokens: int, temperature: float, seed: int, chat: bool
-    ) -> Steering:
-        from sae.intervene import clamp
-
-        lm, tokenizer = self._subject.lm, self._subject.lm.tokenizer
-        ids = tokenizer.chat(prompt) if chat else tokenizer.with_bos(tokenizer.encode(prompt).ids)
-        if len(ids) + n_tokens > lm.n_ctx:
-            raise UsageError(f"prompt and answer have {len(ids) + n_tokens} tokens, the model reads {lm.n_ctx}")
-        clean = lm.generate(ids, n_tokens, temperature, seed)
-        with self._subject.edited(clamp(self._subject.sae, latent, value)) as splice:
-            steered = lm.generate(ids, n_tokens, temperature, seed)
-        return Steering(
-            prompt=prompt,
-            clean=tokenizer.decode(clean),
-            steered=tokenizer.decode(steered),
-            clean_tokens=tokenizer.token_texts(clean),
-            steered_tokens=tokenizer.token_texts(steered),
-            clamped_to=value,
-            n_hook_calls=splice.n_calls,
-            seed=seed,
-        )
+            return steered(
+                self._subject, prompt, edits, n_tokens=n_tokens, temperature=temperature, seed=seed, chat=chat
+            )
 
     @cached_property
     def _searcher(self):

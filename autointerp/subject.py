@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from activations.lm import Edit, LanguageModel, Splice
+from activations.lm import LanguageModel, Splice
 from activations.models import load_recorded
 from activations.window import with_sinks
 from autointerp.pairing import only_hook_point
 from autointerp.steering import Direction, Found, Steered, Text, TokenChange, strengths_at
 from sae import checkpoint
 from sae.base import SAE
-from sae.intervene import clamp, push
+from sae.intervene import Edit, Intervention, InterventionConfig, push
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
 from store.latents import Logit, Window
@@ -136,8 +136,8 @@ class Subject:
 
     @contextmanager
     def edited(self, edit: Edit) -> Iterator[Splice]:
-        """While the context lasts, `edit` sees `[batch, pos, d_in]` of every pass but a sequence's first position."""
-        with self.busy, self.lm.splice(self.hook, lambda x: edit(x.flatten(2)).view_as(x)) as splice:
+        """While the context lasts, `edit` sees every pass, heads side by side; first positions are left alone."""
+        with self.busy, self.lm.splice(self.hook, lambda x, *where: edit(x.flatten(2), *where).view_as(x)) as splice:
             yield splice
 
     def next_logprobs(
@@ -233,7 +233,8 @@ class Subject:
         ids = [ids for ids in map(self.ids, contexts) if len(ids) > 1]
         if not ids:
             raise UsageError("no context has two tokens, and the first is left alone: give longer ones")
-        edit = clamp(self.sae, latent, float(self.units[latent]))
+        held = InterventionConfig(latents=(latent,), values=(float(self.units[latent]),))
+        edit = Intervention(self.sae, held).begin()
         parts = [self._change(ids[at : at + BATCH], edit) for at in range(0, len(ids), BATCH)]
         n_positions = sum(len(each) - 1 for each in ids)
         change = np.sum(parts, axis=0) / n_positions

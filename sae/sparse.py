@@ -174,6 +174,15 @@ class SparseLatents(NamedTuple):
         """The same latents as a dense matrix: for tests and small inputs only."""
         return self.pattern.scattered(self.values)
 
+    def columns(self, latents: Int[Tensor, " n"]) -> Float[Tensor, "batch n"]:
+        """The values of these latents, all different, in each row; 0 where they are not kept."""
+        place = torch.full((self.pattern.d_sae,), -1, dtype=torch.long, device=self.indices.device)
+        place[latents] = torch.arange(len(latents), device=self.indices.device)
+        column = place[self.indices]
+        found = column >= 0
+        out = self.values.new_zeros(self.n_rows, len(latents))
+        return out.index_put((self.rows[found], column[found]), self.values[found])
+
     def select(self, latent: int) -> Float[Tensor, " batch"]:
         """The value of one latent in each row, 0 where it is not kept."""
         return self.pattern.row_sum(self.values * (self.indices == latent))

@@ -14,6 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from harvests import CFG
 
 from activations.harvest import harvest
+from activations.lm import LanguageModel
+from activations.models import load_model
+from activations.tiny import TinyLM
 from store.run import Run, find_run
 
 ARCHITECTURES = ("llama", "gpt2", "neox")
@@ -97,6 +100,16 @@ def save_model() -> Callable[..., Path]:
         return folder
 
     return save
+
+
+@pytest.fixture(scope="module", params=["tiny", *ARCHITECTURES])
+def lm(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, save_model: Callable[..., Path]
+) -> LanguageModel:
+    """A small random model: the tiny one, or a bridge over a real architecture."""
+    if request.param == "tiny":
+        return TinyLM()
+    return load_model(str(save_model(request.param, tmp_path_factory.mktemp(request.param))))
 
 
 @pytest.fixture(scope="session")

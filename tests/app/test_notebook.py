@@ -55,7 +55,8 @@ def test_a_steered_text_stands_beside_the_clean_one(wb, fixture_index):
     html = steered._repr_html_()
     assert "Clean" in html
     assert "the same seed, 3, for both" in html
-    assert f"clamped to {steered.steering.clamped_to:.4g}" in html
+    assert f"latent {fixture_index.SCORED} clamped to 5 × q99.9, on every token but the first" in html
+    assert f"changed on {sum(steered.steering.altered)} of {len(steered.steering.altered)} tokens" in html
 
 
 def test_the_workbench_says_what_it_is(wb, fixture_index):

@@ -201,7 +201,7 @@ def test_steering_shows_both_texts_and_what_was_clamped(dashboard, fixture_index
     at.number_input(key="steer_tokens").set_value(8)
     click(at, "Generate both")
     assert not at.exception
-    assert f"Latent {fixture_index.SCORED} clamped to" in html(at)
+    assert f"latent {fixture_index.SCORED} clamped to" in html(at)
     click(at, "Next")
     assert "clamped to" not in html(at), "another latent's steering is not shown"
 

@@ -175,7 +175,7 @@ def steer_panel(bench: Workbench, page: LatentPage) -> None:
             st.session_state["steered"] = page.latent, bench.steer(latent=page.latent, **asked)
     latent, steering = st.session_state.get("steered", (None, None))
     if steering is not None and latent == page.latent:
-        st.html(wrapped(steering_html(steering, latent)))
+        st.html(wrapped(steering_html(steering)))
 
 
 def show(bench: Workbench, latent: int) -> None:

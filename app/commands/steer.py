@@ -1,0 +1,54 @@
+"""`monosem steer`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tyro
+
+from app.arguments import RootArgs, parse
+from app.log import console, printable
+from autointerp.steer_config import SteerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args(RootArgs, SteerConfig):
+    """Continue a prompt with latents edited, and without, from one seed.
+
+    Example: monosem steer "Once upon a time" --latents 21 --strength 2
+
+    Example: monosem steer "Tell me a story." --latents 21 35 --op ablate --when token --chat
+    """
+
+    prompt: tyro.conf.Positional[str]
+    """What to go on from."""
+    n_tokens: int = 40
+    """New tokens at most."""
+    temperature: float = 0.7
+    """0 is greedy."""
+    seed: int = 0
+    """Of the sampling, the same with edits and without."""
+    chat: bool = False
+    """Put the prompt through the model's chat template."""
+    index_run: str = "latest"
+    """The index: an id, the start of one, a folder, or `latest`."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, generate twice and print both."""
+    args = parse(Args, "steer", arguments)
+    from app.arguments import checked
+    from app.workbench import Workbench
+
+    bench = Workbench.open(args.root, args.index_run)
+    edits = [checked(SteerConfig, args)]
+    found = bench.steer(
+        args.prompt, edits, n_tokens=args.n_tokens, temperature=args.temperature, seed=args.seed, chat=args.chat
+    )
+    read = (*found.prompt_tokens, *found.steered_tokens)[: len(found.altered)]
+    where = "".join(f"[{token}]" if changed else token for token, changed in zip(read, found.altered, strict=True))
+    length = "" if found.share_of_norm is None else f", by {found.share_of_norm:.0%} of its length on average"
+    print(f"{found.told}; seed {found.seed}")
+    print(f"changed on {sum(found.altered):,} of {len(found.altered):,} tokens that were read{length}")
+    for name, text in (("clean", found.clean), ("steered", found.steered), ("changed in brackets", where)):
+        console.rule(name, align="left", style="dim")
+        print(printable(text))
