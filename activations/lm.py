@@ -137,7 +137,7 @@ class LanguageModel(ABC):
         seen = Splice()
 
         def counted(x: Tensor) -> Tensor:
-            reading = (self.reading or Reading.whole(*x.shape[:2], x.device)).to(x.device)
+            reading = (self.reading or Reading.whole(x.shape[0], x.shape[1], x.device)).to(x.device)
             touched = reading.real & ~reading.first if keep_first else reading.real
             seen.n_calls += 1
             seen.n_positions += int(touched.sum())
