@@ -40,3 +40,12 @@ def left_padded(ids: list[list[int]], fill: int = 0) -> tuple[Int[Tensor, "batch
     tokens = torch.tensor([[fill] * (longest - len(each)) + each for each in ids])
     real = torch.arange(longest) >= longest - torch.tensor([len(each) for each in ids])[:, None]
     return tokens, real
+
+
+def right_padded(ids: list[list[int]], fill: int = 0) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
+    """Sequences that begin together, so that causal attention never sees the padding; and where they are real."""
+    length = torch.tensor([len(each) for each in ids])
+    tokens = torch.full((len(ids), int(length.max())), fill, dtype=torch.long)
+    for row, each in zip(tokens, ids, strict=True):
+        row[: len(each)] = torch.tensor(each)
+    return tokens, torch.arange(tokens.shape[1]) < length[:, None]

@@ -75,8 +75,27 @@ def checked(config_cls: type[C], asked: Any, **known: Any) -> C:
     Raises:
         UsageError: a setting that the config does not allow, in the config's own words.
     """
-    settings = {f.name: getattr(asked, f.name) for f in dataclasses.fields(config_cls)}  # type: ignore[arg-type]
+    asked_for = {f.name for f in dataclasses.fields(config_cls)} - known.keys()  # type: ignore[arg-type]
+    settings = {name: getattr(asked, name) for name in asked_for}
     try:
         return config_cls(**settings | known)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def lines_of(name: str, given: Sequence[str]) -> tuple[str, ...]:
+    """Texts as they were given, and those of each @FILE, one a line; empty lines are none.
+
+    Raises:
+        UsageError: a file cannot be read.
+    """
+    found: list[str] = []
+    for each in given:
+        if not each.startswith("@"):
+            found.append(each)
+            continue
+        try:
+            found += [line for line in Path(each[1:]).read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--{name.replace('_', '-')} {each}: {error}: name a text file, a text a line") from error
+    return tuple(found)

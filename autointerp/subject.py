@@ -13,6 +13,7 @@ from torch import Tensor
 
 from activations.lm import LanguageModel, Splice
 from activations.models import load_recorded
+from activations.reading import right_padded
 from activations.window import with_sinks
 from autointerp.pairing import only_hook_point
 from autointerp.steering import Direction, Found, Steered, Text, TokenChange, strengths_at
@@ -243,9 +244,8 @@ class Subject:
         return TokenChange(self._logits(order[:n], change), self._logits(order[::-1][:n], change), n_positions)
 
     def _change(self, ids: list[list[int]], edit: Edit) -> np.ndarray:
-        tokens, length = _padded(ids)
-        place = torch.arange(tokens.shape[1])
-        counted = (place > 0) & (place < length[:, None])
+        tokens, real = right_padded(ids)
+        counted = real & (torch.arange(tokens.shape[1]) > 0)
         with self.busy, torch.inference_mode():
             clean = self.lm.logits(tokens)
             with self.edited(edit):
@@ -266,10 +266,10 @@ class Subject:
             yield
 
     def _last_logprobs(self, ids: list[list[int]]) -> np.ndarray:
-        tokens, length = _padded(ids)
+        tokens, real = right_padded(ids)
         with torch.inference_mode():
             logits = self.lm.logits(tokens)
-            return logits[torch.arange(len(ids)), length - 1].double().log_softmax(-1).cpu().numpy()
+            return logits[torch.arange(len(ids)), real.sum(dim=1) - 1].double().log_softmax(-1).cpu().numpy()
 
     def _row(self, direction: Direction) -> np.ndarray:
         if isinstance(direction, np.ndarray):
@@ -282,12 +282,3 @@ class Subject:
 def divergence(clean: np.ndarray, steered: np.ndarray) -> np.ndarray:
     """`[n]` KL(clean ‖ steered) in nats of `[n, d_vocab]` log-probabilities."""
     return (np.exp(clean) * (clean - steered)).sum(axis=1)
-
-
-def _padded(ids: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Ids padded on the right, and lengths: causal attention never sees the padding."""
-    length = torch.tensor([len(each) for each in ids])
-    tokens = torch.zeros(len(ids), int(length.max()), dtype=torch.long)
-    for row, each in zip(tokens, ids, strict=True):
-        row[: len(each)] = torch.tensor(each)
-    return tokens, length

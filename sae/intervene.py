@@ -317,6 +317,23 @@ def _basis(rows: Float[Tensor, "n d_in"]) -> Float[Tensor, "rank d_in"]:
     return axes[sizes > sizes.max() * RANK_TOLERANCE].to(rows)
 
 
+@dataclass
+class Redirected:
+    """An edit's changes, of the same lengths and in the same places, along a direction of one's own: what a change of
+    that size does whatever it points at."""
+
+    edit: Edit
+    direction: Float[Tensor, " d_in"]
+    """Of any length; to go against it, give its negative."""
+
+    @torch.no_grad()
+    def __call__(self, h: Tensor, touch: Tensor, continues: bool) -> Tensor:
+        """Move as far as the edit does; where that does nothing, `h` comes back bit for bit."""
+        length = (self.edit(h, touch, continues).float() - h.float()).norm(dim=-1, keepdim=True)
+        along = (self.direction / self.direction.norm()).to(device=h.device, dtype=torch.float32)
+        return torch.where(length > 0, (h.float() + length * along).to(h.dtype), h)
+
+
 def push(rows: Float[Tensor, "batch d_in"], strengths: Float[Tensor, " batch"]) -> Edit:
     """Add strengths[b] · rows[b] to every position of sequence b, whatever is there; strength 0 changes no bit."""
 

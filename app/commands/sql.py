@@ -16,6 +16,7 @@ from store.errors import UsageError
 from store.feature_index import FeatureIndex
 from store.matching import Matching
 from store.run import find_run, list_runs
+from store.swept import Swept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +42,17 @@ class Args(RootArgs):
 
     query: tyro.conf.Positional[str]
     """One SQL statement in DuckDB's dialect."""
-    over: Literal["index", "matching", "alignment", "catalogue"] = "index"
-    """What is asked: the index of a dictionary, a matching of two, alignments of several, or all finished runs."""
+    over: Literal["index", "matching", "alignment", "steering", "catalogue"] = "index"
+    """What is asked: the index of a dictionary, a matching of two, alignments of several, a sweep of steering, or all
+    finished runs."""
     index_run: str = "latest"
     """The index: an id, the start of one, a folder, or `latest`."""
     matching: str = "latest"
     """The matching: an id, the start of one, a folder, or `latest`."""
     alignment: str = "latest"
     """The run of `monosem align`: an id, the start of one, a folder, or `latest`."""
+    steering: str = "latest"
+    """The run of `monosem steer sweep`: an id, the start of one, a folder, or `latest`."""
     timeout_s: float = 600.0
     """The query is stopped after so long; Ctrl-C stops it at once."""
     format: Literal["table", "csv", "json", "parquet"] | None = None
@@ -76,13 +80,15 @@ def _form(args: Args, out: Path) -> str:
     return form
 
 
-def _asked(args: Args) -> Catalog | FeatureIndex | Matching | Aligned:
+def _asked(args: Args) -> Catalog | FeatureIndex | Matching | Aligned | Swept:
     if args.over == "catalogue":
         return Catalog(args.root, args.timeout_s)
     if args.over == "matching":
         return Matching(find_run(args.root, args.matching, "matching").folder, args.timeout_s)
     if args.over == "alignment":
         return Aligned(find_run(args.root, args.alignment, "alignment").folder, args.timeout_s)
+    if args.over == "steering":
+        return Swept(find_run(args.root, args.steering, "steering").folder, args.timeout_s)
     if args.index_run == "latest" and not list_runs(args.root, "index"):
         raise UsageError(
             f"no finished index run in {args.root}: make one with `monosem index`, or ask what was harvested with "

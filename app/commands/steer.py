@@ -1,5 +1,6 @@
 """`monosem steer`."""
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,10 +10,16 @@ from app.arguments import RootArgs, parse
 from app.log import console, printable
 from autointerp.steer_config import SteerConfig
 
+OTHERS = {"sweep": "app.sweeping.sweep_command", "concept": "app.sweeping.concept_command"}
+"""What else there is, and where."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Args(RootArgs, SteerConfig):
     """Continue a prompt with latents edited, and without, from one seed.
+
+    `monosem steer sweep` measures what that does and what it costs, beside controls; `monosem steer concept` finds
+    latents that stand for a concept. Both have a --help of their own.
 
     Example: monosem steer "Once upon a time" --latents 21 --strength 2
 
@@ -34,7 +41,10 @@ class Args(RootArgs, SteerConfig):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parse, generate twice and print both."""
+    """Parse, generate twice and print both; or go on to what is asked for by name."""
+    if arguments and arguments[0] in OTHERS:
+        importlib.import_module(OTHERS[arguments[0]]).main(arguments[1:])
+        return
     args = parse(Args, "steer", arguments)
     from app.arguments import checked
     from app.workbench import Workbench

@@ -62,6 +62,8 @@ class Page:
     latents: Sequence[LatentEvidence]
     labels: Mapping[str, str]
     latent_queries: Sequence[Asked] = field(default=())
+    over: str = ""
+    """What `monosem sql` has to be told beside a query."""
 
 
 def page(index: FeatureIndex, of: Subject, found: Figures, latents: Sequence[LatentEvidence]) -> Page:

@@ -8,7 +8,7 @@ from torch import Tensor
 from variants import CASES, build, moved, rows
 
 from sae import SAE, TopK, TopKConfig
-from sae.intervene import OPERATIONS, WHEN, Intervention, InterventionConfig, Trace, push
+from sae.intervene import OPERATIONS, WHEN, Intervention, InterventionConfig, Redirected, Trace, push
 
 torch.set_num_threads(1)
 
@@ -334,6 +334,18 @@ def test_a_latent_that_does_not_exist_is_refused(sae: TopK, settings: dict):
 def test_dictionaries_that_write_elsewhere_are_refused(case: str):
     with pytest.raises(ValueError, match="writes elsewhere than it reads: choose a dictionary of one hook point"):
         Intervention(build(case), config("ablate", (0,)))
+
+
+def test_a_redirected_edit_is_as_long_and_in_the_same_places(sae: TopK, latent: int):
+    h, where = residual(), torch.randn(D_IN, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    for cfg in (config("clamp", (latent,), 3.0, when="token"), config("project_out", (latent, 2))):
+        own, _ = done(sae, h, cfg)
+        other = Redirected(Intervention(sae, cfg).begin(), where)(h, everywhere(h), False)
+        torch.testing.assert_close((other - h).norm(dim=-1), (own - h).norm(dim=-1), atol=1e-5, rtol=1e-5)
+        moved = (own != h).any(dim=-1)
+        assert torch.equal((other != h).any(dim=-1), moved)
+        cosine = torch.nn.functional.cosine_similarity((other - h)[moved], where.expand(int(moved.sum()), -1))
+        torch.testing.assert_close(cosine, torch.ones_like(cosine), atol=1e-4, rtol=0)
 
 
 def test_push_adds_a_multiple_of_each_sequence_s_own_row_and_nothing_at_strength_zero(sae: TopK):

@@ -1,0 +1,53 @@
+"""Plots of a sweep."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from app.cards import escape
+from app.report.plots import COLOURS
+
+GREY = "#9aa1a9"
+HEIGHT = 340
+RANDOM = {"random latents": "dot", "random direction": "dash"}
+
+
+def against_strength(summary: pd.DataFrame, tier: str, label: str) -> go.Figure:
+    """What each arm has above the clean model in one tier, with intervals over texts, and every draw of a control."""
+    layout = go.Layout(
+        title={"text": escape(tier), "font": {"size": 15}},
+        height=HEIGHT,
+        margin={"l": 60, "r": 16, "t": 44, "b": 48},
+        xaxis={"title": {"text": "strength"}},
+        yaxis={"title": {"text": escape(label)}},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
+        template="plotly_white",
+    )
+    figure = go.Figure(layout=layout)
+    here = summary[summary["tier"] == tier].sort_values("strength")
+    named: set[str] = set()
+    for (arm, _), own in here.groupby(["arm", "draw"], sort=False):
+        figure.add_scatter(
+            x=own["strength"],
+            y=own["above_clean"],
+            name=str(arm),
+            legendgroup=str(arm),
+            showlegend=arm not in named,
+            mode="lines+markers",
+            **_look(str(arm), own),
+        )
+        named.add(str(arm))
+    figure.add_hline(y=0, line_color=GREY, line_width=1)
+    return figure
+
+
+def _look(arm: str, own: pd.DataFrame) -> dict[str, object]:
+    if arm in RANDOM:
+        return {"line": {"color": GREY, "width": 1, "dash": RANDOM[arm]}, "marker": {"size": 4}}
+    colour = COLOURS[0] if arm == "latents" else COLOURS[1]
+    error = {
+        "type": "data",
+        "array": (own["above_high"] - own["above_clean"]).fillna(0),
+        "arrayminus": (own["above_clean"] - own["above_low"]).fillna(0),
+        "thickness": 1.5,
+    }
+    return {"line": {"color": colour, "width": 2}, "marker": {"size": 7}, "error_y": error}

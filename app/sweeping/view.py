@@ -1,0 +1,188 @@
+"""What the page of a sweep shows, as plain values, each figure from the rows of a query that stands beside it."""
+
+from pprint import pformat
+from typing import Any
+
+import pandas as pd
+
+from app.estimates import figure, interval
+from app.interpretation.view import Asked, Page, Section, Table
+from app.sweeping import plots
+from autointerp.steer_config import SteerConfig
+from autointerp.sweep.job import MOST_PERPLEXITY
+from store.run import Run
+from store.swept import Swept
+
+SUMMARY = """SELECT * FROM summary WHERE measure = '{measure}' ORDER BY tier, strength, arm, draw"""
+MOVED = """SELECT tier, strength, latent, change, n_tokens FROM moved WHERE arm = 'latents'
+ORDER BY tier, strength, abs(change) DESC, latent"""
+TEXTS = """SELECT arm, tier, strength, item, seed, text FROM texts WHERE draw = 0 AND seed = 0 AND item < 2
+ORDER BY item, arm <> 'clean', arm, tier, strength"""
+COLUMNS = (
+    *("tier", "strength", "mass", "above clean", "95 %", "random latents", "95 % of draws", "random direction"),
+    *("95 % of draws", "perplexity ratio", "KL on retained"),
+)
+
+
+def rows(results: dict[str, Any]) -> list[list[str]]:
+    """The main table: the effect at each tier and strength, controls and cost beside it."""
+    return [_row(each) for each in results["effects"]]
+
+
+def _row(each: dict[str, Any]) -> list[str]:
+    controls = [
+        cell
+        for arm in ("random latents", "random direction")
+        for found in [each["controls"].get(arm, {})]
+        for cell in (figure(found.get("above_clean"), signed=True, digits=4), _ends(found.get("interval"), 4))
+    ]
+    return [
+        each["tier"],
+        f"{each['strength']:g}",
+        figure(each["mass"], digits=4),
+        figure(each["above_clean"], signed=True, digits=4),
+        _ends(each["interval"], 4),
+        *controls,
+        figure(each["perplexity_ratio"], digits=2),
+        figure(each["kl_retain"], digits=4),
+    ]
+
+
+def _ends(ends: list[float | None] | None, digits: int) -> str:
+    if ends is None or None in ends:
+        return interval(None)
+    return f"[{figure(ends[0], digits=digits, signed=True)}, {figure(ends[1], digits=digits, signed=True)}]"
+
+
+def suggested(results: dict[str, Any]) -> list[str]:
+    """Which strengths to use in each tier, and why none where there are none."""
+    lines = []
+    for tier, ends in results["suggested"].items():
+        if ends is None:
+            lines.append(
+                f"{tier}: no strength does what no random control does in texts of at most {MOST_PERPLEXITY} times the "
+                "clean ones' perplexity"
+            )
+        else:
+            lines.append(f"{tier}: {ends[0]:g} to {ends[1]:g}")
+    return lines
+
+
+def snippet(run: Run) -> str:
+    """The sweep again, in Python."""
+    cfg = dict(run.config)
+    edit = {name: _tupled(value) for name, value in cfg.pop("edit").items()}
+    settings = {name: _tupled(value) for name, value in cfg.items()}
+    given = ",\n".join(f"    {name}={pformat(value, width=100, indent=1)}" for name, value in settings.items())
+    edited = ", ".join(f"{name}={value!r}" for name, value in edit.items())
+    return (
+        "from pathlib import Path\n\nfrom autointerp.steer_config import SteerConfig\n"
+        "from autointerp.sweep import SweepConfig, sweep\nfrom store.run import find_run\n\n"
+        f"root = Path({str(run.root)!r})\n"
+        f"cfg = SweepConfig(\n    edit=SteerConfig({edited}),\n{given},\n)\n"
+        f'run = sweep(cfg, find_run(root, {run.inputs["index"]!r}, "index"), root)\n'
+    )
+
+
+def _tupled(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def page(run: Run) -> Page:
+    """The whole page of a sweep."""
+    swept = Swept(run.folder)
+    edit = SteerConfig(**{name: _tupled(value) for name, value in run.config["edit"].items()})
+    return Page(
+        title=f"Steering by latent{'s' * (len(edit.latents) > 1)} {', '.join(map(str, edit.latents))}",
+        described={
+            "edit": f"{edit.op}, {edit.decode}; strengths {', '.join(f'{each:g}' for each in run.config['strengths'])}",
+            "concept's words": ", ".join(run.config["words"]),
+            "prompts": f"{len(run.config['prompts']):,}, {run.config['n_seeds']} continuations each",
+            "retained texts": f"{len(run.config['retain']):,}",
+            "sweep": run.id,
+            "index": run.inputs["index"],
+        },
+        tiles=[],
+        sections=[_effect(run, swept), _cost(swept), _texts(swept), _moved(swept), _again(run)],
+        latents=[],
+        labels={},
+        over=" --over steering",
+    )
+
+
+def _asked(swept: Swept, name: str, about: str, query: str) -> tuple[Asked, pd.DataFrame]:
+    return Asked(name, about, query), swept.sql(query)
+
+
+def _effect(run: Run, swept: Swept) -> Section:
+    query, found = _asked(
+        swept, "effect", "Probability that the next token begins a word of the concept.", SUMMARY.format(measure="mass")
+    )
+    return Section(
+        "effect",
+        "Effect",
+        "Probability that the next token after a prompt begins one of the concept's words, less that of the clean "
+        "model, over prompts. Grey: draws of random latents that fire as often, and of random directions, moved as "
+        "far in the same places. What is not outside of them is what any change of that size does.",
+        [query],
+        [Table(COLUMNS, rows(run.results))],
+        [plots.against_strength(found, tier, "probability above clean") for tier in run.config["tiers"]],
+        remarks=[f"Suggested strengths, {line}" for line in suggested(run.results)],
+    )
+
+
+def _cost(swept: Swept) -> Section:
+    queries, figures = [], []
+    for measure, label in (
+        ("log_perplexity", "nats a token above clean"),
+        ("kl_retain", "KL on retained texts, nats"),
+        ("repetition", "repetition above clean"),
+    ):
+        query, found = _asked(swept, measure, f"{measure}, over texts.", SUMMARY.format(measure=measure))
+        queries.append(query)
+        figures += [plots.against_strength(found, tier, label) for tier in found["tier"].unique() if tier]
+    return Section(
+        "cost",
+        "Cost",
+        "How unlikely steered texts are to the clean model, what the edit does to texts without the concept, and how "
+        "much of a text is repeated from the sixteen tokens before.",
+        queries,
+        [],
+        figures,
+    )
+
+
+def _texts(swept: Swept) -> Section:
+    query, found = _asked(swept, "texts", "The first continuation of the first prompts.", TEXTS)
+    cells = [[row.arm, row.tier, f"{row.strength:g}", str(row.item), row.text] for row in found.itertuples()]
+    return Section(
+        "texts",
+        "Texts",
+        "One continuation of two prompts, from one seed in every row.",
+        [query],
+        [Table(("arm", "tier", "strength", "prompt", "text"), cells)],
+    )
+
+
+def _moved(swept: Swept) -> Section:
+    query, found = _asked(swept, "moved", "Other latents that fire more or less often on steered texts.", MOVED)
+    cells = [
+        [row.tier, f"{row.strength:g}", str(row.latent), figure(row.change, signed=True, digits=3)]
+        for row in found.itertuples()
+    ]
+    return Section(
+        "moved",
+        "Other latents that moved",
+        "Change of the share of written tokens that a latent fires on, read by the clean model.",
+        [query],
+        [Table(("tier", "strength", "latent", "change"), cells)],
+    )
+
+
+def _again(run: Run) -> Section:
+    return Section(
+        "again",
+        "Again, in Python",
+        "The same sweep; where it is finished, it is read and not made again.",
+        [Asked("Python", "what was asked for, in full.", snippet(run))],
+    )

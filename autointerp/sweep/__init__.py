@@ -1,0 +1,6 @@
+"""What steering does and what it costs: strengths, tiers and seeds against controls of the same size."""
+
+from autointerp.sweep.config import SweepConfig
+from autointerp.sweep.job import sweep
+
+__all__ = ["SweepConfig", "sweep"]

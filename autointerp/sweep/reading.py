@@ -1,0 +1,216 @@
+"""What a model under an edit says next, and writes: the rows of one cell."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from activations.generation import generate_batch, refuse_not_finite, refuse_too_long
+from activations.reading import left_padded, right_padded
+from autointerp.sweep.arms import CLEAN, INSTRUCTION, Arms
+from autointerp.sweep.config import Cell, SweepConfig
+from autointerp.sweep.measures import distinct, first_ids, mass, repetition, share_of
+from store.errors import UsageError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from autointerp.subject import Subject
+
+BATCH = 16
+"""Texts that are read at a time."""
+Rows = list[dict[str, Any]]
+
+
+@dataclass
+class Cells:
+    """Measures cells of one sweep; what the clean model says is kept."""
+
+    cfg: SweepConfig
+    subject: "Subject"
+    arms: Arms
+    _clean: dict[str, Any] = field(default_factory=dict)
+
+    def measure(self, cell: Cell) -> dict[str, Rows]:
+        """The rows of a cell by table: `measures`, `texts` and `moved`.
+
+        Raises:
+            UsageError: the edit leaves no finite logits, or a prompt does not fit.
+        """
+        prompts = self.prompts(cell)
+        rows = self._next(cell, prompts) + ([] if cell.arm == INSTRUCTION else self._kept(cell))
+        written = [
+            (item, seed, ids)
+            for seed in range(self.cfg.n_seeds)
+            for item, ids in enumerate(self._write(cell, prompts, seed))
+        ]
+        texts = [
+            {"item": item, "seed": seed, "text": self.subject.lm.tokenizer.decode(ids)} for item, seed, ids in written
+        ]
+        rows += self._of_texts(prompts, written)
+        place = {"arm": cell.arm, "draw": cell.draw, "tier": cell.tier, "strength": cell.strength}
+        found = {"measures": rows, "texts": texts, "moved": self._moved(cell, prompts, written)}
+        return {table: [place | row for row in own] for table, own in found.items()}
+
+    def prompts(self, cell: Cell) -> list[list[int]]:
+        """Ids of what is continued.
+
+        Raises:
+            UsageError: one does not fit.
+        """
+        before = f"{self.cfg.instruction} " if cell.arm == INSTRUCTION else ""
+        ids = [self.subject.ids(before + prompt) for prompt in self.cfg.prompts]
+        refuse_too_long(self.subject.lm, max(map(len, ids)), self.cfg.n_tokens)
+        return ids
+
+    @cached_property
+    def words(self) -> list[int]:
+        """Ids that begin the concept's words."""
+        return first_ids(self.subject.lm.tokenizer, self.cfg.words)
+
+    def _edited(self, cell: Cell) -> "AbstractContextManager[object]":
+        edit = self.arms.begin(cell)
+        return self.subject.edited(edit) if edit is not None else self.subject.busy
+
+    def _next(self, cell: Cell, prompts: list[list[int]]) -> Rows:
+        """After each prompt: the concept's words, and KL(clean ‖ edited) of the next token."""
+        parts = []
+        for at in range(0, len(prompts), BATCH):
+            with self._edited(cell):
+                logits, _ = self.subject.lm.step(*left_padded(prompts[at : at + BATCH]))
+            refuse_not_finite(logits, 0)
+            parts.append(logits.double().log_softmax(-1).cpu())
+        said = torch.cat(parts)
+        clean = self._clean.setdefault("next", said)
+        kl = (clean.exp() * (clean - said)).sum(dim=1)
+        own = {"mass": mass(said.numpy(), self.words), "kl": kl.numpy()}
+        return [
+            _row("prompts", item, None, name, value)
+            for name, values in own.items()
+            if name != "kl" or cell.arm != INSTRUCTION
+            for item, value in enumerate(values)
+        ]
+
+    def _kept(self, cell: Cell) -> Rows:
+        """On texts without the concept: mean KL(clean ‖ edited) of every next token, and the loss."""
+        rows = []
+        for at in range(0, len(self.cfg.retain), BATCH):
+            ids = [self.subject.ids(text) for text in self.cfg.retain[at : at + BATCH]]
+            tokens, real = right_padded(ids)
+            with self._edited(cell):
+                said = self.subject.lm.logits(tokens, real).float().log_softmax(-1).cpu()
+            clean = said if cell.arm == CLEAN else self._clean_of(at, tokens, real)
+            for i, own in enumerate(ids):
+                after, before = said[i, : len(own)].double(), clean[i, : len(own)].double()
+                kl = (before.exp() * (before - after)).sum(dim=-1).mean()
+                rows.append(_row("retain", at + i, None, "kl_retain", float(kl)))
+                if len(own) > 1:
+                    nll = -after[:-1].gather(1, torch.tensor(own[1:])[:, None]).mean()
+                    rows.append(_row("retain", at + i, None, "loss_retain", float(nll)))
+        return rows
+
+    def _clean_of(self, at: int, tokens: Tensor, real: Tensor) -> Tensor:
+        """What the clean model says of a batch, asked again: kept for all it would fill the memory."""
+        with self.subject.busy:
+            return self.subject.lm.logits(tokens, real).float().log_softmax(-1).cpu()
+
+    def _write(self, cell: Cell, prompts: list[list[int]], seed: int) -> list[list[int]]:
+        """A continuation of each prompt; that of a prompt and a seed is drawn alike in every cell."""
+        written: list[list[int]] = []
+        for at in range(0, len(prompts), BATCH):
+            seeds = [self.cfg.seed + seed * len(prompts) + item for item in range(at, min(at + BATCH, len(prompts)))]
+            with self._edited(cell):
+                written += generate_batch(
+                    self.subject.lm, prompts[at : at + BATCH], self.cfg.n_tokens, self.cfg.temperature, seeds
+                )
+        return written
+
+    def _of_texts(self, prompts: list[list[int]], written: Sequence[tuple[int, int, list[int]]]) -> Rows:
+        """Of every continuation: how likely it is to the clean model, how it repeats itself, and whether it is about
+        the concept."""
+        rows = []
+        for (item, seed, ids), nll in zip(written, self._surprise(prompts, written), strict=True):
+            own = {
+                "log_perplexity": nll,
+                "distinct_1": distinct(ids, 1),
+                "distinct_2": distinct(ids, 2),
+                "repetition": repetition(ids),
+                "words": share_of(ids, self.words),
+            }
+            rows += [_row("prompts", item, seed, name, value) for name, value in own.items()]
+        return rows
+
+    def _surprise(self, prompts: list[list[int]], written: Sequence[tuple[int, int, list[int]]]) -> list[float | None]:
+        """Mean nats a token of each continuation, under the clean model after its prompt; None where it is empty."""
+        found: list[float | None] = []
+        for at in range(0, len(written), BATCH):
+            several = written[at : at + BATCH]
+            whole = [[*prompts[item], *ids] for item, _, ids in several]
+            with self.subject.busy:
+                said = self.subject.lm.logits(*right_padded(whole)).float().log_softmax(-1).cpu()
+            for row, ids, (item, _, new) in zip(said, whole, several, strict=True):
+                start = len(prompts[item])
+                nll = (
+                    -row[start - 1 : len(ids) - 1].double().gather(1, torch.tensor(ids[start:])[:, None])
+                    if new
+                    else None
+                )
+                found.append(None if nll is None else float(nll.mean()))
+        return found
+
+    def _moved(
+        self, cell: Cell, prompts: list[list[int]], written: Sequence[tuple[int, int, list[int]]], n: int = 10
+    ) -> Rows:
+        """Other latents that fire more or less often on what was written, read by the clean model."""
+        rate, n_tokens = self._rates(prompts, written)
+        clean = self._clean.setdefault("rate", rate)
+        if cell.edit is None:
+            return []
+        change = rate - clean
+        change[list(cell.edit.latents)] = 0
+        order = np.argsort(-np.abs(change), kind="stable")[:n]
+        return [{"latent": int(i), "change": float(change[i]), "n_tokens": n_tokens} for i in order if change[i] != 0]
+
+    def _rates(self, prompts: list[list[int]], written: Sequence[tuple[int, int, list[int]]]) -> tuple[np.ndarray, int]:
+        """`[d_sae]` share of written tokens that each latent fires on, and how many those are."""
+        fired, n = np.zeros(self.subject.sae.cfg.d_sae), 0
+        for at in range(0, len(written), BATCH):
+            whole = [[*prompts[item], *ids] for item, _, ids in written[at : at + BATCH]]
+            starts = [len(prompts[item]) for item, _, _ in written[at : at + BATCH]]
+            tokens, real = right_padded(whole)
+            new = real & (torch.arange(tokens.shape[1]) >= torch.tensor(starts)[:, None])
+            with self.subject.busy, torch.inference_mode():
+                x = self.subject.lm.capture(tokens, [self.subject.hook])[self.subject.hook.name].flatten(2)[new]
+                latents = self.subject.sae.encode(x.to(self.subject.sae.W_dec))
+            fired += torch.bincount(latents.indices[latents.values > 0], minlength=len(fired)).cpu().numpy()
+            n += len(x)
+        if not n:
+            return fired, 0
+        return fired / n, n
+
+
+def _row(text_of: str, item: int, seed: int | None, measure: str, value: float | None) -> dict[str, Any]:
+    finite = value is not None and np.isfinite(value)
+    return {
+        "text_of": text_of,
+        "item": item,
+        "seed": seed,
+        "measure": measure,
+        "value": float(value) if finite else None,  # pyright: ignore[reportArgumentType]
+    }
+
+
+def too_long(cfg: SweepConfig, subject: "Subject") -> None:
+    """Refuse texts that do not fit before anything is measured.
+
+    Raises:
+        UsageError: one does not.
+    """
+    for text in (*cfg.prompts, *cfg.retain, *cfg.concept_texts):
+        if not text.strip():
+            raise UsageError("a text is empty: leave the line out")
+        subject.ids(text)

@@ -1,0 +1,256 @@
+"""A sweep's figures are recounted from its rows, controls are of its size, and a kill loses one cell at most."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from app.sweeping.view import page, snippet
+from autointerp.statistics import clustered_mean
+from autointerp.steer_config import SteerConfig
+from autointerp.subject import Subject
+from autointerp.sweep import SweepConfig, sweep
+from autointerp.sweep.arms import Arms, takes_away
+from autointerp.sweep.measures import distinct, first_ids, mass, repetition, share_of
+from autointerp.sweep.reading import Cells
+from sae.intervene import WHEN
+from store.errors import UsageError
+from store.feature_index import FeatureIndex
+from store.run import Run, find_run
+from store.swept import SCHEMAS, Swept
+
+CFG = SweepConfig(
+    edit=SteerConfig(latents=(21, 35)),
+    strengths=(0.5, 2.0),
+    tiers=WHEN,
+    prompts=("the cat sat", "a dog", "once upon"),
+    retain=("it rained all day", "we went home"),
+    words=("moon", "sun"),
+    concept_texts=("the moon is up", "moonlight"),
+    instruction="Talk of the moon.",
+    n_draws=2,
+    n_tokens=6,
+)
+
+
+@pytest.fixture(scope="module")
+def root(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(tiny_root, tmp_path_factory.mktemp("sweep") / "runs"))
+
+
+@pytest.fixture(scope="module")
+def index(root: Path) -> Run:
+    return find_run(root, "latest", "index")
+
+
+@pytest.fixture(scope="module")
+def subject(root: Path, index: Run) -> Subject:
+    return Subject.open(index, root)
+
+
+@pytest.fixture(scope="module")
+def run(root: Path, index: Run, subject: Subject) -> Run:
+    return sweep(CFG, index, root, subject=subject)
+
+
+@pytest.fixture(scope="module")
+def arms(index: Run, subject: Subject) -> Arms:
+    density = FeatureIndex(index.folder).sql("SELECT density FROM latents ORDER BY latent")["density"].to_numpy()
+    return Arms(CFG, subject, density)
+
+
+def test_every_cell_has_every_measure_of_every_text(run: Run):
+    swept = Swept(run.folder)
+    n_edited = 3 * 2 * (1 + 2 + 2 + 1)
+    counted = dict(swept.sql("SELECT measure, count(*) AS n FROM measures GROUP BY measure").itertuples(index=False))
+    assert counted["mass"] == (n_edited + 2) * 3
+    assert counted["kl"] == (n_edited + 1) * 3
+    assert counted["kl_retain"] == counted["loss_retain"] == (n_edited + 1) * 2
+    for name in ("log_perplexity", "distinct_1", "distinct_2", "repetition", "words"):
+        assert counted[name] == (n_edited + 2) * 3 * 2
+    assert swept.sql("SELECT count(*) AS n FROM texts")["n"][0] == (n_edited + 2) * 3 * 2
+
+
+def test_the_clean_model_costs_nothing(run: Run):
+    of = Swept(run.folder).sql("SELECT measure, mean FROM summary WHERE arm = 'clean'").set_index("measure")["mean"]
+    assert of["kl"] == of["kl_retain"] == 0
+
+
+def test_means_and_intervals_are_those_of_texts(run: Run):
+    swept = Swept(run.folder)
+    rows = swept.sql("SELECT * FROM measures WHERE arm = 'latents' AND tier = 'always' AND strength = 2")
+    clean = swept.sql("SELECT * FROM measures WHERE arm = 'clean'")
+    for measure in ("mass", "log_perplexity", "kl_retain"):
+        own, before = (
+            each[each["measure"] == measure].groupby("item")["value"].mean().dropna() for each in (rows, clean)
+        )
+        said = swept.sql(
+            "SELECT * FROM summary WHERE arm = 'latents' AND tier = 'always' AND strength = 2 AND measure = ?",
+            [measure],
+        ).iloc[0]
+        both = own.index.intersection(before.index)
+        expected = clustered_mean((own[both] - before[both]).tolist(), range(len(both)))
+        assert said["mean"] == pytest.approx(own.mean())
+        assert said["above_clean"] == pytest.approx(expected.value)
+        assert (said["above_low"], said["above_high"]) == pytest.approx(expected.interval)
+
+
+def test_effects_are_those_of_the_model_itself(run: Run, subject: Subject):
+    """The words' probability and the KL, from whole passes without a cache or a batch."""
+    ids = first_ids(subject.lm.tokenizer, CFG.words)
+    edit = replace(CFG.edit, strength=(2.0,))
+    rows = Swept(run.folder).sql(
+        "SELECT item, measure, value FROM measures WHERE arm = 'latents' AND tier = 'always' AND strength = 2"
+        " AND measure IN ('mass', 'kl')"
+    )
+    for item, prompt in enumerate(CFG.prompts):
+        tokens = torch.tensor([subject.ids(prompt)])
+        clean = subject.lm.logits(tokens)[0, -1].double().log_softmax(-1)
+        arms = Arms(CFG, subject, np.ones(subject.sae.cfg.d_sae))
+        with subject.edited(arms.own(edit)):
+            said = subject.lm.logits(tokens)[0, -1].double().log_softmax(-1)
+        own = rows[rows["item"] == item].set_index("measure")["value"]
+        assert own["mass"] == pytest.approx(float(said[ids].exp().sum()), rel=1e-4)
+        assert own["kl"] == pytest.approx(float((clean.exp() * (clean - said)).sum()), rel=1e-3, abs=1e-6)
+
+
+def test_what_is_written_is_what_the_model_writes_alone(run: Run, subject: Subject, arms: Arms):
+    texts = Swept(run.folder).sql(
+        "SELECT item, seed, text FROM texts WHERE arm = 'latents' AND tier = 'token' AND strength = 0.5"
+    )
+    edit = replace(CFG.edit, strength=(0.5,), when="token")
+    for row in texts.itertuples():
+        with subject.edited(arms.own(edit)):
+            written = subject.lm.generate(subject.ids(CFG.prompts[row.item]), 6, 1.0, row.seed * 3 + row.item)
+        assert row.text == subject.lm.tokenizer.decode(written)
+
+
+def test_directions_move_as_far_as_the_latents_do_in_the_same_places(arms: Arms, subject: Subject):
+    tokens = torch.tensor([subject.ids("the cat sat on the mat")])
+    x = subject.rows(tokens[0].tolist())[None]
+    touch = torch.ones(x.shape[:2], dtype=torch.bool)
+    for tier in WHEN:
+        of = {
+            cell.arm: arms.begin(cell)(x, touch, False) - x  # pyright: ignore[reportOptionalCall]
+            for cell in arms.cells()
+            if cell.edit is not None and cell.tier == tier and cell.strength == 2.0 and cell.draw == 0
+        }
+        wanted = of["latents"].norm(dim=-1)
+        for arm in ("random direction", "mean difference"):
+            torch.testing.assert_close(of[arm].norm(dim=-1), wanted, atol=1e-4, rtol=1e-4)
+        assert torch.equal(of["random latents"].norm(dim=-1) > 0, wanted > 0) or tier != "token"
+
+
+def test_a_control_that_takes_away_goes_the_other_way(arms: Arms):
+    assert takes_away(SteerConfig(latents=(1,), op="ablate"))
+    assert takes_away(SteerConfig(latents=(1,), op="project_out"))
+    assert takes_away(SteerConfig(latents=(1,), op="scale", strength=(0.2,)))
+    assert takes_away(SteerConfig(latents=(1,), op="add", strength=(-1.0,)))
+    assert not takes_away(SteerConfig(latents=(1,), op="clamp", strength=(2.0,)))
+
+
+def test_others_fire_as_often_and_the_draws_differ(arms: Arms):
+    assert len(set(arms.others)) == 2
+    for others in arms.others:
+        assert not set(others) & {21, 35}
+
+
+def test_a_kill_loses_one_cell_at_most(
+    tiny_root: Path, tmp_path: Path, root: Path, index: Run, subject: Subject, monkeypatch: pytest.MonkeyPatch
+):
+    cfg = replace(CFG, tiers=("token",), n_seeds=1)
+    straight = sweep(cfg, index, root, subject=subject)
+    killed = Path(shutil.copytree(tiny_root, tmp_path / "runs"))
+    measured: list[str] = []
+    measure = Cells.measure
+
+    def stopped(self: Cells, cell):
+        if len(measured) == 7:
+            raise KeyboardInterrupt
+        measured.append(f"{cell}")
+        return measure(self, cell)
+
+    monkeypatch.setattr(Cells, "measure", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(cfg, index, killed)
+    first, measured[:] = list(measured), []
+    monkeypatch.setattr(Cells, "measure", lambda self, cell: measured.append(f"{cell}") or measure(self, cell))
+    again = sweep(cfg, index, killed)
+    assert set(measured) & set(first) == {first[0]}, "the clean model is asked again: others are compared with it"
+    assert len(measured) + len(first) == 2 + 2 * 6 + 1
+    assert not (again.folder / ".cells").exists()
+    for table in SCHEMAS:
+        query = f"SELECT * FROM {table} ORDER BY ALL"
+        assert Swept(again.folder).sql(query).equals(Swept(straight.folder).sql(query))
+
+
+def test_an_operation_without_strength_is_measured_once(root: Path, index: Run, subject: Subject):
+    cfg = replace(CFG, edit=SteerConfig(latents=(21,), op="ablate"), tiers=("token",), concept_texts=())
+    effects = sweep(cfg, index, root, subject=subject).results["effects"]
+    assert [each["strength"] for each in effects] == [1.0]
+    assert set(effects[0]["controls"]) == {"random latents", "random direction"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"edit": SteerConfig(latents=(99,))}, "there is no latent 99"),
+        ({"strengths": (1e39,)}, r"latents at strength 1e\+39, tier always: logits are not finite"),
+        ({"prompts": ("x" * 600,)}, "the model reads 512"),
+        ({"prompts": ("x" * 490,)}, "prompt and answer have"),
+        ({"retain": (" ",)}, "a text is empty"),
+        ({"words": ("",)}, "has no token"),
+        ({"n_draws": 1, "edit": SteerConfig(latents=tuple(range(40)))}, "other latents fire, 40 are needed"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(root: Path, index: Run, subject: Subject, settings: dict, said: str):
+    with pytest.raises(UsageError, match=said) as raised:
+        sweep(replace(CFG, **settings), index, root, subject=subject)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"words": ()}, "words=()"),
+        ({"tiers": ("never",)}, "tier 'never'"),
+        ({"n_seeds": 0}, "choose 0, 1 and 1 or more"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict, said: str):
+    with pytest.raises(ValueError, match=said.replace("()", r"\(\)")):
+        replace(CFG, **settings)
+
+
+def test_the_page_has_all_of_it_and_the_snippet_makes_the_same_run(run: Run):
+    shown = page(run)
+    assert [section.id for section in shown.sections] == ["effect", "cost", "texts", "moved", "again"]
+    assert len(shown.sections[0].plots) == 3
+    for section in shown.sections[:-1]:
+        for query in section.queries:
+            assert len(Swept(run.folder).sql(query.sql)) > 0
+    found: dict[str, object] = {}
+    exec(snippet(run), found)  # noqa: S102 - it is what a person would paste
+    again = found["run"]
+    assert isinstance(again, Run)
+    assert (again.id, again.reused) == (run.id, True)
+
+
+def test_measures_are_what_they_say():
+    assert distinct([1, 2, 1, 2, 1], 1) == 2 / 5
+    assert distinct([1, 2, 1, 2, 1], 2) == 2 / 4
+    assert distinct([1], 2) is None
+    assert repetition([1, 2, 3, 1], window=3) == pytest.approx(1 / 3)
+    assert repetition([1, 2, 3, 1], window=2) == 0
+    assert repetition([1]) is None
+    assert share_of([1, 2, 2, 3], [2]) == 0.5
+    assert share_of([], [2]) is None
+    logits = torch.randn(3, 7, generator=torch.Generator().manual_seed(0)).double().log_softmax(-1).numpy()
+    np.testing.assert_allclose(mass(logits, [1, 4]), np.exp(logits)[:, [1, 4]].sum(1))
+
+
+def test_words_begin_with_their_first_token_with_and_without_a_space(subject: Subject):
+    assert first_ids(subject.lm.tokenizer, ("moon", "sun")) == sorted({ord("m"), ord("s")})
