@@ -22,6 +22,7 @@ SLOW = frozenset(
         "interpret_local",
         "interpret_memory",
         "interpret_packing",
+        "steer_concept",
         "train_quality",
     }
 )

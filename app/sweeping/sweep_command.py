@@ -52,7 +52,7 @@ class Args(RootArgs):
     n_draws: int = 5
     """Of each random control."""
     n_seeds: int = 2
-    """Continuations of each prompt."""
+    """Continuations of each prompt; 0 measures the effect and the cost on given texts alone, many times as fast."""
     n_tokens: int = 24
     """Of a continuation."""
     temperature: float = 1.0
@@ -77,8 +77,7 @@ def main(arguments: Sequence[str]) -> None:
     cfg = checked(SweepConfig, args, edit=edit, **texts)
     run = sweep(cfg, find_run(args.root, args.index_run, "index"), args.root, progress)
     print_rows(pd.DataFrame(rows(run.results), columns=list(COLUMNS)), "table")
-    print("suggested strengths:")
     for line in suggested(run.results):
-        print(f"  {line}")
+        print(f"suggested strengths, {line}")
     write_page(page(run), args.out)
     print(f"wrote sweep {run.id} with plots, texts and the same in Python, as {args.out}")

@@ -103,7 +103,11 @@ def page(run: Run) -> Page:
             "index": run.inputs["index"],
         },
         tiles=[],
-        sections=[_effect(run, swept), _cost(swept), _texts(swept), _moved(swept), _again(run)],
+        sections=[
+            *(_effect(run, swept), _cost(swept)),
+            *((_texts(swept), _moved(swept)) if run.config["n_seeds"] else ()),
+            _again(run),
+        ],
         latents=[],
         labels={},
         over=" --over steering",

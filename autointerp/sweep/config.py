@@ -29,7 +29,7 @@ class SweepConfig:
     n_draws: int = 5
     """Of each random control: directions, and sets of latents that fire as often."""
     n_seeds: int = 2
-    """Continuations of each prompt."""
+    """Continuations of each prompt; 0 for the effect and the cost on given texts alone, which is many times as fast."""
     n_tokens: int = 24
     """Of a continuation."""
     temperature: float = 1.0
@@ -46,9 +46,9 @@ class SweepConfig:
                 raise ValueError(f"tier '{tier}' is not known: choose one of {', '.join(WHEN)}")
         if self.edit.op not in OPERATIONS:
             raise ValueError(f"op='{self.edit.op}' is not known: choose one of {', '.join(OPERATIONS)}")
-        if self.n_draws < 0 or self.n_seeds < 1 or self.n_tokens < 1:
+        if self.n_draws < 0 or self.n_seeds < 0 or self.n_tokens < 1:
             raise ValueError(
-                f"n_draws={self.n_draws}, n_seeds={self.n_seeds}, n_tokens={self.n_tokens}: choose 0, 1 and 1 or more"
+                f"n_draws={self.n_draws}, n_seeds={self.n_seeds}, n_tokens={self.n_tokens}: choose 0, 0 and 1 or more"
             )
 
     @property

@@ -139,7 +139,10 @@ def results(cfg: SweepConfig, rows: Rows) -> dict[str, Any]:
     effects = [_effect(rows, tier, strength) for tier in cfg.tiers for strength in cfg.tried]
     return {
         "effects": effects,
-        "suggested": {tier: _suggested([each for each in effects if each["tier"] == tier]) for tier in cfg.tiers},
+        # Without texts nothing is known of how likely they are.
+        "suggested": {
+            tier: _suggested([each for each in effects if each["tier"] == tier]) for tier in cfg.tiers if cfg.n_seeds
+        },
     }
 
 

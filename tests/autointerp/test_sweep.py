@@ -187,6 +187,15 @@ def test_a_kill_loses_one_cell_at_most(
         assert Swept(again.folder).sql(query).equals(Swept(straight.folder).sql(query))
 
 
+def test_without_continuations_effect_and_cost_are_the_same(root: Path, index: Run, subject: Subject, run: Run):
+    found = sweep(replace(CFG, n_seeds=0, tiers=("token",)), index, root, subject=subject)
+    query = "SELECT * FROM summary WHERE measure IN ('mass', 'kl_retain') AND tier IN ('', 'token') ORDER BY ALL"
+    assert Swept(found.folder).sql(query).equals(Swept(run.folder).sql(query))
+    assert Swept(found.folder).sql("SELECT * FROM texts").empty
+    assert all(each["perplexity_ratio"] is None for each in found.results["effects"])
+    assert [section.id for section in page(found).sections] == ["effect", "cost", "again"]
+
+
 def test_an_operation_without_strength_is_measured_once(root: Path, index: Run, subject: Subject):
     cfg = replace(CFG, edit=SteerConfig(latents=(21,), op="ablate"), tiers=("token",), concept_texts=())
     effects = sweep(cfg, index, root, subject=subject).results["effects"]
@@ -217,7 +226,7 @@ def test_what_cannot_be_measured_is_one_line(root: Path, index: Run, subject: Su
     [
         ({"words": ()}, "words=()"),
         ({"tiers": ("never",)}, "tier 'never'"),
-        ({"n_seeds": 0}, "choose 0, 1 and 1 or more"),
+        ({"n_seeds": -1}, "choose 0, 0 and 1 or more"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict, said: str):
