@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from app.workbench import Inspection
 
 HISTOGRAM_HEIGHT = 60
-"""Of the picture, in its own units."""
+"""Of the picture, in pixels."""
 BANDS: dict[str, str] = {
     "top": "strongest peaks",
     "near": "near misses: silent, and of the highest pre-activation",
@@ -64,10 +64,11 @@ STYLE = """<style>
  font-family:system-ui,sans-serif}
 .ms h3{margin:.1rem 0 .3rem;font-size:1.15rem} .ms h4{margin:.9rem 0 .2rem;font-size:.95rem}
 .ms-numbers{display:flex;flex-wrap:wrap;gap:.2rem 1.4rem} .ms-quote{font-size:1.02rem;overflow-wrap:anywhere}
-.ms-histogram{display:block;width:100%;max-width:32rem;height:60px;margin-top:.4rem;fill:#5b8db8}
+.ms svg.ms-histogram{display:block;width:100%;max-width:32rem;margin-top:.4rem;fill:#5b8db8}
 .ms-columns{display:flex;flex-wrap:wrap;gap:0 1.5rem} .ms-columns>div{flex:1 1 12rem;min-width:0}
-table.ms-logits{border-collapse:collapse;width:100%;border:0} .ms-logits td{border:0;padding:1px 4px;text-align:left}
-.ms-logits td:last-child{text-align:right;font-variant-numeric:tabular-nums}
+.ms table.ms-logits{border-collapse:collapse;width:100%;border:0}
+.ms table.ms-logits td{border:0;padding:1px 4px;text-align:left}
+.ms table.ms-logits td:last-child{text-align:right;font-variant-numeric:tabular-nums}
 .ms code{font-family:ui-monospace,monospace;background:rgba(128,128,128,.14);border-radius:3px;padding:0 .25em;
  white-space:pre-wrap;overflow-wrap:anywhere;color:inherit}
 </style>"""
@@ -274,7 +275,9 @@ def histogram_svg(page: LatentPage) -> str:
         for i in np.flatnonzero(counts)
     )
     return (
-        f'<svg class="ms-histogram" role="img" aria-label="Histogram of active values" preserveAspectRatio="none" '
+        # In the tag: style sheets of notebooks, which rank above ours, make the height of a picture follow its width.
+        f'<svg class="ms-histogram" style="height:{HISTOGRAM_HEIGHT}px" role="img" '
+        'aria-label="Histogram of active values" preserveAspectRatio="none" '
         f'viewBox="0 0 {len(counts)} {HISTOGRAM_HEIGHT}">{bars}</svg>'
         f'<div class="ms-small">active values from {number(edges[0])} to {number(edges[-1])}; the tallest bar has '
         f"{counts.max():,} tokens, log scale</div>"
@@ -294,26 +297,28 @@ def feature_card_html(page: LatentPage, contexts: Sequence[Window], *, per_band:
         return wrapped(body, "ms-card")
     return wrapped(
         f"<h3>Latent {page.latent}</h3>{statistics_line(page)}{histogram_svg(page)}"
-        f"<h4>Explanation</h4>{explanations_html(page)}{logits_html(page)}{bands_html(page, contexts, per_band)}",
+        f"<h4>Explanation</h4>{explanations_html(page)}{logits_html(page)}"
+        f"{bands_html(page, contexts, {window.band for window in contexts}, per_band)}",
         "ms-card",
     )
 
 
-def bands_html(page: LatentPage, contexts: Sequence[Window], per_band: int | None = None) -> str:
+def bands_html(page: LatentPage, contexts: Sequence[Window], bands: Iterable[str], per_band: int | None = None) -> str:
     """Contexts below the names of their bands.
 
     Args:
         page: what is stored of their latent.
         contexts: of any bands.
+        bands: all that the latent has, of which a name tells the place.
         per_band: contexts shown of each band; None for all.
     """
-    bands: dict[str, list[Window]] = {}
+    known, chosen = list(bands), dict[str, list[Window]]()
     for window in contexts:
-        bands.setdefault(window.band, []).append(window)
+        chosen.setdefault(window.band, []).append(window)
     return "".join(
-        f"<h4>{band} – {band_label(band, bands)}</h4>"
-        + "".join(context_html(window, page.statistics["max"]) for window in chosen[:per_band])
-        for band, chosen in bands.items()
+        f"<h4>{band} – {band_label(band, known)}</h4>"
+        + "".join(context_html(window, page.statistics["max"]) for window in of_band[:per_band])
+        for band, of_band in chosen.items()
     )
 
 

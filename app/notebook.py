@@ -151,6 +151,10 @@ class NotebookWorkbench:
             strength: in multiples of its 99.9% quantile; 0 ablates it.
             options: `n_tokens`, `temperature`, `seed` and `chat`, and the edit's `op`, `when`, `condition`, `above` and
                 `decode`, as `Workbench.steer` has them.
+
+        Raises:
+            UsageError: no prompt or one that does not fit, a latent that there is not or that never fired and so has no
+                unit of strength, an edit that there is none of, or one that leaves no finite logits.
         """
         return SteeredText(self.workbench.steer(prompt, latent, strength, **options))
 
@@ -167,6 +171,7 @@ class Feature:
     """One latent; shown as its card."""
 
     workbench: "Workbench"
+    """What it is of."""
     page: LatentPage
     """All that is stored of it but its contexts."""
 
@@ -209,7 +214,8 @@ class Feature:
         Raises:
             UsageError: as `examples`.
         """
-        shown = bands_html(self.page, self._examples(k, band))
+        bands = {window.band for window in self.workbench.windows(self.latent)}
+        shown = bands_html(self.page, self._examples(k, band), bands)
         return Html(wrapped(shown or '<div class="ms-small">no such contexts stored</div>'))
 
     def _examples(self, k: int | None, band: str | None) -> list[Window]:
@@ -251,6 +257,7 @@ class InspectedText:
     """A text and the latents that fire on it; shown with its strongest latents."""
 
     workbench: "Workbench"
+    """What it was put through."""
     inspection: "Inspection"
     """Every activation, token by token."""
 
@@ -265,11 +272,18 @@ class InspectedText:
         return self.inspection.fvu
 
     def values(self, latent: int) -> np.ndarray:
-        """`[n_tokens]` activation of `latent`, 0 where it is silent."""
-        return self.inspection.values(_latent(latent))
+        """`[n_tokens]` activation of `latent`, 0 where it is silent.
+
+        Raises:
+            UsageError: there is no such latent.
+        """
+        number, last = _latent(latent), self.workbench.d_sae - 1
+        if not 0 <= number <= last:
+            raise UsageError(f"there is no latent {number}: choose 0 to {last}")
+        return self.inspection.values(number)
 
     def top(self, k: int | None = 10, by: Literal["value", "share"] = "value") -> pd.DataFrame:
-        """The strongest latents: `latent value share token pos n_tokens explanation`, the first ones of their peak.
+        """The strongest latents: `latent value share token pos n_tokens explanation`; `token` and `pos` are its peak's.
 
         Args:
             k: how many at most; None for all.
@@ -309,8 +323,6 @@ class InspectedText:
             UsageError: there is no such latent.
         """
         chosen = [_latent(each) for each in (self._peaks["latent"] if latents is None else latents)]
-        if missing := [each for each in chosen if not 0 <= each < self.workbench.d_sae]:
-            raise UsageError(f"there is no latent {missing[0]}: choose 0 to {self.workbench.d_sae - 1}")
         columns = {each: self.values(each) for each in chosen}
         rows = pd.MultiIndex.from_arrays([range(len(self.tokens)), self.tokens], names=["pos", "token"])
         return pd.DataFrame(columns, index=rows).rename_axis(columns="latent")

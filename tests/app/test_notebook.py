@@ -122,6 +122,12 @@ class TestFeature:
         assert feature.examples(3)["value"].max() == feature.page.statistics["max"]
         assert feature.examples_html(k=3).count("ms-context") - feature.examples_html(k=0).count("ms-context") == 3
 
+    def test_a_band_keeps_its_name_when_it_is_shown_alone(self, wb, fixture_index):
+        feature = wb.feature(fixture_index.SCORED)
+        names = re.findall("<h4>(q1 .*?)</h4>", feature._repr_html_())
+        assert names
+        assert re.findall("<h4>(.*?)</h4>", feature.examples_html(k=2, band="q1")) == names
+
     def test_examples_of_no_band_are_refused(self, wb, fixture_index):
         with pytest.raises(UsageError, match=r"no band 'best': choose one of .*top"):
             wb.feature(fixture_index.SCORED).examples(band="best")
@@ -187,6 +193,14 @@ class TestInspectedText:
         with pytest.raises(UsageError, match=f"no latent {wb.workbench.d_sae}: choose 0 to"):
             inspected.matrix([wb.workbench.d_sae])
 
+    def test_a_silent_latent_is_zero_and_one_that_there_is_not_is_refused(self, wb):
+        short = wb.inspect("A")
+        silent = set(range(wb.workbench.d_sae)) - set(short.inspection.latent.tolist())
+        assert short.values(silent.pop()).tolist() == [0.0] * len(short.tokens)
+        for latent in (-1, wb.workbench.d_sae):
+            with pytest.raises(UsageError, match=f"no latent {latent}: choose 0 to"):
+                short.values(latent)
+
     def test_tokens_are_shaded_by_one_latent(self, inspected):
         latent = int(inspected.top(1)["latent"][0])
         values = inspected.values(latent)
@@ -238,6 +252,12 @@ def test_whatever_shows_itself_loads_nothing_and_interprets_no_text(wb, inspecte
     assert tags <= ELEMENTS
     assert "&lt;/style&gt;&lt;script&gt;alert(1)" in shown[-1]._repr_html_()
     assert "&lt;script&gt;window.pwned=1&lt;/script&gt;" in wb.feature(fixture_index.HOSTILE)._repr_html_()
+
+
+def test_a_figure_with_plotly_inside_asks_for_nothing_else(wb, fixture_index, loading):
+    """As docs/api.md says of exporting one; its scripts hold all that they run."""
+    page = wb.feature(fixture_index.SCORED).histogram().to_html(full_html=False, include_plotlyjs=True)
+    assert set(loading(page).found) == {"script"}
 
 
 def test_a_missing_index_is_one_line(tmp_path):
