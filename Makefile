@@ -37,7 +37,7 @@ $(DUCKDB_1): setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ 'duckdb==1.4.*'
 
 test-duckdb-1: $(DUCKDB_1)  ## all that asks DuckDB, with its oldest version that is supported
-	PYTHONPATH=$(DUCKDB_1) $(BIN)/python -m pytest -q tests/store tests/autointerp tests/app/test_cli.py $(ARGS)
+	PYTHONPATH=$(DUCKDB_1) $(BIN)/python -m pytest -q tests/store tests/autointerp tests/app/test_cli.py tests/app/test_feature_query.py tests/app/test_notebook.py $(ARGS)
 
 lint: setup  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from app.steered import Steering
     from app.workbench import Inspection
 
+HISTOGRAM_HEIGHT = 60
+"""Of the picture, in pixels."""
 BANDS: dict[str, str] = {
     "top": "strongest peaks",
     "near": "near misses: silent, and of the highest pre-activation",
@@ -45,6 +47,9 @@ NEWLINE, TAB, SPACE, NO_TEXT = "⏎", "⇥", "·", "◌"
 INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 MARKDOWN = re.compile(r"([!-/:-@\[-`{-~])")
 
+VERBATIM = "tex2jax_ignore mathjax_ignore"
+"""Classes of what a notebook's MathJax, of either generation, must not typeset: two dollar signs of a corpus."""
+
 STYLE = """<style>
 .ms{font-size:.92rem;line-height:1.55;color:inherit}
 .ms-text{white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:isolate}
@@ -59,9 +64,11 @@ STYLE = """<style>
  font-family:system-ui,sans-serif}
 .ms h3{margin:.1rem 0 .3rem;font-size:1.15rem} .ms h4{margin:.9rem 0 .2rem;font-size:.95rem}
 .ms-numbers{display:flex;flex-wrap:wrap;gap:.2rem 1.4rem} .ms-quote{font-size:1.02rem;overflow-wrap:anywhere}
+.ms svg.ms-histogram{display:block;width:100%;max-width:32rem;margin-top:.4rem;fill:#5b8db8}
 .ms-columns{display:flex;flex-wrap:wrap;gap:0 1.5rem} .ms-columns>div{flex:1 1 12rem;min-width:0}
-table.ms-logits{border-collapse:collapse;width:100%;border:0} .ms-logits td{border:0;padding:1px 4px;text-align:left}
-.ms-logits td:last-child{text-align:right;font-variant-numeric:tabular-nums}
+.ms table.ms-logits{border-collapse:collapse;width:100%;border:0}
+.ms table.ms-logits td{border:0;padding:1px 4px;text-align:left}
+.ms table.ms-logits td:last-child{text-align:right;font-variant-numeric:tabular-nums}
 .ms code{font-family:ui-monospace,monospace;background:rgba(128,128,128,.14);border-radius:3px;padding:0 .25em;
  white-space:pre-wrap;overflow-wrap:anywhere;color:inherit}
 </style>"""
@@ -104,6 +111,7 @@ def token_html(
     peak: int | None = None,
     *,
     breaks: bool = False,
+    notes: Sequence[str] | None = None,
 ) -> str:
     """Tokens shaded by activation; the others are plain text, which keeps a page of contexts small.
 
@@ -113,9 +121,12 @@ def token_html(
         max_value: the activation shown in the strongest shade.
         peak: index of the token to underline.
         breaks: start a new line after each sign for a line break.
+        notes: what each shaded token says of itself, in place of its activation.
     """
     pieces = [
-        _active(token, float(value), max_value, position == peak) if value > 0 else _silent(token)
+        _active(token, float(value), max_value, position == peak, notes[position] if notes else number(value))
+        if value > 0
+        else _silent(token)
         for position, (token, value) in enumerate(zip(tokens, values, strict=True))
     ]
     joined = "".join(pieces)
@@ -127,10 +138,10 @@ def _silent(token: str) -> str:
     return token if token in ("", " ") else escape(visible(token))
 
 
-def _active(token: str, value: float, max_value: float, is_peak: bool) -> str:
+def _active(token: str, value: float, max_value: float, is_peak: bool, note: str) -> str:
     share = min(value / max_value, 1.0) if max_value > 0 else 1.0
     alpha = SHADE_WEAKEST + (SHADE_STRONGEST - SHADE_WEAKEST) * share
-    shown, figure = escape(visible(token)), number(value)
+    shown, figure = escape(visible(token)), escape(note)
     name = shown.replace(NEWLINE, "line break").strip()
     css_class = ' class="ms-peak"' if is_peak else ""
     return (
@@ -157,7 +168,7 @@ def contexts_html(contexts: Sequence[Window], max_value: float, *, breaks: bool 
 
 def wrapped(body: str, css_class: str = "") -> str:
     """`body` with the style sheet it needs, so that it can stand anywhere."""
-    return f'{STYLE}<div class="{f"ms {css_class}".strip()}">{body}</div>'
+    return f'{STYLE}<div class="{f"ms {VERBATIM} {css_class}".strip()}">{body}</div>'
 
 
 def logits_html(page: LatentPage) -> str:
@@ -250,6 +261,29 @@ def statistics_line(page: LatentPage) -> str:
     return f'<div class="ms-numbers">{spans}</div>'
 
 
+def histogram_svg(page: LatentPage) -> str:
+    """Active values as a picture within the page: counts on a log axis, each bar with its numbers."""
+    counts = page.histogram
+    if not counts.any():
+        return ""
+    edges = np.linspace(min(page.statistics["min"], 0), page.statistics["max"], len(counts) + 1)
+    # From below 1, so that a bin with a single token has a bar.
+    heights = HISTOGRAM_HEIGHT * (np.log10(np.maximum(counts, 0.5)) + 0.3) / (np.log10(counts.max()) + 0.3)
+    bars = "".join(
+        f'<rect x="{i + 0.03}" y="{HISTOGRAM_HEIGHT - heights[i]:.1f}" width="0.94" height="{heights[i]:.1f}">'
+        f"<title>{number(edges[i])} to {number(edges[i + 1])}: {counts[i]:,} tokens</title></rect>"
+        for i in np.flatnonzero(counts)
+    )
+    return (
+        # In the tag: style sheets of notebooks, which rank above ours, make the height of a picture follow its width.
+        f'<svg class="ms-histogram" style="height:{HISTOGRAM_HEIGHT}px" role="img" '
+        'aria-label="Histogram of active values" preserveAspectRatio="none" '
+        f'viewBox="0 0 {len(counts)} {HISTOGRAM_HEIGHT}">{bars}</svg>'
+        f'<div class="ms-small">active values from {number(edges[0])} to {number(edges[-1])}; the tallest bar has '
+        f"{counts.max():,} tokens, log scale</div>"
+    )
+
+
 def feature_card_html(page: LatentPage, contexts: Sequence[Window], *, per_band: int = 5) -> str:
     """One latent on one self-contained card: no script and nothing fetched.
 
@@ -261,18 +295,30 @@ def feature_card_html(page: LatentPage, contexts: Sequence[Window], *, per_band:
     if not page.alive:
         body = f"<h3>Latent {page.latent}</h3><div>Never fired on this text.</div>{explanations_html(page)}"
         return wrapped(body, "ms-card")
-    bands: dict[str, list[Window]] = {}
-    for window in contexts:
-        bands.setdefault(window.band, []).append(window)
-    shown = "".join(
-        f"<h4>{band} – {band_label(band, bands)}</h4>"
-        + "".join(context_html(window, page.statistics["max"]) for window in chosen[:per_band])
-        for band, chosen in bands.items()
-    )
     return wrapped(
-        f"<h3>Latent {page.latent}</h3>{statistics_line(page)}<h4>Explanation</h4>{explanations_html(page)}"
-        f"{logits_html(page)}{shown}",
+        f"<h3>Latent {page.latent}</h3>{statistics_line(page)}{histogram_svg(page)}"
+        f"<h4>Explanation</h4>{explanations_html(page)}{logits_html(page)}"
+        f"{bands_html(page, contexts, {window.band for window in contexts}, per_band)}",
         "ms-card",
+    )
+
+
+def bands_html(page: LatentPage, contexts: Sequence[Window], bands: Iterable[str], per_band: int | None = None) -> str:
+    """Contexts below the names of their bands.
+
+    Args:
+        page: what is stored of their latent.
+        contexts: of any bands.
+        bands: all that the latent has, of which a name tells the place.
+        per_band: contexts shown of each band; None for all.
+    """
+    known, chosen = list(bands), dict[str, list[Window]]()
+    for window in contexts:
+        chosen.setdefault(window.band, []).append(window)
+    return "".join(
+        f"<h4>{band} – {band_label(band, known)}</h4>"
+        + "".join(context_html(window, page.statistics["max"]) for window in of_band[:per_band])
+        for band, of_band in chosen.items()
     )
 
 
@@ -285,6 +331,23 @@ def largest_on(inspection: "Inspection", latent: int) -> float:
 def shade_scale(page: LatentPage, inspection: "Inspection") -> float:
     """The activation for the strongest shade: the latent's maximum, or what it reaches on this text if that is more."""
     return max(float(page.statistics["max"]), largest_on(inspection, page.latent))
+
+
+def strongest_html(inspection: "Inspection", scales: Mapping[int, float]) -> str:
+    """A text's normal tokens, each shaded by the latent that comes nearest to its maximum there, which it names.
+
+    Args:
+        inspection: the text.
+        scales: the activation for the strongest shade, of every latent that fires on a normal token.
+    """
+    values, notes = [0.0] * len(inspection.tokens), [""] * len(inspection.tokens)
+    for latent, pos, value in zip(inspection.latent, inspection.pos, inspection.value, strict=True):
+        if inspection.token_class[pos] != TOKEN_CLASSES["normal"]:
+            continue
+        share = float(value) / scales[latent]
+        if share > values[pos]:
+            values[pos], notes[pos] = share, f"latent {latent}: {number(float(value))}"
+    return token_html(inspection.tokens, values, 1.0, notes=notes)
 
 
 def steering_html(steering: "Steering") -> str:

@@ -1,18 +1,33 @@
 """The workbench in a notebook: features, inspected texts and steered texts that show themselves as HTML."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from app.cards import escape, feature_card_html, number, shade_scale, steering_html, token_html, wrapped
+from app.cards import (
+    bands_html,
+    escape,
+    feature_card_html,
+    number,
+    shade_scale,
+    steering_html,
+    strongest_html,
+    token_html,
+    wrapped,
+)
 from app.figures import activation_histogram
+from store.confined import Parameters
+from store.errors import UsageError
 from store.feature_index import FeatureIndex
-from store.latents import LatentPage
+from store.index_tables import SCHEMAS
+from store.latents import LatentPage, Window
 
 if TYPE_CHECKING:
     from app.steered import Steering
@@ -21,10 +36,17 @@ if TYPE_CHECKING:
 
 TOP_SHOWN = 8
 """Latents listed below an inspected text."""
+EXAMPLES = ("band", "value", "token", "text", "source", "title", "doc_id", "seq", "pos", "split")
+"""Columns of `Feature.examples`."""
+KNOWN = "SELECT latent, max, explanation FROM features WHERE latent IN (SELECT unnest(?::BIGINT[]))"
 
 
 def open_workbench(root: Path | str = "runs", index: str = "latest") -> "NotebookWorkbench":
-    """Open the index `index` under `root`; nothing is loaded into a model until text is inspected or steered.
+    """Open an index under `root`; no model is loaded until text is inspected or steered.
+
+    Args:
+        root: the folder of all runs.
+        index: an id, the start of one, a folder, or `latest`.
 
     Raises:
         UsageError: there is no such index.
@@ -34,33 +56,84 @@ def open_workbench(root: Path | str = "runs", index: str = "latest") -> "Noteboo
     return NotebookWorkbench(Workbench.open(root, index))
 
 
+class Html(str):
+    """HTML that a notebook shows as what it says; to everything else, a string."""
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+
 @dataclass(frozen=True)
 class NotebookWorkbench:
     """A workbench whose answers show themselves."""
 
     workbench: "Workbench"
+    """What answers; `app.workbench.Workbench` has the rest it can be asked."""
 
     @property
     def index(self) -> FeatureIndex:
-        """The feature index, for SQL of your own: `wb.index.sql("SELECT ...")`."""
+        """The feature index, for its events and for Arrow tables."""
         return self.workbench.index
 
     def features(
-        self, where: str = "true", order_by: str = "density DESC", limit: int = 100, offset: int = 0
+        self, where: str = "", order_by: str | None = None, limit: int | None = None, offset: int | None = None
     ) -> pd.DataFrame:
-        """Rows of the `features` view that satisfy the SQL condition `where`."""
+        """Rows of the `features` view, one a latent, by density and 100 of them unless asked otherwise.
+
+        Args:
+            where: an SQL condition over its columns, and after it, if wanted, ORDER BY, LIMIT and OFFSET:
+                `"density < .01 order by score desc limit 20"`.
+            order_by: columns to sort by; ties are in the order of the latents' numbers.
+            limit: rows at most.
+            offset: rows to leave out before them.
+
+        Raises:
+            UsageError: DuckDB refuses it, with its own words; or a clause stands in `where` and beside it.
+        """
         return self.workbench.features(where, order_by, limit, offset)
 
+    def sql(self, query: str, parameters: Parameters = None) -> pd.DataFrame:
+        """Rows of one SELECT over the tables of the index: read-only, and in sight of nothing but its own files.
+
+        Args:
+            query: in DuckDB's dialect; docs/schema.md has the tables and their columns.
+            parameters: for its placeholders.
+
+        Raises:
+            UsageError: it is no single SELECT, DESCRIBE or SHOW, or DuckDB refuses it, with its own words.
+        """
+        return self.workbench.sql(query, parameters)
+
+    def search(self, query: str, by: str = "text", n: int = 20) -> pd.DataFrame:
+        """The latents that have most to do with `query`, best first.
+
+        Args:
+            query: words, or a text.
+            by: `text` (a text that they fire on), `token`, `explanation` or `meaning`; docs/search.md has each.
+            n: how many at most.
+
+        Raises:
+            UsageError: the query is none, or there is no such way to search.
+        """
+        return self.workbench.search(query, by, n)
+
     def feature(self, latent: int) -> "Feature":
-        """One latent.
+        """One latent, shown as its card.
+
+        Args:
+            latent: its number, as a column `latent` has it.
 
         Raises:
             UsageError: there is no such latent.
         """
-        return Feature(self.workbench, self.workbench.page(latent))
+        return Feature(self.workbench, self.workbench.page(_latent(latent)))
 
     def inspect(self, text: str) -> "InspectedText":
-        """Which latents fire on each token of `text`."""
+        """Which latents fire on each token of `text`; the model is loaded the first time.
+
+        Raises:
+            UsageError: there is no text, or more than the model's context.
+        """
         return InspectedText(self.workbench, self.workbench.inspect(text))
 
     def steer(
@@ -78,6 +151,10 @@ class NotebookWorkbench:
             strength: in multiples of its 99.9% quantile; 0 ablates it.
             options: `n_tokens`, `temperature`, `seed` and `chat`, and the edit's `op`, `when`, `condition`, `above` and
                 `decode`, as `Workbench.steer` has them.
+
+        Raises:
+            UsageError: no prompt or one that does not fit, a latent that there is not or that never fired and so has no
+                unit of strength, an edit that there is none of, or one that leaves no finite logits.
         """
         return SteeredText(self.workbench.steer(prompt, latent, strength, **options))
 
@@ -94,34 +171,85 @@ class Feature:
     """One latent; shown as its card."""
 
     workbench: "Workbench"
+    """What it is of."""
     page: LatentPage
+    """All that is stored of it but its contexts."""
 
-    def contexts(self, band: str | None = None) -> pd.DataFrame:
-        """Its stored contexts, one a row, strongest band first."""
-        columns = ("band", "value", "text", "source", "title", "doc_id", "split")
-        windows = self.workbench.windows(self.page.latent, band)
-        return pd.DataFrame([{name: getattr(window, name) for name in columns} for window in windows], columns=columns)
+    @property
+    def latent(self) -> int:
+        """Its number."""
+        return self.page.latent
+
+    def examples(self, k: int | None = None, band: str | None = None) -> pd.DataFrame:
+        """Its stored contexts, one a row: `band value token text source title doc_id seq pos split`.
+
+        Args:
+            k: how many at most, the strongest first; None for all.
+            band: only those of this band: `top`; `q1` (weakest) to `q4`, of equal counts; `v1` to `v4`, of equal widths
+                of value; `near` (misses, by pre-activation); `silent`.
+
+        Raises:
+            UsageError: there is no such band, or `k` is negative.
+        """
+        rows = [
+            (
+                each.band,
+                each.value,
+                each.tokens[each.peak],
+                each.text,
+                each.source,
+                each.title,
+                each.doc_id,
+                each.seq,
+                each.start + each.peak,
+                each.split,
+            )
+            for each in self._examples(k, band)
+        ]
+        return pd.DataFrame(rows, columns=list(EXAMPLES))
+
+    def examples_html(self, k: int | None = None, band: str | None = None) -> Html:
+        """The same contexts with their tokens shaded, below the names of their bands.
+
+        Raises:
+            UsageError: as `examples`.
+        """
+        bands = {window.band for window in self.workbench.windows(self.latent)}
+        shown = bands_html(self.page, self._examples(k, band), bands)
+        return Html(wrapped(shown or '<div class="ms-small">no such contexts stored</div>'))
+
+    def _examples(self, k: int | None, band: str | None) -> list[Window]:
+        found = self.workbench.windows(self.latent, band)
+        if band is not None and not found:
+            bands = self.workbench.index.sql("SELECT DISTINCT band FROM contexts ORDER BY band")["band"]
+            if band not in set(bands):
+                raise UsageError(f"there is no band {band!r}: choose one of {', '.join(bands)}")
+        return found[: _count(k)]
 
     def histogram(self, marker: float | None = None) -> go.Figure:
-        """Its active values; `marker` points one out."""
+        """Its active values as a Plotly figure, counts on a log axis.
+
+        Args:
+            marker: a value to point out, such as its highest on a text of your own.
+        """
         return activation_histogram(self.page, marker)
 
     def logits(self) -> pd.DataFrame:
-        """Tokens that its decoder direction promotes (`top`) and suppresses (`bottom`)."""
+        """Tokens that its decoder direction promotes (`top`) and suppresses (`bottom`): `side token value token_id`."""
         sides = (("top", self.page.promoted), ("bottom", self.page.suppressed))
         rows = [(side, logit.token, logit.value, logit.token_id) for side, logits in sides for logit in logits]
         return pd.DataFrame(rows, columns=["side", "token", "value", "token_id"])
 
     def explanations(self) -> pd.DataFrame:
-        """Its explanations, with who made each and how."""
-        return pd.DataFrame(self.page.explanations)
+        """Its explanations with who made each and how: the table `explanations` of docs/schema.md."""
+        return pd.DataFrame(self.page.explanations, columns=SCHEMAS["explanations"].names)
 
     def scores(self) -> pd.DataFrame:
-        """Scores of its explanations; `arm` tells a score from its shuffled null."""
-        return pd.DataFrame(self.page.scores)
+        """Scores of its explanations, the table `scores` of docs/schema.md; `arm` tells a score from its nulls."""
+        return pd.DataFrame(self.page.scores, columns=SCHEMAS["scores"].names)
 
     def _repr_html_(self) -> str:
-        return feature_card_html(self.page, self.workbench.windows(self.page.latent))
+        return feature_card_html(self.page, self.workbench.windows(self.latent))
 
 
 @dataclass(frozen=True)
@@ -129,7 +257,9 @@ class InspectedText:
     """A text and the latents that fire on it; shown with its strongest latents."""
 
     workbench: "Workbench"
+    """What it was put through."""
     inspection: "Inspection"
+    """Every activation, token by token."""
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -142,23 +272,84 @@ class InspectedText:
         return self.inspection.fvu
 
     def values(self, latent: int) -> np.ndarray:
-        """One activation of `latent` for each token."""
-        return self.inspection.values(latent)
+        """`[n_tokens]` activation of `latent`, 0 where it is silent.
 
-    def top(self, k: int = 10) -> pd.DataFrame:
-        """The `k` strongest latents, each with its highest value on a normal token and where that is."""
-        return self.inspection.top(k)
+        Raises:
+            UsageError: there is no such latent.
+        """
+        number, last = _latent(latent), self.workbench.d_sae - 1
+        if not 0 <= number <= last:
+            raise UsageError(f"there is no latent {number}: choose 0 to {last}")
+        return self.inspection.values(number)
 
-    def tokens_html(self, latent: int) -> str:
-        """The tokens shaded by one latent."""
-        values = self.values(latent)
-        return token_html(self.tokens, values, shade_scale(self.workbench.page(latent), self.inspection))
+    def top(self, k: int | None = 10, by: Literal["value", "share"] = "value") -> pd.DataFrame:
+        """The strongest latents: `latent value share token pos n_tokens explanation`; `token` and `pos` are its peak's.
+
+        Args:
+            k: how many at most; None for all.
+            by: the `value` at the peak (on a normal token), or what `share` it is of the latent's maximum on the
+                harvested text: above 1 where it never fired so strongly there, NaN (and last) where it never fired.
+
+        Raises:
+            UsageError: `by` is neither, or `k` is negative.
+        """
+        if by not in ("value", "share"):
+            raise UsageError(f"by={by!r} is no order of latents: choose value or share")
+        peaks = self._peaks
+        ordered = peaks if by == "value" else peaks.sort_values("share", ascending=False, kind="stable")
+        return ordered.iloc[: _count(k)].reset_index(drop=True)
+
+    @cached_property
+    def _peaks(self) -> pd.DataFrame:
+        """Every latent that fires on a normal token, by value."""
+        found = self.inspection.top(None)
+        found.insert(2, "share", found["value"] / self._known["max"].to_numpy())
+        return found.assign(explanation=self._known["explanation"].to_numpy())
+
+    @cached_property
+    def _known(self) -> pd.DataFrame:
+        """What the index knows of them: `max`, NaN where there is none, and `explanation`."""
+        latents = self.inspection.top(None)["latent"]
+        known = self.workbench.index.sql(KNOWN, [latents.tolist()]).set_index("latent").loc[latents]
+        return known.assign(max=known["max"].astype(float).where(known["max"] > 0))
+
+    def matrix(self, latents: Iterable[int] | None = None) -> pd.DataFrame:
+        """Activations as a data frame: a row a token (by `pos` and `token`), a column a latent.
+
+        Args:
+            latents: which, in this order; by default all that fire on a normal token, the strongest first.
+
+        Raises:
+            UsageError: there is no such latent.
+        """
+        chosen = [_latent(each) for each in (self._peaks["latent"] if latents is None else latents)]
+        columns = {each: self.values(each) for each in chosen}
+        rows = pd.MultiIndex.from_arrays([range(len(self.tokens)), self.tokens], names=["pos", "token"])
+        return pd.DataFrame(columns, index=rows).rename_axis(columns="latent")
+
+    def tokens_html(self, latent: int | None = None) -> Html:
+        """The tokens shaded by one latent, each saying its activation.
+
+        Args:
+            latent: which; without one, each normal token is shaded by the latent that comes nearest to its own maximum
+                there, and says which that is.
+
+        Raises:
+            UsageError: there is no such latent.
+        """
+        if latent is not None:
+            return Html(wrapped(self._shaded(_latent(latent))))
+        scales = np.fmax(self._peaks["value"], self._known["max"].to_numpy())
+        return Html(wrapped(strongest_html(self.inspection, dict(zip(self._peaks["latent"], scales, strict=True)))))
+
+    def _shaded(self, latent: int) -> str:
+        page = self.workbench.page(latent)
+        return token_html(self.tokens, self.inspection.values(latent), shade_scale(page, self.inspection))
 
     def _repr_html_(self) -> str:
-        latents = [int(latent) for latent in self.top(TOP_SHOWN)["latent"]]
         rows = [
-            f'<div class="ms-context"><div class="ms-small">latent {latent}</div>{self.tokens_html(latent)}</div>'
-            for latent in latents
+            f'<div class="ms-context"><div class="ms-small">{_named(row)}</div>{self._shaded(row["latent"])}</div>'
+            for row in self.top(TOP_SHOWN).to_dict("records")
         ]
         return wrapped(f'<div class="ms-small">FVU on this text {number(self.fvu)}</div>{"".join(rows)}')
 
@@ -168,6 +359,26 @@ class SteeredText:
     """Two continuations of one prompt; shown side by side."""
 
     steering: "Steering"
+    """Both texts, their tokens, and where the activation was changed."""
 
     def _repr_html_(self) -> str:
         return wrapped(steering_html(self.steering))
+
+
+def _named(row: dict[str, Any]) -> str:
+    said = f" · {escape(row['explanation'])}" if isinstance(row["explanation"], str) else ""
+    return f"latent {row['latent']}{said}"
+
+
+def _latent(number: Any) -> int:
+    """A latent's number as the index has it: data frames hold numbers of other types."""
+    try:
+        return operator.index(number)
+    except TypeError as error:
+        raise UsageError(f"{number!r} is no latent: give its number, such as 12") from error
+
+
+def _count(k: int | None) -> int | None:
+    if k is not None and k < 0:
+        raise UsageError(f"k={k} is no number of rows: choose 0 or more, or None for all")
+    return k

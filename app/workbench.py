@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 from app.evaluation.evaluated import Evaluated, evaluations_of
+from app.feature_query import features_query
+from store.confined import Parameters
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
 from store.latents import LatentPage, Window, latent_page, token_texts, windows
@@ -46,8 +48,12 @@ class Inspection:
         out[self.pos[here]] = self.value[here]
         return out
 
-    def top(self, k: int = 10) -> pd.DataFrame:
-        """The `k` strongest latents by their highest value on a normal token: `latent value token pos n_tokens`."""
+    def top(self, k: int | None = 10) -> pd.DataFrame:
+        """The `k` strongest latents by their highest value on a normal token: `latent value token pos n_tokens`.
+
+        Args:
+            k: how many at most; None for all.
+        """
         normal = np.array(self.token_class)[self.pos] == TOKEN_CLASSES["normal"]
         latent, pos, value = self.latent[normal], self.pos[normal], self.value[normal]
         found, n_tokens = np.unique(latent, return_counts=True)
@@ -128,11 +134,45 @@ class Workbench:
         return windows(self.index, latent, band)
 
     def features(
-        self, where: str = "true", order_by: str = "density DESC", limit: int = 100, offset: int = 0
+        self, where: str = "", order_by: str | None = None, limit: int | None = None, offset: int | None = None
     ) -> pd.DataFrame:
-        """Rows of the `features` view; `where` and `order_by` are SQL over its columns."""
-        query = f"SELECT * FROM features WHERE {where} ORDER BY {order_by}, latent LIMIT ? OFFSET ?"
-        return self.index.sql(query, [limit, offset])
+        """Rows of the `features` view, by density and 100 of them unless asked otherwise.
+
+        Args:
+            where: an SQL condition over its columns, and after it, if wanted, ORDER BY, LIMIT and OFFSET:
+                `"density < .01 order by score desc limit 20"`.
+            order_by: columns to sort by; ties are in the order of the latents' numbers.
+            limit: rows at most.
+            offset: rows to leave out before them.
+
+        Raises:
+            UsageError: DuckDB refuses it, with its own words; or a clause stands in `where` and beside it.
+        """
+        query = features_query(where, order_by, limit, offset)
+        try:
+            return self.index.sql(query)
+        except UsageError as error:
+            raise UsageError(f"{error}: {self._features_help}") from error
+
+    def sql(self, query: str, parameters: Parameters = None) -> pd.DataFrame:
+        """Rows of one SELECT over the tables of the index: read-only, and in sight of nothing but its own files.
+
+        Args:
+            query: in DuckDB's dialect; docs/schema.md has the tables and their columns.
+            parameters: for its placeholders.
+
+        Raises:
+            UsageError: it is no single SELECT, DESCRIBE or SHOW, or DuckDB refuses it, with its own words.
+        """
+        try:
+            return self.index.sql(query, parameters)
+        except UsageError as error:
+            raise UsageError(f"{error}: `SHOW TABLES` and `DESCRIBE features` say what there is") from error
+
+    @cached_property
+    def _features_help(self) -> str:
+        columns = self.index.sql("DESCRIBE features")["column_name"]
+        return f"`features` has {' '.join(columns)}"
 
     def search(self, query: str, by: str = "text", n: int = 20) -> pd.DataFrame:
         """The `n` latents that have most to do with `query`: by a `text` that they fire on, `token`, `explanation` or

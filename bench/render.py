@@ -10,6 +10,9 @@
     <!-- schema -->                                     every table of an index, with its columns
     <!-- end of schema -->
 
+    <!-- api: MODULE -->                                what is public in a module: signatures, arguments, errors
+    <!-- end of api -->
+
 Run from anywhere: `python bench/render.py` brings all documents up to date, `--check` only says which are not.
 """
 
@@ -19,6 +22,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.api import reference
 from store.files import read_json
 from store.index_tables import ROWS, TABLES
 
@@ -32,6 +36,7 @@ BLOCK = re.compile(
 JUDGED = re.compile(
     r"(?P<begin><!-- judged: bench/results/(?P<name>[\w-]+)\.json -->\n).*?(?P<end><!-- end of judged -->)", re.DOTALL
 )
+API = re.compile(r"(?P<begin><!-- api: (?P<module>[\w.]+) -->\n).*?(?P<end><!-- end of api -->)", re.DOTALL)
 SCHEMA = re.compile(r"(?P<begin><!-- schema -->\n).*?(?P<end><!-- end of schema -->)", re.DOTALL)
 DETAIL = "seconds: "
 """Figures named so are kept in the file and left out of documents."""
@@ -74,6 +79,7 @@ def rendered(text: str) -> str:
     """
     text = BLOCK.sub(lambda m: m["begin"] + _block(m["name"], m["part"]) + m["end"], text)
     text = JUDGED.sub(lambda m: m["begin"] + judged(read_json(RESULTS / f"{m['name']}.json")) + m["end"], text)
+    text = API.sub(lambda m: m["begin"] + reference(m["module"]) + m["end"], text)
     return SCHEMA.sub(lambda m: m["begin"] + schema() + m["end"], text)
 
 

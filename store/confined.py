@@ -109,10 +109,16 @@ def asked(
     try:
         return answers(cursor, queries, parameters, fetch, timeout_s)
     except duckdb.Error as error:
-        # DuckDB says the cause first and then draws where: the cause is what fits one line.
-        raise UsageError(f"the query cannot be answered: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"the query cannot be answered: {refusal(error)}") from error
     finally:
         cursor.close()
+
+
+def refusal(error: duckdb.Error) -> str:
+    """DuckDB's own words in one line: the cause, and what it takes to have been meant; not the drawing of where."""
+    cause, *rest = str(error).splitlines()
+    meant = [line.strip() for line in rest if line.startswith(("Did you mean", "Candidate bindings"))]
+    return " ".join([cause, *meant[:1]])
 
 
 @contextlib.contextmanager

@@ -12,6 +12,8 @@ if os.environ.get("MONOSEM_CHECK_SHAPES") == "1":
     install_import_hook(["sae", "activations", "autointerp"], "beartype.beartype")
 
 
+from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -35,3 +37,43 @@ def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tiny") / "runs"
     run_demo("tiny", root)
     return root
+
+
+class Loading(HTMLParser):
+    """Everything in a piece of HTML that would run, or be fetched from elsewhere."""
+
+    ELEMENTS = frozenset(["script", "iframe", "frame", "object", "embed", "link", "base", "meta", "form"])
+    ADDRESSES = frozenset(
+        ["src", "srcset", "href", "xlink:href", "action", "formaction", "data", "poster", "background"]
+    )
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.found: list[str] = []
+        self.tags: set[str] = set()
+        self._in = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._in = tag
+        self.tags.add(tag)
+        self.found += [tag] if tag in self.ELEMENTS else []
+        for name, value in attrs:
+            text = (value or "").strip().lower()
+            address = name in self.ADDRESSES and not text.startswith(("#", "data:image/"))
+            if address or name.startswith("on") or (name == "style" and "url(" in text):
+                self.found.append(f"{tag} {name}={value}")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._in == "style" and ("url(" in data.lower() or "@import" in data.lower()):
+            self.found.append(f"style: {data}")
+
+
+@pytest.fixture(scope="session")
+def loading() -> Callable[[str], Loading]:
+    """Reads HTML for what it would run or fetch, and for its elements."""
+    return Loading

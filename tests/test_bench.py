@@ -18,6 +18,7 @@ from sae.metrics import evaluate
 BENCH = Path(harness.__file__).parent
 RESULTS = sorted(render.RESULTS.glob("*.json"))
 HELPERS = {
+    "api",
     "harness",
     "made_up",
     "mock_llm",

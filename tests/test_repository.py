@@ -44,7 +44,7 @@ def test_one_module_reads_the_formats_that_could_hold_code():
 
 
 def test_links_between_documents_lead_somewhere():
-    documents = [*REPO.glob("*.md"), *(REPO / "docs").glob("*.md")]
+    documents = [*REPO.glob("*.md"), *(REPO / "docs").glob("*.md"), *(REPO / "docs").rglob("*.ipynb")]
     for document in documents:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")):
             assert (document.parent / target).exists(), f"{document.name}: {target}"

@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.cards import (
+    HISTOGRAM_HEIGHT,
     STYLE,
     context_html,
     escape,
     explanations_html,
     feature_card_html,
+    histogram_svg,
     logits_html,
     markdown_text,
     number,
@@ -123,7 +125,24 @@ def test_titles_sources_and_explanations_are_text_and_never_markup(text):
         "tr",
         "td",
         "code",
+        "svg",
+        "rect",
+        "title",
     }
+
+
+def test_a_card_has_a_bar_with_its_numbers_for_every_bin_with_tokens():
+    drawn = histogram_svg(a_page(histogram=np.array([300, 1, 0, 1])))
+    assert re.findall("<title>(.*?)</title>", drawn) == ["0 to 2: 300 tokens", "2 to 4: 1 tokens", "6 to 8: 1 tokens"]
+    heights = [float(height) for height in re.findall(' height="([0-9.]+)"', drawn)]
+    assert heights[0] == HISTOGRAM_HEIGHT > heights[1] == heights[2] > 0
+    assert histogram_svg(a_page(histogram=np.zeros(4, np.int64))) == ""
+
+
+def test_cards_are_not_typeset_as_formulas():
+    assert {"tex2jax_ignore", "mathjax_ignore"} <= set(
+        re.findall('<div class="(.*?)"', feature_card_html(a_page(), []))[0].split()
+    )
 
 
 @given(st.text())
