@@ -64,8 +64,8 @@ class Job(Generic[T]):
 
     def cancel(self) -> None:
         """End it at once; the worker drops it at its next token. Nothing is done to one that has ended."""
-        n_written = sum(self.n_tokens.values())
-        if self.end(error=Stopped(f"stopped after {n_written} tokens of both texts: ask again for the whole")):
+        so_far = " and ".join(f"{n} {side}" for side, n in self.n_tokens.items())
+        if self.end(error=Stopped(f"stopped after {so_far} tokens: ask again for the whole")):
             self._cancel(self.number)
 
     def take(self, message: dict[str, Any]) -> None:

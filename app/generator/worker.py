@@ -185,7 +185,9 @@ class _Life:
 def _environment() -> dict[str, str]:
     """Ours, with the packages that this process runs before any others of their names."""
     home = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))}
+    path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
+    # Threads that spin while they wait: see `app.cli.main`.
+    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": path}
 
 
 def _told(status: int) -> str:
