@@ -250,6 +250,7 @@ def test_steering_shows_both_texts_and_what_was_clamped(dashboard, fixture_index
     until(steer(at), is_written)
     assert not at.exception
     assert f"latent {fixture_index.SCORED} clamped to" in html(at)
+    assert not at.markdown, "Streamlit shows values that stand alone in a page's code"
     click(at, "Next")
     assert "clamped to" not in html(at), "another latent's steering is not shown"
 

@@ -33,8 +33,8 @@ STRENGTHS = (-2.0, 4.0)
 DEFAULT_STRENGTH = 1.0
 MAX_TOKENS = 200
 LARGEST_SEED = 2**31 - 1
+# Between two looks at a text that is being written. (Streamlit would show a docstring here on the page.)
 POLL_SECONDS = 0.2
-"""Between two looks at a text that is being written."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,10 @@ def steer_panel(page: LatentPage) -> None:
         latent, job = st.session_state["steering"] = page.latent, worker().steer(latent=page.latent, **asked)
     if job is not None and latent == page.latent:
         tell(job)
-        outcome(job) if job.done else being_written(job)
+        if job.done:
+            outcome(job)
+        else:
+            being_written(job)
 
 
 def show(bench: Workbench, latent: int) -> None:
