@@ -352,14 +352,19 @@ def strongest_html(inspection: "Inspection", scales: Mapping[int, float]) -> str
 
 def steering_html(steering: "Steering") -> str:
     """Clean and steered text side by side, what was edited, and on which tokens."""
-    columns = (("Clean", steering.clean), ("Steered", steering.steered))
-    body = "".join(f'<div><h4>{name}</h4><div class="ms-text">{escape(text)}</div></div>' for name, text in columns)
     same = " The two texts are the same." if steering.clean == steering.steered else ""
     return (
-        f'<div class="ms-small">Prompt: {escape(steering.prompt)}</div><div class="ms-columns">{body}</div>'
+        f'<div class="ms-small">Prompt: {escape(steering.prompt)}</div>{texts_html(steering.clean, steering.steered)}'
         f'<div class="ms-small">{escape(steering.told)}; the same seed, {steering.seed}, for both.{same}</div>'
         f"{_altered_html(steering)}"
     )
+
+
+def texts_html(clean: str, steered: str) -> str:
+    """Two continuations side by side, as they are or as far as they are written."""
+    columns = (("Clean", clean), ("Steered", steered))
+    body = "".join(f'<div><h4>{name}</h4><div class="ms-text">{escape(text)}</div></div>' for name, text in columns)
+    return f'<div class="ms-columns">{body}</div>'
 
 
 def _altered_html(steering: "Steering") -> str:

@@ -1,14 +1,28 @@
 """One prompt continued twice from one seed: as the model is, and with edits in place."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Literal, NamedTuple, final
 
+from activations.generation import stream
 from autointerp.steer_config import SteerConfig, intervention, told
 from store.errors import UsageError
 
 if TYPE_CHECKING:
     from autointerp.subject import Subject
+    from sae.intervene import Edit
+
+Side = Literal["clean", "steered"]
+
+
+class Token(NamedTuple):
+    """A token that one of the two texts got."""
+
+    side: Side
+    id: int
+    text: str
+    """The whole continuation so far: a character of several tokens reads differently until the last of them."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,30 @@ def steered(
     Raises:
         UsageError: no prompt, one that does not fit, an edit that cannot be made, or one that leaves no finite logits.
     """
+    with subject.busy:
+        *_, found = steps(subject, prompt, edits, n_tokens=n_tokens, temperature=temperature, seed=seed, chat=chat)
+    assert isinstance(found, Steering)
+    return found
+
+
+def steps(
+    subject: "Subject",
+    prompt: str,
+    edits: Sequence[SteerConfig],
+    *,
+    n_tokens: int,
+    temperature: float,
+    seed: int,
+    chat: bool,
+) -> Iterator[Token | Steering]:
+    """What `steered` does, token by token, the two texts in turns; what it returns is the last item.
+
+    Edits are in the model only while a token is computed, so that whoever stops, at whatever token, leaves none behind,
+    and who asks the same subject in between meets the clean model.
+
+    Raises:
+        UsageError: as `steered`, once the first item is asked for.
+    """
     if not prompt.strip():
         raise UsageError("there is no prompt: type something to continue")
     lm, tokenizer = subject.lm, subject.lm.tokenizer
@@ -61,21 +99,46 @@ def steered(
         raise UsageError("causal=False decides by whole texts, and this one is being written: use causal=True")
     ids = tokenizer.chat(prompt) if chat else tokenizer.with_bos(tokenizer.encode(prompt).ids)
     running = wanted.begin()
-    with subject.busy:
-        clean = lm.generate(ids, n_tokens, temperature, seed)
-        with subject.edited(running) as splice:
-            written = lm.generate(ids, n_tokens, temperature, seed)
-    return Steering(
+    clean = _Continuation(subject, "clean", stream(lm, ids, n_tokens, temperature, seed))
+    written = _Continuation(subject, "steered", stream(lm, ids, n_tokens, temperature, seed), running)
+    for pair in zip_longest(clean, written):
+        yield from filter(None, pair)
+    yield Steering(
         prompt=prompt,
         edits=tuple(edits),
         values=tuple(cfg.values for cfg in wanted.configs),
-        clean=tokenizer.decode(clean),
-        steered=tokenizer.decode(written),
+        clean=tokenizer.decode(clean.ids),
+        steered=tokenizer.decode(written.ids),
         prompt_tokens=tokenizer.token_texts(ids),
-        clean_tokens=tokenizer.token_texts(clean),
-        steered_tokens=tokenizer.token_texts(written),
+        clean_tokens=tokenizer.token_texts(clean.ids),
+        steered_tokens=tokenizer.token_texts(written.ids),
         altered=running.trace.of_sequence(0),
         share_of_norm=running.trace.mean_length,
-        n_hook_calls=splice.n_calls,
+        n_hook_calls=written.n_hook_calls,
         seed=seed,
     )
+
+
+@final
+class _Continuation:
+    """One of the two texts, as far as it is written."""
+
+    def __init__(self, subject: "Subject", side: Side, new: Iterator[int], edit: "Edit | None" = None) -> None:
+        self._subject, self._new, self._edit = subject, new, edit
+        self._side: Side = side
+        self.ids: list[int] = []
+        self.n_hook_calls = 0
+
+    def __iter__(self) -> Iterator[Token]:
+        while (new := self._next()) is not None:
+            self.ids.append(new)
+            yield Token(self._side, new, self._subject.lm.tokenizer.decode(self.ids))
+
+    def _next(self) -> int | None:
+        if self._edit is None:
+            with self._subject.busy:
+                return next(self._new, None)
+        with self._subject.edited(self._edit) as splice:
+            new = next(self._new, None)
+        self.n_hook_calls += splice.n_calls
+        return new

@@ -1,7 +1,7 @@
 """`Workbench`: a published index with its model and dictionary, asked by notebook, dashboard and command line."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from store.run import Run, find_run
 from store.shards import TOKEN_CLASSES
 
 if TYPE_CHECKING:
-    from app.steered import Steering
+    from app.steered import Steering, Token
     from autointerp.steer_config import SteerConfig
 
 
@@ -258,6 +258,27 @@ class Workbench:
             return steered(
                 self._subject, prompt, edits, n_tokens=n_tokens, temperature=temperature, seed=seed, chat=chat
             )
+
+    def steps(
+        self,
+        prompt: str,
+        edits: Sequence["SteerConfig"],
+        *,
+        n_tokens: int = 40,
+        temperature: float = 0.7,
+        seed: int = 0,
+        chat: bool = True,
+    ) -> "Iterator[Token | Steering]":
+        """What `steer` does, token by token; what it returns is the last item. Whoever stops leaves no edit behind.
+
+        Raises:
+            UsageError: as `steer`, once the first item is asked for.
+        """
+        from app.steered import steps
+
+        with self._busy:
+            subject = self._subject
+        return steps(subject, prompt, edits, n_tokens=n_tokens, temperature=temperature, seed=seed, chat=chat)
 
     @cached_property
     def _searcher(self):

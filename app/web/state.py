@@ -8,6 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from app.cards import markdown_text
+from app.generator import Job, Worker
 from app.workbench import Inspection, Workbench
 from store.errors import UsageError
 
@@ -33,6 +34,21 @@ def workbench() -> Workbench:
     return _open(os.environ.get("MONOSEM_ROOT", "runs"), os.environ.get("MONOSEM_INDEX", "latest"))
 
 
+@st.cache_resource(show_spinner=False, on_release=Worker.close)
+def _worker(root: Path, index: str) -> Worker:
+    return Worker(root, index)
+
+
+def worker() -> Worker:
+    """The process that runs the model of the workbench, one for the whole server: whatever runs the model goes there.
+
+    Raises:
+        UsageError: there is no such index.
+    """
+    run = workbench().run
+    return _worker(run.root, run.id)
+
+
 @contextmanager
 def usage_errors() -> Iterator[None]:
     """Show what the person can fix as one line; anything else keeps its traceback."""
@@ -42,11 +58,16 @@ def usage_errors() -> Iterator[None]:
         st.error(markdown_text(str(error)))
 
 
-def inspect_box(bench: Workbench, label: str) -> Inspection | None:
+def tell(job: Job) -> None:
+    """Say what became of the worker before this job, if anything did."""
+    if job.note:
+        st.info(markdown_text(job.note))
+
+
+def inspect_box(label: str) -> Inspection | None:
     """A box for a text of one's own; the last text inspected anywhere in this session, if any.
 
     Args:
-        bench: the workbench that runs the model.
         label: what the box says above.
     """
     with st.form("inspect", border=False):
@@ -55,6 +76,8 @@ def inspect_box(bench: Workbench, label: str) -> Inspection | None:
     if asked and text and text.strip():
         st.session_state.pop("inspection", None)
         with usage_errors(), st.spinner(MODEL_SPINNER):
-            st.session_state["inspection"] = bench.inspect(text)
+            job = worker().inspect(text)
+            tell(job)
+            st.session_state["inspection"] = job.result()
             st.session_state["inspected_text"] = text
     return st.session_state.get("inspection")

@@ -241,6 +241,16 @@ def steering(page: Page, base_url: str, latent: int) -> None:
     expect(page.get_by_text("Active on")).to_be_visible()
 
 
+def stopping(page: Page, base_url: str, latent: int) -> None:
+    """Texts are there while they are written, and stop in the middle."""
+    page.get_by_label("Tokens", exact=True).fill("200")
+    page.get_by_role("button", name="Generate both").click()
+    expect(page.get_by_text("tokens of both texts")).to_be_visible(timeout=MODEL_MS)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(page.get_by_text("stopped after")).to_be_visible(timeout=MODEL_MS)
+    assert page.locator(".ms-columns .ms-text").last.inner_text().strip(), "what was written is gone"
+
+
 def next_latent(page: Page, base_url: str, latent: int) -> None:
     """The next button opens the next latent, and the tested text is still there."""
     page.get_by_role("button", name="Next", exact=True).click()
@@ -275,6 +285,7 @@ STEPS = {
     "feature": feature,
     "live-text": live_text,
     "steering": steering,
+    "stopping": stopping,
     "next": next_latent,
     "lab": lab,
     "narrow": narrow,

@@ -1,15 +1,29 @@
 """Every page of the dashboard under Streamlit's AppTest, on the small workbench and with the tiny model."""
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 import app.web
+from app.cards import steering_html
 from app.web import state
+from app.workbench import Workbench
 
 WEB = Path(app.web.__file__).parent
 TIMEOUT = 60
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_worker():
+    # One thread, as here: sums of another number of threads differ in the last bit.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    state._worker.clear()
 
 
 @pytest.fixture
@@ -41,6 +55,41 @@ def metrics(at: AppTest) -> dict[str, str]:
 
 def click(at: AppTest, label: str) -> AppTest:
     return next(button for button in at.button if button.label == label).click().run()
+
+
+def steer(at: AppTest, prompt: str = "Ahoy", **settings: float) -> AppTest:
+    at.text_area(key="steer_prompt").set_value(prompt)
+    at.checkbox(key="steer_chat").uncheck()
+    for name, value in {"tokens": 8, **settings}.items():
+        at.number_input(key=f"steer_{name}").set_value(value)
+    return click(at, "Generate both")
+
+
+def until(at: AppTest, condition) -> AppTest:
+    """Look again, as the page does by itself, until something is there."""
+    deadline = time.monotonic() + TIMEOUT
+    while not condition(at):
+        assert time.monotonic() < deadline, html(at)
+        assert not at.exception
+        time.sleep(0.02)
+        at.run()
+    return at
+
+
+def is_written(at: AppTest) -> bool:
+    return not [button for button in at.button if button.label == "Stop"]
+
+
+def kill_worker() -> int:
+    worker = state.worker()
+    pid = worker.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + TIMEOUT
+    while worker.pid is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return pid
 
 
 def test_home_says_what_the_index_is(dashboard, fixture_index):
@@ -198,12 +247,99 @@ def test_a_text_too_long_for_the_model_is_one_line(dashboard):
 def test_steering_shows_both_texts_and_what_was_clamped(dashboard, fixture_index):
     at = dashboard("feature", latent=str(fixture_index.SCORED))
     at.slider(key="steer_strength").set_value(3.0)
-    at.number_input(key="steer_tokens").set_value(8)
-    click(at, "Generate both")
+    until(steer(at), is_written)
     assert not at.exception
     assert f"latent {fixture_index.SCORED} clamped to" in html(at)
+    assert not at.markdown, "Streamlit shows values that stand alone in a page's code"
     click(at, "Next")
     assert "clamped to" not in html(at), "another latent's steering is not shown"
+
+
+def test_the_texts_shown_are_those_of_the_workbench(dashboard, fixture_index, runs_root):
+    at = dashboard("feature", latent=str(fixture_index.SCORED))
+    until(steer(at, seed=4, temperature=0.0), is_written)
+    asked = {"n_tokens": 8, "seed": 4, "temperature": 0.0, "chat": False}
+    found = Workbench.open(runs_root).steer("Ahoy", fixture_index.SCORED, **asked)
+    assert steering_html(found).split("<details>")[0] in html(at)
+
+
+def test_a_text_is_shown_while_it_is_written_and_stopped_in_the_middle(dashboard, fixture_index):
+    at = dashboard("feature", latent=str(fixture_index.SCORED))
+    state.worker().inspect("Ahoy").result(TIMEOUT)
+    pid = state.worker().pid
+    assert pid is not None
+    # Held, so that it is for this test to say how far it has come.
+    os.kill(pid, signal.SIGSTOP)
+    steer(at)
+    assert any(caption.value.startswith("Waiting for its turn") for caption in at.caption)
+    _, job = at.session_state["steering"]
+    job.take({"kind": "started"})
+    assert any(caption.value == state.MODEL_SPINNER for caption in at.run().caption)
+    job.take({"kind": "token", "side": "clean", "text": " <b>*a*"})
+    assert '<div class="ms-text"> &lt;b&gt;*a*</div>' in html(at.run())
+    click(at, "Stop")
+    os.kill(pid, signal.SIGCONT)
+    assert is_written(at)
+    assert not at.exception
+    assert "stopped after 1 clean and 0 steered tokens" in at.info[-1].value
+    assert '<div class="ms-text"> &lt;b&gt;*a*</div>' in html(at)
+    until(steer(at), is_written)
+    assert "clamped to" in html(at)
+    assert state.worker().pid == pid
+
+
+def test_sessions_share_one_worker_and_each_sees_its_own(dashboard, fixture_index, runs_root):
+    sessions = [dashboard("feature", latent=str(fixture_index.SCORED)) for _ in range(2)]
+    for seed, at in enumerate(sessions):
+        steer(at, seed=seed, tokens=30)
+    pid = state.worker().pid
+    bench = Workbench.open(runs_root)
+    for seed, at in enumerate(sessions):
+        until(at, is_written)
+        found = bench.steer("Ahoy", fixture_index.SCORED, n_tokens=30, seed=seed, chat=False)
+        assert steering_html(found).split("<details>")[0] in html(at)
+    assert state.worker().pid == pid
+
+
+def test_a_refusal_is_one_line(dashboard, fixture_index):
+    at = dashboard("feature", latent=str(fixture_index.SCORED))
+    until(steer(at, "a" * 1000), is_written)
+    assert "shorten one of them" in at.error[0].value
+    assert not at.exception
+
+
+def test_a_worker_that_died_is_said_and_the_next_text_comes_from_a_new_one(dashboard, fixture_index):
+    at = dashboard("feature", latent=str(fixture_index.SCORED))
+    for _ in range(20):
+        state.worker().steer("Ahoy", fixture_index.SCORED, n_tokens=40, chat=False)
+    steer(at)
+    pid = kill_worker()
+    until(at, is_written)
+    assert "was killed" in at.error[0].value
+    assert "which starts a new one" in at.error[0].value
+    until(steer(at), is_written)
+    assert not at.error
+    assert "clamped to" in html(at)
+    assert "a new one was started" in at.info[0].value
+    assert state.worker().pid != pid
+
+
+def test_a_worker_that_died_while_it_waited_is_replaced_and_that_is_said(dashboard, fixture_index):
+    at = dashboard("feature", latent=str(fixture_index.SCORED))
+    at.text_area[0].set_value("Ahoy")
+    click(at, "Run")
+    kill_worker()
+    click(at, "Run")
+    assert not at.error
+    assert "was killed" in at.info[0].value
+    assert any(caption.value.startswith("Active on") for caption in at.caption)
+
+
+def test_the_server_has_no_model_of_its_own(dashboard, fixture_index):
+    at = dashboard("feature", latent=str(fixture_index.SCORED))
+    at.text_area[0].set_value("Ahoy")
+    until(steer(click(at, "Run")), is_written)
+    assert "_subject" not in vars(state.workbench())
 
 
 def test_the_lab_ranks_latents_by_share_of_their_maximum(dashboard):

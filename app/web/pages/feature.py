@@ -18,18 +18,23 @@ from app.cards import (
     shade_scale,
     static_page,
     steering_html,
+    texts_html,
     token_html,
     wrapped,
 )
 from app.figures import activation_histogram
-from app.web.state import MAX_TEXT, MODEL_SPINNER, inspect_box, usage_errors, workbench
+from app.generator import Job, Stopped
+from app.web.state import MAX_TEXT, MODEL_SPINNER, inspect_box, tell, workbench, worker
 from app.workbench import Inspection, Workbench
+from store.errors import UsageError
 from store.latents import LatentPage, Window
 
 STRENGTHS = (-2.0, 4.0)
 DEFAULT_STRENGTH = 1.0
 MAX_TOKENS = 200
 LARGEST_SEED = 2**31 - 1
+# Between two looks at a text that is being written. (Streamlit would show a docstring here on the page.)
+POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -109,12 +114,12 @@ def tested_text(page: LatentPage, inspection: Inspection) -> float:
 
 
 @st.fragment
-def test_panel(bench: Workbench, page: LatentPage) -> None:
+def test_panel(page: LatentPage) -> None:
     """A live test on the left, and where its result falls among all values on the right."""
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.subheader("Test your own text")
-        inspection = inspect_box(bench, "Text to run through the model")
+        inspection = inspect_box("Text to run through the model")
         largest = tested_text(page, inspection) if inspection else 0.0
     with right:
         st.subheader("Activations", help="All active values on the indexed text, in equal-width bins; log counts.")
@@ -157,8 +162,31 @@ def steering_form(page: LatentPage) -> dict[str, Any] | None:
     return asked | {"chat": chat} if clicked and prompt.strip() else None
 
 
+@st.fragment(run_every=POLL_SECONDS)
+def being_written(job: Job) -> None:
+    """Both texts as far as they are, again and again until the job has ended; then the page, once more."""
+    if job.done:
+        st.rerun()
+    st.html(wrapped(texts_html(**job.texts)))
+    left, right = st.columns([1, 5], vertical_alignment="center")
+    left.button("Stop", on_click=job.cancel, icon=":material/stop:", width="stretch", key="steer_stop")
+    n_written = sum(job.n_tokens.values())
+    waiting = MODEL_SPINNER if job.started else "Waiting for its turn: the model writes one text at a time …"
+    right.caption(f"{n_written} tokens of both texts" if n_written else waiting)
+
+
+def outcome(job: Job) -> None:
+    """What a job that has ended came to: both texts with what was done, or why not, and what was written before."""
+    try:
+        st.html(wrapped(steering_html(job.result())))
+    except UsageError as error:
+        (st.info if isinstance(error, Stopped) else st.error)(markdown_text(str(error)))
+        if any(job.texts.values()):
+            st.html(wrapped(texts_html(**job.texts)))
+
+
 @st.fragment
-def steer_panel(bench: Workbench, page: LatentPage) -> None:
+def steer_panel(page: LatentPage) -> None:
     """The model's continuation as it is and with the latent clamped, from one seed."""
     st.subheader(
         "Steer",
@@ -169,13 +197,17 @@ def steer_panel(bench: Workbench, page: LatentPage) -> None:
         st.caption("Nothing to steer by: it never fired, so its strength has no unit.")
         return
     asked = steering_form(page)
+    latent, job = st.session_state.get("steering", (None, None))
     if asked:
-        st.session_state.pop("steered", None)
-        with usage_errors(), st.spinner(MODEL_SPINNER):
-            st.session_state["steered"] = page.latent, bench.steer(latent=page.latent, **asked)
-    latent, steering = st.session_state.get("steered", (None, None))
-    if steering is not None and latent == page.latent:
-        st.html(wrapped(steering_html(steering)))
+        if job is not None:
+            job.cancel()
+        latent, job = st.session_state["steering"] = page.latent, worker().steer(latent=page.latent, **asked)
+    if job is not None and latent == page.latent:
+        tell(job)
+        if job.done:
+            outcome(job)
+        else:
+            being_written(job)
 
 
 def show(bench: Workbench, latent: int) -> None:
@@ -187,7 +219,7 @@ def show(bench: Workbench, latent: int) -> None:
         st.info("This latent never fired on this text: there are no contexts, no values and nothing to explain.")
     st.subheader("Explanation")
     st.html(wrapped(explanations_html(page)))
-    test_panel(bench, page)
+    test_panel(page)
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.subheader("Contexts")
@@ -195,7 +227,7 @@ def show(bench: Workbench, latent: int) -> None:
     with right:
         st.subheader("Logits", help="What its decoder direction alone adds to each token's logit.")
         st.html(wrapped(logits_html(page)))
-    steer_panel(bench, page)
+    steer_panel(page)
     st.download_button(
         "Download this card as HTML",
         static_page(f"Latent {latent} of {bench.hook_point}", feature_card_html(page, contexts)),

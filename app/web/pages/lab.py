@@ -61,7 +61,7 @@ def ranking(bench: Workbench, inspection: Inspection) -> pd.DataFrame:
 @st.fragment
 def lab(bench: Workbench) -> None:
     """The box, the text and the table."""
-    inspection = inspect_box(bench, "Text")
+    inspection = inspect_box("Text")
     if inspection is None:
         st.caption("Type a text and run it: the latents that fire on it appear here.")
         return

@@ -1,0 +1,120 @@
+"""The answering side, `python -m app.generator.child ROOT INDEX`: requests from stdin, answers to stdout, in order.
+
+Whatever is not a `UsageError` ends the process, its traceback on stderr: the asking side tells who waits, and starts
+another.
+"""
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from app.generator import plain
+from app.workbench import Workbench
+from store.errors import UsageError
+
+Send = Callable[[dict[str, Any]], None]
+
+
+def main() -> None:
+    """Answer until the asking side closes stdin, which it does by ending, too."""
+    # Ctrl-C goes to the whole terminal: the asking side decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    requests, answers = _own_pipes()
+    waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    cancelled: set[int] = set()
+    threading.Thread(target=_read, args=(requests, waiting, cancelled), daemon=True).start()
+    root, index = sys.argv[1:]
+    _quiet()
+
+    def send(message: dict[str, Any]) -> None:
+        answers.write(plain.line(message))
+        answers.flush()
+
+    answer(cache(lambda: Workbench.open(Path(root), index)), iter(waiting.get, None), cancelled, send)
+
+
+def answer(bench: Callable[[], Workbench], requests: Iterable[dict[str, Any]], cancelled: set[int], send: Send) -> None:
+    """Answer requests in their order.
+
+    Args:
+        bench: gives the workbench; asked for every request, so that one that cannot be opened is tried again.
+        requests: with `job`, `do`, and the arguments of that.
+        cancelled: jobs to be dropped, which grows while they run.
+        send: where answers go.
+    """
+    for request in requests:
+        number = request.pop("job")
+        if number not in cancelled:
+            # Closed here and not whenever it is collected: nothing of one job is there in the next.
+            with closing(_messages(bench, **request)) as messages:
+                for message in messages:
+                    send({"job": number, **message})
+                    if number in cancelled:
+                        break
+        cancelled.discard(number)
+
+
+def _messages(bench: Callable[[], Workbench], *, do: str, **asked: Any) -> Generator[dict[str, Any]]:
+    yield {"kind": "started"}
+    try:
+        yield from ANSWERS[do](bench(), **asked)
+    except UsageError as error:
+        yield {"kind": "refused", "line": str(error)}
+
+
+def _steer(bench: Workbench, *, edits: list[dict[str, Any]], **asked: Any) -> Generator[dict[str, Any]]:
+    from app.steered import Steering
+
+    for step in bench.steps(edits=plain.edits(edits), **asked):
+        if isinstance(step, Steering):
+            yield {"kind": "result", "result": plain.plain_steering(step)}
+        else:
+            yield {"kind": "token", "side": step.side, "text": step.text}
+
+
+def _inspect(bench: Workbench, *, text: str) -> Generator[dict[str, Any]]:
+    yield {"kind": "result", "result": plain.plain_inspection(bench.inspect(text))}
+
+
+ANSWERS: dict[str, Callable[..., Any]] = {"inspect": _inspect, "steer": _steer}
+"""What may be asked: generators of messages, the last of them the result."""
+
+
+def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Stdin and stdout for ourselves: whatever a library reads is nothing, and what it prints goes to stderr."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    return requests, answers
+
+
+def _read(requests: BinaryIO, waiting: "queue.SimpleQueue[dict[str, Any]]", cancelled: set[int]) -> None:
+    for said in requests:
+        if not said.endswith(b"\n"):
+            break
+        request = json.loads(said)
+        if request["do"] == "cancel":
+            cancelled.add(request["job"])
+        else:
+            waiting.put(request)
+    # Nobody is there to answer, whatever is being computed: nothing is left on disk that would have to be put in order.
+    os._exit(0)
+
+
+def _quiet() -> None:
+    from app.log import quiet_libraries
+
+    quiet_libraries()
+
+
+if __name__ == "__main__":
+    main()

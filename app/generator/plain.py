@@ -1,0 +1,67 @@
+"""What crosses between the processes: lines of JSON, and results as plain data and back. Nothing is unpickled."""
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from app.workbench import Inspection
+
+if TYPE_CHECKING:
+    from app.steered import Steering
+    from autointerp.steer_config import SteerConfig
+
+ARRAYS = ("latent", "pos", "value")
+"""Fields of an `Inspection` that are arrays."""
+
+
+def line(message: dict[str, Any]) -> bytes:
+    """A message as one line: line breaks within texts are escaped, and so is all that is not ASCII."""
+    return json.dumps(message).encode("ascii") + b"\n"
+
+
+def plain_steering(steering: "Steering") -> dict[str, Any]:
+    """A `Steering` for `line`."""
+    return asdict(steering)
+
+
+def steering(plain: dict[str, Any]) -> "Steering":
+    """The `Steering` that went through `plain_steering` and JSON."""
+    from app.steered import Steering
+
+    return Steering(**{**_as_tuples(plain), "edits": edits(plain["edits"])})
+
+
+def edits(plain: list[dict[str, Any]]) -> "tuple[SteerConfig, ...]":
+    """`SteerConfig`s that went through `dataclasses.asdict` and JSON."""
+    from autointerp.steer_config import SteerConfig
+
+    return tuple(SteerConfig(**_as_tuples(each)) for each in plain)
+
+
+def plain_inspection(inspection: Inspection) -> dict[str, Any]:
+    """An `Inspection` for `line`: each array with its type."""
+    arrays = {name: getattr(inspection, name) for name in ARRAYS}
+    return {
+        "tokens": inspection.tokens,
+        "token_class": inspection.token_class,
+        "fvu": inspection.fvu,
+        **{name: {"dtype": array.dtype.str, "values": array.tolist()} for name, array in arrays.items()},
+    }
+
+
+def inspection(plain: dict[str, Any]) -> Inspection:
+    """The `Inspection` that went through `plain_inspection` and JSON."""
+    arrays = {name: np.array(plain[name]["values"], plain[name]["dtype"]) for name in ARRAYS}
+    return Inspection(
+        tokens=tuple(plain["tokens"]), token_class=tuple(plain["token_class"]), fvu=plain["fvu"], **arrays
+    )
+
+
+def _as_tuples(plain: dict[str, Any]) -> dict[str, Any]:
+    return {key: _as_tuple(value) for key, value in plain.items()}
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value

@@ -1,0 +1,198 @@
+"""The asking side: a worker that is started when it is needed, and again when it has died."""
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, final
+
+from app.generator.job import Job, WorkerDied
+from app.generator.plain import inspection, line, steering
+from app.workbench import Inspection
+
+if TYPE_CHECKING:
+    from app.steered import Steering
+    from autointerp.steer_config import SteerConfig
+
+T = TypeVar("T")
+CLOSING_SECONDS = 5.0
+"""What a worker that is told to end may take before it is killed."""
+
+
+@final
+class Worker:
+    """The model of an index in a process of its own: any number of threads ask, and are answered in turn."""
+
+    def __init__(self, root: Path, index: str) -> None:
+        """Ask the model of the index `index` under `root`; nothing is started before the first request."""
+        self._root, self._index = root, index
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._life: _Life | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that runs; None if none does."""
+        life = self._life
+        return life.process.pid if life is not None and life.process.poll() is None else None
+
+    def steer(
+        self,
+        prompt: str,
+        latent: "int | Sequence[int] | Sequence[SteerConfig]",
+        strength: float = 1.0,
+        *,
+        n_tokens: int = 40,
+        temperature: float = 0.7,
+        seed: int = 0,
+        chat: bool = True,
+        **edit: Any,
+    ) -> "Job[Steering]":
+        """Begin what `Workbench.steer` does, with the same arguments.
+
+        Raises:
+            UsageError: edits that have no such setting; what else is refused is raised by the job's `result`.
+        """
+        from autointerp.steer_config import edits_of
+
+        request = {"prompt": prompt, "edits": [asdict(each) for each in edits_of(latent, strength, **edit)]}
+        settings = {"n_tokens": n_tokens, "temperature": temperature, "seed": seed, "chat": chat}
+        return self._ask({"do": "steer", **request, **settings}, steering)
+
+    def inspect(self, text: str) -> Job[Inspection]:
+        """Begin what `Workbench.inspect` does."""
+        return self._ask({"do": "inspect", "text": text}, inspection)
+
+    def close(self) -> None:
+        """End the process, and with it what it is doing. The next request would start another."""
+        with self._lock:
+            life, self._life = self._life, None
+        if life is not None:
+            life.close()
+
+    def _ask(self, request: dict[str, Any], decode: Callable[[dict[str, Any]], T]) -> Job[T]:
+        with self._lock:
+            job = Job(next(self._numbers), decode, self._cancel)
+            if self._life is None or not self._life.give(job, request):
+                if self._life is not None:
+                    job.note = f"The worker that runs the model {self._life.how()}; a new one was started."
+                self._life = _Life(self._root, self._index)
+                if not self._life.give(job, request):
+                    job.end(error=self._life.death())
+        return job
+
+    def _cancel(self, number: int) -> None:
+        life = self._life
+        if life is not None:
+            life.cancel(number)
+
+
+@final
+class _Life:
+    """One process, from its start to its end, and the jobs that it was given."""
+
+    def __init__(self, root: Path, index: str) -> None:
+        # -P: a folder called `app` where the person stands is not ours.
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "app.generator.child", str(root.resolve()), index],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env=_environment(),
+        )
+        self._jobs: dict[int, Job] = {}
+        self._lock = threading.Lock()
+        threading.Thread(target=self._listen, name="worker-answers", daemon=True).start()
+
+    def give(self, job: Job, request: dict[str, Any]) -> bool:
+        """Hand a job over; False if the process has ended."""
+        with self._lock:
+            if self.process.poll() is not None:
+                return False
+            self._jobs[job.number] = job
+            if self._send({"job": job.number, **request}):
+                return True
+            del self._jobs[job.number]
+            return False
+
+    def cancel(self, number: int) -> None:
+        """Have a job dropped."""
+        with self._lock:
+            if self._jobs.pop(number, None) is not None:
+                self._send({"job": number, "do": "cancel"})
+
+    def how(self) -> str:
+        """How it ended, once it has."""
+        return _told(self.process.wait())
+
+    def death(self) -> WorkerDied:
+        """What those are told who still wait."""
+        return WorkerDied(f"the worker that runs the model {self.how()}: ask again, which starts a new one")
+
+    def close(self) -> None:
+        """Tell it to end, and see that it does."""
+        with self._lock, contextlib.suppress(OSError):
+            assert self.process.stdin is not None
+            self.process.stdin.close()
+        try:
+            self.process.wait(CLOSING_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _send(self, message: dict[str, Any]) -> bool:
+        assert self.process.stdin is not None
+        try:
+            # Unbuffered: a write may take a part of a long message.
+            rest = memoryview(line(message))
+            while rest:
+                rest = rest[self.process.stdin.write(rest) :]
+        except (OSError, ValueError):
+            # The process has ended (a broken pipe), or was told to (a closed one).
+            return False
+        return True
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        with open(self.process.stdout.fileno(), "rb", closefd=False) as answers:
+            # One that was killed may have left half a line.
+            for said in (said for said in answers if said.endswith(b"\n")):
+                self._pass_on(json.loads(said))
+        death = self.death()
+        with self._lock:
+            left = list(self._jobs.values())
+            self._jobs.clear()
+        for job in left:
+            job.end(error=death)
+        self.process.stdout.close()
+
+    def _pass_on(self, message: dict[str, Any]) -> None:
+        with self._lock:
+            job = self._jobs.get(message["job"])
+            if job is not None and message["kind"] in ("result", "refused"):
+                del self._jobs[message["job"]]
+        if job is not None:
+            job.take(message)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with the packages that this process runs before any others of their names."""
+    home = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
+    # Threads that spin while they wait: see `app.cli.main`.
+    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": path}
+
+
+def _told(status: int) -> str:
+    if status == -signal.SIGKILL:
+        return "was killed (SIGKILL; by the system if memory ran out)"
+    if status < 0:
+        return f"ended by {signal.Signals(-status).name}"
+    return f"ended with status {status}; its last words are in the server's log" if status else "was closed"
