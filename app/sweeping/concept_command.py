@@ -41,10 +41,10 @@ def main(arguments: Sequence[str]) -> None:
     from autointerp.concept import Concept, ConceptConfig, choose
     from autointerp.subject import Subject
 
-    texts = [lines_of(name, getattr(args, name)) for name in ("concept", "other")]
+    concept, other = (lines_of(name, getattr(args, name)) for name in ("concept", "other"))
     cfg = checked(ConceptConfig, args, choice=checked(ChoiceConfig, args))
     index = find_run(args.root, args.index_run, "index")
-    found: Concept = choose(Subject.open(index, args.root), *texts, cfg)
+    found: Concept = choose(Subject.open(index, args.root), concept, other, cfg)
     said = _explanations(FeatureIndex(index.folder), found.latents)
     print_rows(
         pd.DataFrame([_row(found, latent) | {"explanation": said.get(latent, "")} for latent in found.latents]),
@@ -72,4 +72,5 @@ def _row(found: Any, latent: int) -> dict[str, Any]:
 
 def _explanations(index: FeatureIndex, latents: Sequence[int]) -> dict[int, str]:
     frame = index.sql("SELECT latent, explanation FROM features WHERE list_contains(?, latent)", [list(latents)])
-    return {int(row.latent): row.explanation for row in frame.itertuples() if isinstance(row.explanation, str)}
+    said = zip(frame["latent"].tolist(), frame["explanation"].tolist(), strict=True)
+    return {latent: text for latent, text in said if isinstance(text, str)}

@@ -23,9 +23,10 @@ def against_strength(summary: pd.DataFrame, tier: str, label: str) -> go.Figure:
         template="plotly_white",
     )
     figure = go.Figure(layout=layout)
-    here = summary[summary["tier"] == tier].sort_values("strength")
+    here = summary.loc[summary["tier"] == tier].sort_values("strength")
     named: set[str] = set()
-    for (arm, _), own in here.groupby(["arm", "draw"], sort=False):
+    for arm, draw in here[["arm", "draw"]].drop_duplicates().itertuples(index=False):
+        own = here.loc[(here["arm"] == arm) & (here["draw"] == draw)]
         figure.add_scatter(
             x=own["strength"],
             y=own["above_clean"],

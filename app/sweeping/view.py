@@ -84,7 +84,7 @@ def snippet(run: Run) -> str:
     )
 
 
-def _tupled(value: object) -> object:
+def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -158,7 +158,10 @@ def _cost(swept: Swept) -> Section:
 
 def _texts(swept: Swept) -> Section:
     query, found = _asked(swept, "texts", "The first continuation of the first prompts.", TEXTS)
-    cells = [[row.arm, row.tier, f"{row.strength:g}", str(row.item), row.text] for row in found.itertuples()]
+    cells = [
+        [row["arm"], row["tier"], f"{row['strength']:g}", str(row["item"]), row["text"]]
+        for row in found.to_dict("records")
+    ]
     return Section(
         "texts",
         "Texts",
@@ -171,8 +174,8 @@ def _texts(swept: Swept) -> Section:
 def _moved(swept: Swept) -> Section:
     query, found = _asked(swept, "moved", "Other latents that fire more or less often on steered texts.", MOVED)
     cells = [
-        [row.tier, f"{row.strength:g}", str(row.latent), figure(row.change, signed=True, digits=3)]
-        for row in found.itertuples()
+        [row["tier"], f"{row['strength']:g}", str(row["latent"]), figure(row["change"], signed=True, digits=3)]
+        for row in found.to_dict("records")
     ]
     return Section(
         "moved",

@@ -187,7 +187,7 @@ def _control(own: dict[str, Any] | None, draws: Sequence[dict[str, Any] | None])
     if n > 1 and mean is not None:
         half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n))
         interval = [mean - half, mean + half]
-    effect = own and own["above_clean"]
+    effect: float | None = own["above_clean"] if own else None
     outside = None if interval is None or effect is None else not interval[0] <= effect <= interval[1]
     return {"above_clean": mean, "n_draws": n, "interval": interval, "outside": outside}
 
