@@ -62,6 +62,8 @@ STYLE = """<style>
 .ms-value{font-weight:600;font-variant-numeric:tabular-nums}
 .ms-card{max-width:60rem;border:1px solid rgba(128,128,128,.35);border-radius:8px;padding:.8rem 1rem;
  font-family:system-ui,sans-serif}
+.ms-scroll{overflow-x:auto} .ms-table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}
+.ms-table th,.ms-table td{text-align:right;padding:.1rem .7rem .1rem 0;white-space:nowrap}
 .ms h3{margin:.1rem 0 .3rem;font-size:1.15rem} .ms h4{margin:.9rem 0 .2rem;font-size:.95rem}
 .ms-numbers{display:flex;flex-wrap:wrap;gap:.2rem 1.4rem} .ms-quote{font-size:1.02rem;overflow-wrap:anywhere}
 .ms svg.ms-histogram{display:block;width:100%;max-width:32rem;margin-top:.4rem;fill:#5b8db8}

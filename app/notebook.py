@@ -17,12 +17,12 @@ from app.cards import (
     feature_card_html,
     number,
     shade_scale,
-    steering_html,
     strongest_html,
     token_html,
     wrapped,
 )
 from app.figures import activation_histogram
+from app.notebook_steering import FoundConcept, SteeredText
 from store.confined import Parameters
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
@@ -30,7 +30,6 @@ from store.index_tables import SCHEMAS
 from store.latents import LatentPage, Window
 
 if TYPE_CHECKING:
-    from app.steered import Steering
     from app.workbench import Inspection, Workbench
     from autointerp.steer_config import SteerConfig
 
@@ -156,7 +155,20 @@ class NotebookWorkbench:
             UsageError: no prompt or one that does not fit, a latent that there is not or that never fired and so has no
                 unit of strength, an edit that there is none of, or one that leaves no finite logits.
         """
-        return SteeredText(self.workbench.steer(prompt, latent, strength, **options))
+        return SteeredText(self.workbench.steer(prompt, latent, strength, **options), self.workbench)
+
+    def concept(self, concept: Sequence[str], other: Sequence[str], **settings: Any) -> "FoundConcept":
+        """Latents that fire on texts with a concept and not on others, chosen on half of them.
+
+        Args:
+            concept: texts with it.
+            other: texts without, and else alike.
+            settings: `by`, `n_latents`, `max_other` and `min_texts`, as `sae.contrast.ChoiceConfig` has them.
+
+        Raises:
+            UsageError: too few texts, no latent is allowed, or there is no such setting.
+        """
+        return FoundConcept(self.workbench.concept(concept, other, **settings), self.workbench)
 
     def _repr_html_(self) -> str:
         bench = self.workbench
@@ -352,17 +364,6 @@ class InspectedText:
             for row in self.top(TOP_SHOWN).to_dict("records")
         ]
         return wrapped(f'<div class="ms-small">FVU on this text {number(self.fvu)}</div>{"".join(rows)}')
-
-
-@dataclass(frozen=True)
-class SteeredText:
-    """Two continuations of one prompt; shown side by side."""
-
-    steering: "Steering"
-    """Both texts, their tokens, and where the activation was changed."""
-
-    def _repr_html_(self) -> str:
-        return wrapped(steering_html(self.steering))
 
 
 def _named(row: dict[str, Any]) -> str:

@@ -21,7 +21,9 @@ from store.shards import TOKEN_CLASSES
 
 if TYPE_CHECKING:
     from app.steered import Steering, Token
+    from autointerp.concept import Concept
     from autointerp.steer_config import SteerConfig
+    from autointerp.sweep import SweepConfig
 
 
 @dataclass(frozen=True)
@@ -279,6 +281,37 @@ class Workbench:
         with self._busy:
             subject = self._subject
         return steps(subject, prompt, edits, n_tokens=n_tokens, temperature=temperature, seed=seed, chat=chat)
+
+    def concept(self, concept: Sequence[str], other: Sequence[str], **settings: Any) -> "Concept":
+        """Latents that fire on texts with a concept and not on others; see `autointerp.concept.choose`.
+
+        Args:
+            concept: texts with it.
+            other: texts without, and else alike.
+            settings: `by`, `n_latents`, `max_other` and `min_texts`, as `sae.contrast.ChoiceConfig` has them.
+
+        Raises:
+            UsageError: too few texts, no latent is allowed, or there is no such setting.
+        """
+        from autointerp.concept import ConceptConfig, choose
+        from sae.contrast import ChoiceConfig
+
+        try:
+            cfg = ConceptConfig(choice=ChoiceConfig(**settings))
+        except (TypeError, ValueError) as error:
+            raise UsageError(str(error)) from error
+        return choose(self._subject, concept, other, cfg)
+
+    def sweep(self, cfg: "SweepConfig") -> Run:
+        """The finished sweep of an edit, made now or before.
+
+        Raises:
+            UsageError: a text does not fit, or an edit cannot be made or is too strong.
+        """
+        from app.log import progress
+        from autointerp.sweep import sweep
+
+        return sweep(cfg, self.run, self.run.root, progress, self._subject)
 
     @cached_property
     def _searcher(self):

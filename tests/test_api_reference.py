@@ -11,7 +11,7 @@ import pytest
 
 from bench.api import reference
 
-MODULES = ("app.notebook", "app.workbench")
+MODULES = ("app.notebook", "app.notebook_steering", "app.workbench")
 PAGE = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
 
 
