@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from activations.lm import LanguageModel
 
 
+MIN_TEMPERATURE = 1e-3
+"""Below it, the largest logit is all there is: greedy is the word for that."""
+
+
 class NotFinite(UsageError):
     """The model says nothing any more: what it was steered with is too strong."""
 
@@ -66,6 +70,8 @@ def _steps(
     cached: bool,
 ) -> Iterator[list[int | None]]:
     """The next id of every sequence, None for those that have ended, until all have."""
+    for seed in seeds:
+        refuse_sampling(n_tokens, temperature, seed)
     refuse_too_long(lm, max(map(len, prompts)), n_tokens)
     random = [torch.Generator().manual_seed(seed) for seed in seeds]
     tokens, real = left_padded(prompts)
@@ -81,6 +87,20 @@ def _steps(
         unread = torch.tensor(drawn)[:, None]
         tokens = torch.cat([tokens, unread], dim=1)
         real = torch.cat([real, real.new_ones(len(real), 1)], dim=1)
+
+
+def refuse_sampling(n_tokens: int, temperature: float, seed: int) -> None:
+    """Refuse settings that no text can be drawn with.
+
+    Raises:
+        UsageError: one of them.
+    """
+    if n_tokens < 1:
+        raise UsageError(f"n_tokens={n_tokens} writes nothing: choose 1 or more")
+    if not (temperature == 0 or MIN_TEMPERATURE <= temperature < float("inf")):
+        raise UsageError(f"temperature={temperature} is none: choose 0 (greedy), or {MIN_TEMPERATURE} and more")
+    if not 0 <= seed < 2**62:
+        raise UsageError(f"seed={seed} is out of range: choose 0 to 2**62")
 
 
 def refuse_too_long(lm: "LanguageModel", n_prompt: int, n_tokens: int) -> None:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from app.cards import escape, steering_html, wrapped
 from app.sweeping import plots
-from app.sweeping.view import COLUMNS, rows, snippet, suggested
+from app.sweeping.view import COLUMNS, remarks, rows, snippet
 from app.tables import table_html
 from autointerp.steer_config import SteerConfig
 from store.errors import UsageError
@@ -148,7 +148,7 @@ class SweptEdit:
 
     def _repr_html_(self) -> str:
         table = pd.DataFrame(rows(self.run.results), columns=list(COLUMNS))
-        lines = "".join(f"<div>suggested strengths, {escape(line)}</div>" for line in suggested(self.run.results))
+        lines = "".join(f"<div>{escape(line)}</div>" for line in remarks(self.run.results))
         return wrapped(f'{table_html(table)}<div class="ms-small">{lines}</div>')
 
 

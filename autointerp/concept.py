@@ -75,6 +75,8 @@ def choose(subject: "Subject", concept: Sequence[str], other: Sequence[str], cfg
     Raises:
         UsageError: too few texts, or no latent is allowed.
     """
+    if both := set(concept) & set(other):
+        raise UsageError(f"'{min(both)[:60]}' is with the concept and without it: take it out of one of the two")
     (on, judged_on), (off, judged_off) = (split(texts, cfg.select_share, cfg.seed) for texts in (concept, other))
     (with_it, with_mean), (without, other_mean) = read(subject, on), read(subject, off)
     found = contrast(with_it, without)

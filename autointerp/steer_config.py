@@ -84,6 +84,7 @@ def intervention(
 
 
 def _absolute(cfg: SteerConfig, d_sae: int, units: np.ndarray) -> InterventionConfig:
+    _refuse_idle(cfg)
     for latent in (*cfg.latents, *cfg.condition):
         if not 0 <= latent < d_sae:
             raise UsageError(f"there is no latent {latent}: choose 0 to {d_sae - 1}")
@@ -97,6 +98,16 @@ def _absolute(cfg: SteerConfig, d_sae: int, units: np.ndarray) -> InterventionCo
         causal=cfg.causal,
         decode=cfg.decode,
     )
+
+
+def _refuse_idle(cfg: SteerConfig) -> None:
+    """Settings that would do nothing are mistakes."""
+    if cfg.when == "always" and (cfg.condition or any(cfg.above)):
+        raise UsageError("a condition does nothing on every position: choose when=input or when=token, or leave it out")
+    if cfg.op in OPERATIONS and not OPERATIONS[cfg.op].takes_value and cfg.strength != (1.0,):
+        raise UsageError(f"{cfg.op} takes no strength: leave it out, or choose clamp, add or scale")
+    if not cfg.causal and cfg.when != "input":
+        raise UsageError(f"causal=False is about when=input, not {cfg.when}: leave it out")
 
 
 def _values(cfg: SteerConfig, units: np.ndarray) -> tuple[float, ...]:

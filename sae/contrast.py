@@ -4,6 +4,7 @@ Contrast, not height: latents of the highest mean activation on a concept's text
 everything (selection as in SAeUron, arXiv:2501.18052, and in "Breaking bad tokens", arXiv:2505.14536).
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -141,15 +142,28 @@ def chosen(found: Contrast, cfg: ChoiceConfig) -> list[int]:
     return order[: min(cfg.n_latents, int(allowed.sum()))].tolist()
 
 
-def alike(latents: list[int], density: Float[Tensor, " d_sae"], seed: int, n_nearest: int = 20) -> list[int]:
+def alike(
+    latents: list[int],
+    density: Float[Tensor, " d_sae"],
+    seed: int,
+    n_nearest: int = 20,
+    never: Collection[int] = (),
+) -> list[int]:
     """As many other latents, each drawn from the `n_nearest` whose log density is nearest to that of one of `latents`.
+
+    Args:
+        latents: to be alike.
+        density: share of tokens that each latent of the dictionary fires on.
+        seed: of the draw.
+        n_nearest: drawn from.
+        never: others that are not drawn either.
 
     Raises:
         ValueError: there are not so many others that fire.
     """
     generator = torch.Generator().manual_seed(seed)
     free = (density > 0).clone()
-    free[latents] = False
+    free[[*latents, *never]] = False
     if int(free.sum()) < len(latents):
         raise ValueError(f"{int(free.sum())} other latents fire, {len(latents)} are needed: choose fewer")
     log, drawn = density.double().clamp(min=1e-300).log(), []

@@ -152,6 +152,7 @@ class Intervention:
             if not 0 <= latent < sae.cfg.d_sae:
                 raise ValueError(f"latent={latent} is outside 0..{sae.cfg.d_sae - 1}: d_sae={sae.cfg.d_sae}")
         self.sae, self.configs, self.sink_norm = sae, configs, sink_norm
+        self._bases: dict[tuple[int, ...], Tensor] = {}
 
     def begin(self) -> "Running":
         """The edit of a batch of sequences, from their first position on."""
@@ -178,6 +179,12 @@ class Intervention:
         """Decoder rows of the latents that are edited."""
         return self.sae.W_dec.detach()[self.edited]
 
+    def basis(self, latents: tuple[int, ...]) -> Float[Tensor, "rank d_in"]:
+        """Orthonormal, of the span of these latents' decoder rows."""
+        if latents not in self._bases:
+            self._bases[latents] = _basis(self.sae.W_dec.detach()[list(latents)])
+        return self._bases[latents]
+
     def _tensor(self, latents: Iterable[int]) -> Tensor:
         return torch.tensor(sorted(latents), dtype=torch.long, device=self.sae.W_dec.device)
 
@@ -192,8 +199,8 @@ class _Step(NamedTuple):
     watched: Int[Tensor, " n_watched"]
     """Columns of its condition's latents among those that are read."""
     above: Float[Tensor, " n_above"]
-    basis: Float[Tensor, "rank d_in"] | None
-    """Orthonormal, of what `project_out` removes."""
+    removes: bool
+    """Whether x loses what it has along the latents' decoder rows."""
 
     @classmethod
     def of(cls, what: Intervention, cfg: InterventionConfig) -> "_Step":
@@ -208,7 +215,7 @@ class _Step(NamedTuple):
             torch.tensor(values).to(rows),
             torch.searchsorted(what.read, watched),
             torch.tensor(cfg.above).to(rows),
-            _basis(rows) if moves else None,
+            moves,
         )
 
 
@@ -303,12 +310,26 @@ def _edited(
     base = x if x_hat is None else torch.where(rebuilt[:, None], x_hat, x)
     moved = (change != 0).any(dim=1)
     out = torch.where(moved[:, None], base + change @ what.rows, base)
-    for step, where in zip(what.steps, met, strict=True):
-        if step.basis is not None:
-            along = out @ step.basis.t()
-            along = along if where is None else along * where[:, None]
-            moved, out = moved | (along != 0).any(dim=1), out - along @ step.basis
+    removed = [(step, where) for step, where in zip(what.steps, met, strict=True) if step.removes]
+    if removed:
+        along = _along(what, out, removed)
+        moved, out = moved | (along != 0).any(dim=1), out - along
     return out, moved | rebuilt
+
+
+def _along(what: Intervention, x: Tensor, removed: Sequence[tuple[_Step, Tensor | None]]) -> Float[Tensor, "rows d_in"]:
+    """What rows have in the joint span of the decoder rows that are projected out of them."""
+    everywhere = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    met = torch.stack([everywhere if where is None else where for _, where in removed])
+    patterns, which = met.unique(dim=1, return_inverse=True)
+    out = torch.zeros_like(x)
+    for number, pattern in enumerate(patterns.t()):
+        latents = {i for (step, _), on in zip(removed, pattern.tolist(), strict=True) if on for i in step.cfg.latents}
+        if latents:
+            basis = what.basis(tuple(sorted(latents)))
+            mine = which == number
+            out[mine] = x[mine] @ basis.t() @ basis
+    return out
 
 
 def _basis(rows: Float[Tensor, "n d_in"]) -> Float[Tensor, "rank d_in"]:
@@ -322,9 +343,14 @@ class Redirected:
     """An edit's changes, of the same lengths and in the same places, along a direction of one's own: what a change of
     that size does whatever it points at."""
 
-    edit: Edit
+    edit: Running
     direction: Float[Tensor, " d_in"]
     """Of any length; to go against it, give its negative."""
+
+    @property
+    def trace(self) -> Trace:
+        """Where, and by what share of x: those of the edit, as both are the same."""
+        return self.edit.trace
 
     @torch.no_grad()
     def __call__(self, h: Tensor, touch: Tensor, continues: bool) -> Tensor:

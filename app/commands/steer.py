@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import tyro
 
@@ -26,6 +27,7 @@ class Args(RootArgs, SteerConfig):
     Example: monosem steer "Tell me a story." --latents 21 35 --op ablate --when token --chat
     """
 
+    causal: Annotated[bool, tyro.conf.Suppress] = True
     prompt: tyro.conf.Positional[str]
     """What to go on from."""
     n_tokens: int = 40

@@ -1,7 +1,9 @@
 """`monosem steer concept`."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,6 +12,7 @@ from app.arguments import RootArgs, checked, lines_of, parse
 from app.rows import Format, print_rows
 from sae.contrast import ChoiceConfig
 from store.feature_index import FeatureIndex
+from store.files import whole_file
 from store.run import find_run
 
 
@@ -31,6 +34,8 @@ class Args(RootArgs, ChoiceConfig):
     """Of which those are."""
     index_run: str = "latest"
     """The index: an id, the start of one, a folder, or `latest`."""
+    out: Path | None = None
+    """A folder for the texts that nothing was chosen on: `concept.txt` and `other.txt`, a line each."""
     format: Format = "table"
     """How rows are printed; json is one object a line."""
 
@@ -50,10 +55,22 @@ def main(arguments: Sequence[str]) -> None:
         pd.DataFrame([_row(found, latent) | {"explanation": said.get(latent, "")} for latent in found.latents]),
         args.format,
     )
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        for name, texts in (("concept", found.concept), ("other", found.other)):
+            with whole_file(args.out / f"{name}.txt") as scratch:
+                scratch.write_text("\n".join(map(_line, texts)) + "\n", encoding="utf-8")
     if args.format == "table":
-        print(f"chosen on {cfg.select_share:.0%} of the texts; not seen, for measuring:")
-        print(f"  {len(found.concept):,} with the concept, {len(found.other):,} without")
-        print(f"measure them: monosem steer sweep --latents {' '.join(map(str, found.latents))} --op ablate …")
+        way = "" if args.out else ": --out DIR writes them"
+        print(f"chosen on {cfg.select_share:.0%} of the texts")
+        print(f"not looked at, for measuring: {len(found.concept):,} with it, {len(found.other):,} without{way}")
+        retain = f"@{shlex.quote(str(args.out / 'other.txt'))}" if args.out else "…"
+        latents = " ".join(map(str, found.latents))
+        print(f"measure: monosem steer sweep --latents {latents} --op ablate --retain {retain} --words … --prompts …")
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _row(found: Any, latent: int) -> dict[str, Any]:

@@ -37,6 +37,11 @@ def against_strength(summary: pd.DataFrame, tier: str, label: str) -> go.Figure:
             **_look(str(arm), own),
         )
         named.add(str(arm))
+    told = summary.loc[(summary["arm"] == "instruction") & summary["measure"].isin(here["measure"])]
+    if len(told) and told["above_clean"].notna().all():
+        figure.add_hline(
+            y=float(told["above_clean"].iloc[0]), line_color=COLOURS[2], line_dash="dash", annotation_text="instruction"
+        )
     figure.add_hline(y=0, line_color=GREY, line_width=1)
     return figure
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from app.arguments import RootArgs, checked, lines_of, parse
-from app.log import progress
+from app.log import printable, progress
 from app.rows import print_rows
 from autointerp.steer_config import SteerConfig
 from store.run import find_run
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, measure, write the page and print its main table."""
     args = parse(Args, "steer sweep", arguments)
     from app.interpretation.job import write_page
-    from app.sweeping.view import COLUMNS, page, rows, suggested
+    from app.sweeping.view import COLUMNS, page, remarks, rows
     from autointerp.sweep import SweepConfig, sweep
 
     edit = SteerConfig(latents=args.latents, op=args.op, condition=args.condition, above=args.above, decode=args.decode)
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
     cfg = checked(SweepConfig, args, edit=edit, **texts)
     run = sweep(cfg, find_run(args.root, args.index_run, "index"), args.root, progress)
     print_rows(pd.DataFrame(rows(run.results), columns=list(COLUMNS)), "table")
-    for line in suggested(run.results):
-        print(f"suggested strengths, {line}")
+    for line in remarks(run.results):
+        print(printable(line))
     write_page(page(run), args.out)
     print(f"wrote sweep {run.id} with plots, texts and the same in Python, as {args.out}")

@@ -19,33 +19,46 @@ ORDER BY tier, strength, abs(change) DESC, latent"""
 TEXTS = """SELECT arm, tier, strength, item, seed, text FROM texts WHERE draw = 0 AND seed = 0 AND item < 2
 ORDER BY item, arm <> 'clean', arm, tier, strength"""
 COLUMNS = (
-    *("tier", "strength", "mass", "above clean", "95 %", "random latents", "95 % of draws", "random direction"),
-    *("95 % of draws", "perplexity ratio", "KL on retained"),
+    *("tier", "strength", "moved by", "mass", "above clean", "95 %", "random latents", "95 % of theirs", "moved by "),
+    *("random direction", "95 % of those", "mean difference", "perplexity ratio", "KL on retained"),
 )
+"""`moved by`: |x' − x| / |x|, mean over changed positions, of the latents and of the random latents."""
 
 
 def rows(results: dict[str, Any]) -> list[list[str]]:
-    """The main table: the effect at each tier and strength, controls and cost beside it."""
-    return [_row(each) for each in results["effects"]]
+    """The main table: the effect at each tier and strength, controls and cost beside it; and the instruction's."""
+    table = [_row(each) for each in results["effects"]]
+    if told := results["instruction"]:
+        own = [figure(told["mass"], digits=4), figure(told["above_clean"], signed=True, digits=4)]
+        table.append(["instruction", "", "", *own, _ends(told["interval"], 4), *[""] * (len(COLUMNS) - 6)])
+    return table
 
 
 def _row(each: dict[str, Any]) -> list[str]:
-    controls = [
-        cell
-        for arm in ("random latents", "random direction")
-        for found in [each["controls"].get(arm, {})]
-        for cell in (figure(found.get("above_clean"), signed=True, digits=4), _ends(found.get("interval"), 4))
-    ]
+    latents, direction, mean = (
+        each["controls"].get(arm, {}) for arm in ("random latents", "random direction", "mean difference")
+    )
     return [
         each["tier"],
         f"{each['strength']:g}",
+        _share(each["share_of_norm"]),
         figure(each["mass"], digits=4),
-        figure(each["above_clean"], signed=True, digits=4),
-        _ends(each["interval"], 4),
-        *controls,
+        *_above(each),
+        *_above(latents),
+        _share(latents.get("share_of_norm")),
+        *_above(direction),
+        figure(mean.get("above_clean"), signed=True, digits=4),
         figure(each["perplexity_ratio"], digits=2),
         figure(each["kl_retain"], digits=4),
     ]
+
+
+def _above(found: dict[str, Any]) -> tuple[str, str]:
+    return figure(found.get("above_clean"), signed=True, digits=4), _ends(found.get("interval"), 4)
+
+
+def _share(value: float | None) -> str:
+    return figure(None) if value is None else f"{value:.1%}"
 
 
 def _ends(ends: list[float | None] | None, digits: int) -> str:
@@ -54,17 +67,21 @@ def _ends(ends: list[float | None] | None, digits: int) -> str:
     return f"[{figure(ends[0], digits=digits, signed=True)}, {figure(ends[1], digits=digits, signed=True)}]"
 
 
-def suggested(results: dict[str, Any]) -> list[str]:
-    """Which strengths to use in each tier, and why none where there are none."""
+def remarks(results: dict[str, Any]) -> list[str]:
+    """What one has to know beside the table: which strengths to use, what broke the model, and what words stand for."""
     lines = []
-    for tier, ends in results["suggested"].items():
-        if ends is None:
-            lines.append(
-                f"{tier}: no strength does what no random control does in texts of at most {MOST_PERPLEXITY} times the "
-                "clean ones' perplexity"
-            )
-        else:
-            lines.append(f"{tier}: {ends[0]:g} to {ends[1]:g}")
+    for tier, strengths in results["suggested"].items():
+        found = ", ".join(f"{each:g}" for each in strengths) or (
+            "none does what it is for beyond its interval and all random draws, in texts of at most "
+            f"{MOST_PERPLEXITY} times the clean ones' perplexity"
+        )
+        lines.append(f"suggested strengths, {tier}: {found}")
+    lines += [
+        f"{each['arm']} at strength {each['strength']:g}, {each['tier']}: logits were not finite"
+        for each in results["not_finite"]
+    ]
+    if words := results["words_in_part"]:
+        lines.append(f"of several tokens, so that others that begin alike count too: {', '.join(words)}")
     return lines
 
 
@@ -126,12 +143,13 @@ def _effect(run: Run, swept: Swept) -> Section:
         "effect",
         "Effect",
         "Probability that the next token after a prompt begins one of the concept's words, less that of the clean "
-        "model, over prompts. Grey: draws of random latents that fire as often, and of random directions, moved as "
-        "far in the same places. What is not outside of them is what any change of that size does.",
+        "model, over prompts. Grey: draws of as many latents that fire as often, each edited alike, and of random "
+        "directions along which x is moved as far in the same places. An effect that is not outside of them is none "
+        "of these latents in particular; how far others moved x stands beside theirs.",
         [query],
         [Table(COLUMNS, rows(run.results))],
         [plots.against_strength(found, tier, "probability above clean") for tier in run.config["tiers"]],
-        remarks=[f"Suggested strengths, {line}" for line in suggested(run.results)],
+        remarks=remarks(run.results),
     )
 
 

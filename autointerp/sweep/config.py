@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from activations.generation import refuse_sampling
 from autointerp.steer_config import SteerConfig
 from sae.intervene import OPERATIONS, WHEN
 
@@ -46,6 +47,7 @@ class SweepConfig:
                 raise ValueError(f"tier '{tier}' is not known: choose one of {', '.join(WHEN)}")
         if self.edit.op not in OPERATIONS:
             raise ValueError(f"op='{self.edit.op}' is not known: choose one of {', '.join(OPERATIONS)}")
+        refuse_sampling(self.n_tokens, self.temperature, self.seed)
         if self.n_draws < 0 or self.n_seeds < 0 or self.n_tokens < 1:
             raise ValueError(
                 f"n_draws={self.n_draws}, n_seeds={self.n_seeds}, n_tokens={self.n_tokens}: choose 0, 0 and 1 or more"

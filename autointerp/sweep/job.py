@@ -1,18 +1,31 @@
 """The job that sweeps: every cell measured and kept by itself, then the summary."""
 
+import logging
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from activations.generation import NotFinite
 from activations.progress import Progress, no_progress
 from autointerp.statistics import clustered_mean
 from autointerp.steer_config import intervention
-from autointerp.sweep.arms import CLEAN, LATENTS, MEAN_DIFFERENCE, RANDOM_DIRECTION, RANDOM_LATENTS, Arms
+from autointerp.sweep.arms import (
+    CLEAN,
+    INSTRUCTION,
+    LATENTS,
+    MEAN_DIFFERENCE,
+    RANDOM_DIRECTION,
+    RANDOM_LATENTS,
+    Arms,
+    takes_away,
+)
 from autointerp.sweep.config import Cell, SweepConfig
+from autointerp.sweep.measures import in_part
 from autointerp.sweep.reading import Cells, Rows, too_long
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
@@ -24,6 +37,7 @@ from store.swept import SCHEMAS
 if TYPE_CHECKING:
     from autointerp.subject import Subject
 
+log = logging.getLogger(__name__)
 CELLS = ".cells"
 """Folder of what was measured already, until the run is finished."""
 EFFECT = "mass"
@@ -71,8 +85,8 @@ class _Job:
 
     def go(self, progress: Progress) -> None:
         too_long(self.cfg, self.subject)
-        intervention([self.cfg.edit], self.subject.sae, self.subject.units)  # refused before anything is measured
         every = self.arms.cells()
+        self._refuse(every)
         found: dict[str, Rows] = defaultdict(list)
         for number, cell in enumerate(progress(every, len(every), "steer")):
             for table, rows in self._cell(number, cell).items():
@@ -83,7 +97,16 @@ class _Job:
                 self.run.folder, table, {name: [row[name] for row in found[table]] for name in schema.names}, SCHEMAS
             )
         shutil.rmtree(self.run.folder / CELLS, ignore_errors=True)
-        self.run.finish(results(self.cfg, found["summary"]))
+        in_parts = in_part(self.subject.lm.tokenizer, self.cfg.words)
+        self.run.finish(results(self.cfg, found["summary"]) | {"words_in_part": in_parts})
+
+    def _refuse(self, cells: Sequence[Cell]) -> None:
+        """What cannot be done is said before anything is measured."""
+        for cell in cells:
+            if cell.arm == LATENTS and cell.edit is not None:
+                intervention([cell.edit], self.subject.sae, self.subject.units)
+        if self.cfg.n_draws:
+            _ = self.arms.others
 
     def _cell(self, number: int, cell: Cell) -> dict[str, Rows]:
         """What was measured of a cell, before or now; the clean model is asked each time, as others need it."""
@@ -92,6 +115,9 @@ class _Job:
             return read_json(file)
         try:
             rows = self.cells.measure(cell)
+        except NotFinite as error:
+            log.warning("%s at strength %g, tier %s: %s", cell.arm, cell.strength, cell.tier or "none", error)
+            rows = not_finite(cell)
         except UsageError as error:
             raise UsageError(
                 f"{cell.arm} at strength {cell.strength:g}, tier {cell.tier or 'none'}: {error}"
@@ -137,12 +163,21 @@ def _mean(values: Iterable[float]) -> tuple[float | None, float | None, float | 
 def results(cfg: SweepConfig, rows: Rows) -> dict[str, Any]:
     """The effect at every tier and strength beside the controls, and which strengths are suggested."""
     effects = [_effect(rows, tier, strength) for tier in cfg.tiers for strength in cfg.tried]
+    told = _pick(rows, INSTRUCTION, {"tier": "", "strength": 0.0}, EFFECT)
     return {
         "effects": effects,
+        "instruction": told and {"mass": told["mean"], **_above(told)},
         # Without texts nothing is known of how likely they are.
         "suggested": {
-            tier: _suggested([each for each in effects if each["tier"] == tier]) for tier in cfg.tiers if cfg.n_seeds
+            tier: [each["strength"] for each in effects if each["tier"] == tier and _good(cfg, each)]
+            for tier in cfg.tiers
+            if cfg.n_seeds
         },
+        "not_finite": [
+            {name: row[name] for name in ("arm", "draw", "tier", "strength")}
+            for row in rows
+            if row["measure"] == "not_finite"
+        ],
     }
 
 
@@ -151,20 +186,34 @@ def _effect(rows: Rows, tier: str, strength: float) -> dict[str, Any]:
     own = _pick(rows, LATENTS, at, EFFECT)
     controls = {
         arm: _control(own, [_pick(rows, arm, at | {"draw": draw}, EFFECT) for draw in _draws(rows, arm)])
+        | {"share_of_norm": _mean_of(rows, arm, at, "share_of_norm")}
         for arm in CONTROLS
         if _draws(rows, arm)
     }
     fluency = _pick(rows, LATENTS, at, "log_perplexity")
     ratio = None if fluency is None or fluency["above_clean"] is None else float(np.exp(fluency["above_clean"]))
-    cost = _pick(rows, LATENTS, at, "kl_retain")
     return at | {
         "mass": own and own["mean"],
-        "above_clean": own and own["above_clean"],
-        "interval": own and [own["above_low"], own["above_high"]],
+        **_above(own),
         "controls": controls,
         "perplexity_ratio": ratio,
-        "kl_retain": cost and cost["mean"],
+        "empty": _mean_of(rows, LATENTS, at, "empty", "above_clean"),
+        "kl_retain": _mean_of(rows, LATENTS, at, "kl_retain"),
+        "share_of_norm": _mean_of(rows, LATENTS, at, "share_of_norm"),
     }
+
+
+def _above(row: dict[str, Any] | None) -> dict[str, Any]:
+    if row is None:
+        return {"above_clean": None, "interval": None}
+    return {"above_clean": row["above_clean"], "interval": [row["above_low"], row["above_high"]]}
+
+
+def _mean_of(rows: Rows, arm: str, at: dict[str, Any], measure: str, column: str = "mean") -> float | None:
+    """Over the draws of an arm."""
+    found = [_pick(rows, arm, at | {"draw": draw}, measure) for draw in _draws(rows, arm)]
+    values = [row[column] for row in found if row is not None and row[column] is not None]
+    return float(np.mean(values)) if values else None
 
 
 def _draws(rows: Rows, arm: str) -> list[int]:
@@ -184,7 +233,8 @@ def _control(own: dict[str, Any] | None, draws: Sequence[dict[str, Any] | None])
     values = [row["above_clean"] for row in draws if row is not None and row["above_clean"] is not None]
     n, mean = len(values), float(np.mean(values)) if values else None
     interval = None
-    if n > 1 and mean is not None:
+    # Draws that are all alike tell nothing of how others would lie.
+    if mean is not None and np.ptp(values) > 0:
         half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n))
         interval = [mean - half, mean + half]
     effect: float | None = own["above_clean"] if own else None
@@ -192,15 +242,23 @@ def _control(own: dict[str, Any] | None, draws: Sequence[dict[str, Any] | None])
     return {"above_clean": mean, "n_draws": n, "interval": interval, "outside": outside}
 
 
-def _suggested(effects: Sequence[dict[str, Any]]) -> list[float] | None:
-    """The least and the most strength that does what no random control does, in texts about as likely as clean ones."""
-    good = [
-        each["strength"]
-        for each in effects
-        if each["controls"]
-        and all(control["outside"] is not False for control in each["controls"].values())
-        and any(control["outside"] for control in each["controls"].values())
-        and each["perplexity_ratio"] is not None
-        and each["perplexity_ratio"] <= MOST_PERPLEXITY
+def _good(cfg: SweepConfig, effect: dict[str, Any]) -> bool:
+    """Whether a strength does what it is for, beyond its own interval and all random draws, in texts that are about as
+    likely as clean ones and no emptier."""
+    ends = effect["interval"]
+    if ends is None or None in ends or effect["perplexity_ratio"] is None:
+        return False
+    down = takes_away(replace(cfg.edit, strength=(effect["strength"],)))
+    wanted = ends[1] < 0 if down else ends[0] > 0
+    random = [
+        effect["controls"][arm]["outside"] for arm in (RANDOM_LATENTS, RANDOM_DIRECTION) if arm in effect["controls"]
     ]
-    return [min(good), max(good)] if good else None
+    fluent = effect["perplexity_ratio"] <= MOST_PERPLEXITY and (effect["empty"] or 0.0) <= 0
+    return wanted and fluent and bool(random) and all(random)
+
+
+def not_finite(cell: Cell) -> dict[str, Rows]:
+    """What is kept of a cell that broke the model: that it did."""
+    row = {"text_of": "prompts", "item": 0, "seed": None, "measure": "not_finite", "value": 1.0}
+    place = {"arm": cell.arm, "draw": cell.draw, "tier": cell.tier, "strength": cell.strength}
+    return {"measures": [place | row], "texts": [], "moved": []}

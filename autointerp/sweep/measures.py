@@ -24,6 +24,11 @@ def first_ids(tokenizer: Tokenizer, words: Sequence[str]) -> list[int]:
     return sorted(found)
 
 
+def in_part(tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:
+    """Words of several tokens: what begins them may begin others too, so that their probability is an upper bound."""
+    return [word for word in words if all(len(tokenizer.encode(form).ids) > 1 for form in (word, f" {word}"))]
+
+
 def mass(logprobs: np.ndarray, ids: Sequence[int]) -> np.ndarray:
     """`[n]` probability that the next token is one of `ids`, of `[n, d_vocab]` log-probabilities."""
     return np.exp(logprobs[:, list(ids)]).sum(axis=1)

@@ -14,6 +14,7 @@ from activations.reading import left_padded, right_padded
 from autointerp.sweep.arms import CLEAN, INSTRUCTION, Arms
 from autointerp.sweep.config import Cell, SweepConfig
 from autointerp.sweep.measures import distinct, first_ids, mass, repetition, share_of
+from sae.intervene import Trace
 from store.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Cells:
     subject: "Subject"
     arms: Arms
     _clean: dict[str, Any] = field(default_factory=dict)
+    _traces: list[Trace] = field(default_factory=list)
 
     def measure(self, cell: Cell) -> dict[str, Rows]:
         """The rows of a cell by table: `measures`, `texts` and `moved`.
@@ -42,7 +44,9 @@ class Cells:
             UsageError: the edit leaves no finite logits, or a prompt does not fit.
         """
         prompts = self.prompts(cell)
+        self._traces.clear()
         rows = self._next(cell, prompts) + ([] if cell.arm == INSTRUCTION else self._kept(cell))
+        rows += self._length() if cell.edit is not None else []
         written = [
             (item, seed, ids)
             for seed in range(self.cfg.n_seeds)
@@ -51,9 +55,11 @@ class Cells:
         texts = [
             {"item": item, "seed": seed, "text": self.subject.lm.tokenizer.decode(ids)} for item, seed, ids in written
         ]
-        rows += self._of_texts(prompts, written)
+        # As the other arms' texts are: likely after the prompt itself, whatever was said before it.
+        bare = [self.subject.ids(prompt) for prompt in self.cfg.prompts]
+        rows += self._of_texts(bare, written)
         place = {"arm": cell.arm, "draw": cell.draw, "tier": cell.tier, "strength": cell.strength}
-        found = {"measures": rows, "texts": texts, "moved": self._moved(cell, prompts, written)}
+        found = {"measures": rows, "texts": texts, "moved": self._moved(cell, bare, written)}
         return {table: [place | row for row in own] for table, own in found.items()}
 
     def prompts(self, cell: Cell) -> list[list[int]]:
@@ -74,7 +80,17 @@ class Cells:
 
     def _edited(self, cell: Cell) -> "AbstractContextManager[object]":
         edit = self.arms.begin(cell)
-        return self.subject.edited(edit) if edit is not None else self.subject.busy
+        if edit is None:
+            return self.subject.busy
+        self._traces.append(edit.trace)
+        return self.subject.edited(edit)
+
+    def _length(self) -> Rows:
+        """By what share of its length x was changed where it was, on the prompts and the retained texts."""
+        lengths = [each for trace in self._traces for each in trace.lengths]
+        every = torch.cat(lengths) if lengths else torch.empty(0)
+        self._traces.clear()
+        return [_row("prompts", 0, None, "share_of_norm", float(every.double().mean()) if len(every) else None)]
 
     def _next(self, cell: Cell, prompts: list[list[int]]) -> Rows:
         """After each prompt: the concept's words, and KL(clean ‖ edited) of the next token."""
@@ -102,7 +118,9 @@ class Cells:
             ids = [self.subject.ids(text) for text in self.cfg.retain[at : at + BATCH]]
             tokens, real = right_padded(ids)
             with self._edited(cell):
-                said = self.subject.lm.logits(tokens, real).float().log_softmax(-1).cpu()
+                logits = self.subject.lm.logits(tokens, real)
+            refuse_not_finite(logits[real.to(logits.device)], 0)
+            said = logits.float().log_softmax(-1).cpu()
             clean = said if cell.arm == CLEAN else self._clean_of(at, tokens, real)
             for i, own in enumerate(ids):
                 after, before = said[i, : len(own)].double(), clean[i, : len(own)].double()
@@ -140,6 +158,7 @@ class Cells:
                 "distinct_2": distinct(ids, 2),
                 "repetition": repetition(ids),
                 "words": share_of(ids, self.words),
+                "empty": float(not ids),
             }
             rows += [_row("prompts", item, seed, name, value) for name, value in own.items()]
         return rows
@@ -171,7 +190,7 @@ class Cells:
         if cell.edit is None:
             return []
         change = rate - clean
-        change[list(cell.edit.latents)] = 0
+        change[list(self.arms.edited(cell))] = 0
         order = np.argsort(-np.abs(change), kind="stable")[:n]
         return [{"latent": int(i), "change": float(change[i]), "n_tokens": n_tokens} for i in order if change[i] != 0]
 

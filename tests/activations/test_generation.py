@@ -117,6 +117,16 @@ def test_logits_that_are_not_finite_stop_it_and_are_named(lm: LanguageModel, val
         lm.generate(PROMPTS[0], 4, 0.0, 0)
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [((0, 0.0, 0), "writes nothing"), ((2, -1.0, 0), "temperature=-1.0 is none"), ((2, float("nan"), 0), "is none"),
+     ((2, 1e-45, 0), "is none"), ((2, 1.0, 2**64), "out of range"), ((2, 1.0, -1), "out of range")],
+)  # fmt: skip
+def test_settings_that_no_text_can_be_drawn_with_are_one_line(lm: LanguageModel, asked: tuple, said: str):
+    with pytest.raises(UsageError, match=said):
+        lm.generate(PROMPTS[0], *asked)
+
+
 def test_a_prompt_that_does_not_fit_is_refused_before_anything_is_read(lm: LanguageModel):
     with pytest.raises(UsageError, match=rf"have {lm.n_ctx} \+ 1 tokens, the model reads {lm.n_ctx}: shorten"):
         lm.generate([0] * lm.n_ctx, 1, 0.0, 0)

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from app.sweeping.view import page, snippet
+from app.sweeping.view import page, remarks, snippet
 from autointerp.statistics import clustered_mean
 from autointerp.steer_config import SteerConfig
 from autointerp.subject import Subject
 from autointerp.sweep import SweepConfig, sweep
 from autointerp.sweep.arms import Arms, takes_away
-from autointerp.sweep.measures import distinct, first_ids, mass, repetition, share_of
+from autointerp.sweep.job import _control, _good
+from autointerp.sweep.measures import distinct, first_ids, in_part, mass, repetition, share_of
 from autointerp.sweep.reading import Cells
 from sae.intervene import WHEN
 from store.errors import UsageError
@@ -196,6 +197,72 @@ def test_without_continuations_effect_and_cost_are_the_same(root: Path, index: R
     assert [section.id for section in page(found).sections] == ["effect", "cost", "again"]
 
 
+def test_a_strength_that_breaks_the_model_is_named_and_the_others_are_measured(
+    root: Path, index: Run, subject: Subject
+):
+    cfg = replace(CFG, strengths=(0.5, 1e39), tiers=("always",), n_draws=0, n_seeds=0)
+    found = sweep(cfg, index, root, subject=subject)
+    assert {each["strength"] for each in found.results["not_finite"]} == {1e39}
+    by_strength = {each["strength"]: each["above_clean"] for each in found.results["effects"]}
+    assert by_strength[0.5] is not None
+    assert by_strength[1e39] is None
+    assert any("logits were not finite" in line for line in remarks(found.results))
+
+
+def test_a_condition_has_a_height_in_every_tier_that_has_one(root: Path, index: Run, subject: Subject):
+    edit = SteerConfig(latents=(21,), when="token", condition=(35,), above=(0.5,))
+    cfg = replace(CFG, edit=edit, tiers=("always", "token"), strengths=(2.0,), n_draws=2, n_seeds=0)
+    found = sweep(cfg, index, root, subject=subject)
+    assert [each["tier"] for each in found.results["effects"]] == ["always", "token"]
+    assert all(each["above_clean"] is not None for each in found.results["effects"])
+
+
+class TestSuggested:
+    def effect(self, **changed: object) -> dict:
+        outside = {"outside": True}
+        controls = {"random latents": outside, "random direction": outside}
+        usual = {"strength": 2.0, "interval": [0.1, 0.3], "perplexity_ratio": 1.1, "empty": 0.0, "controls": controls}
+        return usual | changed
+
+    def test_is_what_it_is_for(self):
+        assert _good(CFG, self.effect())
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"interval": [-0.3, -0.1]},
+            {"interval": [-0.1, 0.3]},
+            {"interval": [None, None]},
+            {"perplexity_ratio": 1.3},
+            {"perplexity_ratio": None},
+            {"empty": 0.2},
+            {"controls": {"random latents": {"outside": False}}},
+            {"controls": {"random latents": {"outside": None}}},
+            {"controls": {}},
+        ],
+    )
+    def test_is_not_what_goes_the_other_way_costs_too_much_or_is_what_random_ones_do(self, changed: dict):
+        assert not _good(CFG, self.effect(**changed))
+
+    def test_of_what_takes_away_is_less(self):
+        cfg = replace(CFG, edit=SteerConfig(latents=(1,), op="ablate"))
+        assert _good(cfg, self.effect(interval=[-0.3, -0.1], strength=1.0))
+        assert not _good(cfg, self.effect(strength=1.0))
+
+
+def test_draws_that_are_all_alike_have_no_interval():
+    row = {"above_clean": 0.0}
+    assert _control({"above_clean": 0.01}, [row, row])["outside"] is None
+    assert _control({"above_clean": 0.5}, [row, {"above_clean": 0.01}, {"above_clean": -0.01}])["outside"] is True
+
+
+def test_a_direction_moves_no_latent_of_its_own_and_others_are_told_from_those_that_are_edited(arms: Arms):
+    edited = {(cell.arm, cell.draw): arms.edited(cell) for cell in arms.cells()}
+    assert edited["latents", 0] == (21, 35)
+    assert edited["random latents", 1] == arms.others[1]
+    assert edited["random direction", 0] == edited["mean difference", 0] == edited["clean", 0] == ()
+
+
 def test_an_operation_without_strength_is_measured_once(root: Path, index: Run, subject: Subject):
     cfg = replace(CFG, edit=SteerConfig(latents=(21,), op="ablate"), tiers=("token",), concept_texts=())
     effects = sweep(cfg, index, root, subject=subject).results["effects"]
@@ -207,7 +274,6 @@ def test_an_operation_without_strength_is_measured_once(root: Path, index: Run, 
     ("settings", "said"),
     [
         ({"edit": SteerConfig(latents=(99,))}, "there is no latent 99"),
-        ({"strengths": (1e39,)}, r"latents at strength 1e\+39, tier always: logits are not finite"),
         ({"prompts": ("x" * 600,)}, "the model reads 512"),
         ({"prompts": ("x" * 490,)}, "prompt and answer have"),
         ({"retain": (" ",)}, "a text is empty"),
@@ -227,10 +293,12 @@ def test_what_cannot_be_measured_is_one_line(root: Path, index: Run, subject: Su
         ({"words": ()}, "words=()"),
         ({"tiers": ("never",)}, "tier 'never'"),
         ({"n_seeds": -1}, "choose 0, 0 and 1 or more"),
+        ({"n_tokens": 0}, "writes nothing"),
+        ({"temperature": -1.0}, "is none"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict, said: str):
-    with pytest.raises(ValueError, match=said.replace("()", r"\(\)")):
+    with pytest.raises((ValueError, UsageError), match=said.replace("()", r"\(\)")):
         replace(CFG, **settings)
 
 
@@ -263,3 +331,4 @@ def test_measures_are_what_they_say():
 
 def test_words_begin_with_their_first_token_with_and_without_a_space(subject: Subject):
     assert first_ids(subject.lm.tokenizer, ("moon", "sun")) == sorted({ord("m"), ord("s")})
+    assert in_part(subject.lm.tokenizer, ("moon", "a")) == ["moon"]

@@ -89,6 +89,18 @@ def test_projecting_out_leaves_nothing_along_the_rows_and_all_that_is_across_the
     torch.testing.assert_close(again, edited, atol=1e-12, rtol=0)
 
 
+def test_projections_go_together_as_one_of_all_their_latents(sae: TopK, latent: int):
+    h = residual()
+    one, other = config("project_out", (0,)), config("project_out", (1, 2))
+    together, _ = done(sae, h, config("project_out", (0, 1, 2)))
+    torch.testing.assert_close(done(sae, h, one, other)[0], together)
+    torch.testing.assert_close(done(sae, h, other, one)[0], together)
+    fires = dense(sae, h)[..., latent] > 0
+    some, _ = done(sae, h, one, config("project_out", (1, 2), when="token", condition=(latent,)))
+    torch.testing.assert_close(some[fires], together[fires])
+    torch.testing.assert_close(some[~fires], done(sae, h, one)[0][~fires])
+
+
 def test_rows_that_say_the_same_are_projected_out_once(sae: TopK):
     twin = TopK(TopKConfig(d_in=D_IN, d_sae=D_SAE, k=4)).double()
     twin.load_state_dict(sae.state_dict())
