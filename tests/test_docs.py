@@ -81,7 +81,12 @@ def shown_by(source: str, name: str, names: dict) -> Any:
     return None if last is None else eval(compile(last, name, "eval"), names)  # noqa: S307 - likewise
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+def of_any_run(notebook: Path) -> bool:
+    """Whether the tiny demo is enough for it; the others are run by tests/app/test_end_to_end.py."""
+    return "needs" not in json.loads(notebook.read_text(encoding="utf-8"))["metadata"].get("monosem", {})
+
+
+@pytest.mark.parametrize("notebook", filter(of_any_run, NOTEBOOKS), ids=lambda path: path.name)
 def test_notebooks_run_from_top_to_bottom_and_what_they_show_loads_nothing(notebook: Path, workspace: Path, loading):
     cells = [cell for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     assert cells

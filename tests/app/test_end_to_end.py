@@ -1,5 +1,6 @@
 """The newcomer's path on the real model: the demo's figures, its second run, and its dashboard in real Chromium."""
 
+import json
 import os
 import resource
 import subprocess
@@ -153,3 +154,27 @@ def test_a_quick_evaluation_of_every_part_makes_a_report_that_draws_itself(root:
     assert value(evaluated.measured("recovery").figures, "planted_mcc") > 0.9
     browser.require_chromium()
     assert browser.draw_report(report, ARTIFACTS) >= 8
+
+
+REAL = [
+    path
+    for path in sorted((Path(__file__).parents[2] / "docs" / "notebooks").glob("*.ipynb"))
+    if json.loads(path.read_text(encoding="utf-8"))["metadata"].get("monosem", {}).get("needs") == "smollm2"
+]
+
+
+@pytest.mark.parametrize("notebook", REAL, ids=lambda path: path.name)
+def test_notebooks_on_the_real_model_run_from_top_to_bottom(
+    notebook: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    # What it makes stays out of a folder that is kept.
+    (tmp_path / "runs").mkdir()
+    for kind in root.iterdir():
+        (tmp_path / "runs" / kind.name).symlink_to(kind)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), notebook.name, "exec"), names)  # noqa: S102 - they are ours
+    said = capsys.readouterr().out
+    assert "random latents do" in said, "it ends in what came out, beside the control"
