@@ -72,6 +72,11 @@ def taken_out(name: str, texts: Texts, index: Run, root: Path, subject: Subject)
     figures = [
         Figure(f"{name}: probability of its words, clean", clean, ""),
         Figure(f"{name}: change by chosen latents, of the clean", own / clean, ""),
+        *(
+            Figure(f"{name}: the same, its 95 % interval over prompts {which}", end / clean, "")
+            for which, end in zip(("from", "to"), effect["interval"], strict=True)
+            if end is not None
+        ),
         Figure(f"{name}: mean change by random latents, of the clean", sum(random) / len(random) / clean, ""),
         Figure(f"{name}: one-sided p among draws", p, ""),
         Figure(f"{name}: KL on retained texts", effect["kl_retain"], "nats"),
