@@ -52,27 +52,6 @@ class Steering:
         return "; ".join(map(told, self.edits))
 
 
-def steered(
-    subject: "Subject",
-    prompt: str,
-    edits: Sequence[SteerConfig],
-    *,
-    n_tokens: int,
-    temperature: float,
-    seed: int,
-    chat: bool,
-) -> Steering:
-    """Continue `prompt` with and without `edits`.
-
-    Raises:
-        UsageError: no prompt, one that does not fit, an edit that cannot be made, or one that leaves no finite logits.
-    """
-    with subject.busy:
-        *_, found = steps(subject, prompt, edits, n_tokens=n_tokens, temperature=temperature, seed=seed, chat=chat)
-    assert isinstance(found, Steering)
-    return found
-
-
 def steps(
     subject: "Subject",
     prompt: str,
@@ -83,13 +62,14 @@ def steps(
     seed: int,
     chat: bool,
 ) -> Iterator[Token | Steering]:
-    """What `steered` does, token by token, the two texts in turns; what it returns is the last item.
+    """Continue `prompt` with and without `edits`, token by token, the two texts in turns; the last item is both.
 
     Edits are in the model only while a token is computed, so that whoever stops, at whatever token, leaves none behind,
     and who asks the same subject in between meets the clean model.
 
     Raises:
-        UsageError: as `steered`, once the first item is asked for.
+        UsageError: no prompt, one that does not fit, an edit that cannot be made, or one that leaves no finite logits;
+            once the first item is asked for.
     """
     if not prompt.strip():
         raise UsageError("there is no prompt: type something to continue")

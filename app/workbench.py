@@ -252,14 +252,14 @@ class Workbench:
             UsageError: no prompt or one that does not fit, a latent that never fired and so has no unit of strength,
                 an edit that there is none of, or one that leaves no finite logits.
         """
-        from app.steered import steered
+        from app.steered import Steering
         from autointerp.steer_config import edits_of
 
         edits = edits_of(latent, strength, **edit)
-        with self._busy:
-            return steered(
-                self._subject, prompt, edits, n_tokens=n_tokens, temperature=temperature, seed=seed, chat=chat
-            )
+        with self._busy, self._subject.busy:
+            *_, found = self.steps(prompt, edits, n_tokens=n_tokens, temperature=temperature, seed=seed, chat=chat)
+        assert isinstance(found, Steering)
+        return found
 
     def steps(
         self,
@@ -306,7 +306,7 @@ class Workbench:
         """The finished sweep of an edit, made now or before.
 
         Raises:
-            UsageError: a text does not fit, or an edit cannot be made or is too strong.
+            UsageError: a text does not fit, an edit cannot be made, or there are too few other latents.
         """
         from app.log import progress
         from autointerp.sweep import sweep

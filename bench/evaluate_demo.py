@@ -6,11 +6,9 @@ Chromium takes the pictures; without it there are none.
 
 import argparse
 import shutil
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from app.commands.demo import run_demo
 from app.evaluation.evaluated import Evaluated
 from app.evaluation.job import evaluate_dictionary, requests
 from app.evaluation.parts import PARTS
@@ -19,6 +17,7 @@ from app.report.job import write_report
 from app.summary import COUNTED
 from bench import render
 from bench.harness import Figure, main, write
+from bench.smollm2_runs import smollm2_runs
 from store.run import find_run
 
 NAME = "evaluate_demo"
@@ -36,9 +35,7 @@ def measure() -> bool:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="the demo's runs; by default they are made and thrown away")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        root = args.out or Path(scratch) / "runs"
-        run_demo("smollm2", root)
+    with smollm2_runs(args.out) as root:
         sae, activations = find_run(root, "latest", "sae"), find_run(root, "latest", "activations")
         evaluated = evaluate_dictionary(requests(list(PARTS)), sae, activations, root, progress)
         write_figures(evaluated)

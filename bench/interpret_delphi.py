@@ -31,7 +31,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from activations.models import find_model
-from app.commands.demo import run_demo
 from autointerp.exchange.delphi_write import EXAMPLE_CTX, write_delphi
 from autointerp.exchange.export import Export, ExportConfig
 from autointerp.latent import ACTIVE, Explanation, Item, Judged, Trial
@@ -45,6 +44,7 @@ from autointerp.statistics.metrics import METRICS
 from autointerp.statistics.score import answers as as_arrays
 from bench.harness import Figure, main, write
 from bench.peers.worker import worker
+from bench.smollm2_runs import smollm2_runs
 from store.feature_index import FeatureIndex
 from store.latents import Window
 from store.run import find_run
@@ -104,9 +104,7 @@ def measure() -> bool:
     parser.add_argument("--out", type=Path, help="the demo's runs; by default they are made and thrown away")
     parser.add_argument("--n-latents", type=int, default=N_LATENTS)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        root = args.out or Path(scratch) / "runs"
-        run_demo("smollm2", root)
+    with smollm2_runs(args.out) as root, tempfile.TemporaryDirectory() as scratch:
         cache = Path(scratch) / "latents"
         exported(FeatureIndex(find_run(root, "latest", "index").folder), cache, args.n_latents)
         job = {"n_threads": 1, "latents": str(cache), "tokenizer": str(find_model(MODEL).folder), "n_each": N_EACH}

@@ -7,12 +7,10 @@ writer. `surprisal` and the scorers that steer ask the dictionary's own model to
 """
 
 import argparse
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from app.commands.demo import run_demo
 from app.log import progress
 from autointerp.explaining import ExplainConfig
 from autointerp.interpret import InterpretConfig, interpret
@@ -21,6 +19,7 @@ from autointerp.sample import SampleConfig
 from autointerp.scorers import SCORERS
 from autointerp.tools import ToolsConfig
 from bench.harness import Figure, main, write
+from bench.smollm2_runs import smollm2_runs
 from store.run import Run, find_run
 
 NAME = "interpret_local"
@@ -44,9 +43,7 @@ def measure() -> bool:
     parser.add_argument("--out", type=Path, help="the demo's runs; by default they are made and thrown away")
     parser.add_argument("--n-latents", type=int, default=N_LATENTS)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        root = args.out or Path(scratch) / "runs"
-        run_demo("smollm2", root)
+    with smollm2_runs(args.out) as root:
         index = find_run(root, "latest", "index")
         written = replace(CONFIG, explain=replace(CONFIG.explain, n_latents=args.n_latents))
         counted = replace(written, explain=replace(written.explain, explainer="tokens"), scorers=BY_COUNTING)

@@ -11,7 +11,6 @@ tells more than a yes or no of a judge who mostly says yes.
 
 import argparse
 import asyncio
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +21,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from activations.corpora import CORPORA
-from app.commands.demo import run_demo
 from autointerp.latent import Explanation, Score, Trial
 from autointerp.llm import LLM, Reply, Request
 from autointerp.llm.local import Local
@@ -33,6 +31,7 @@ from autointerp.scoring import explain_config
 from autointerp.statistics import mean_of_shares
 from autointerp.statistics.across import clustered_mean
 from bench.harness import Figure, main, write
+from bench.smollm2_runs import smollm2_runs
 from store.feature_index import FeatureIndex
 from store.index import parts_of
 from store.latents import Window
@@ -89,9 +88,7 @@ def measure() -> bool:
     parser.add_argument("--n-latents", type=int, default=N_LATENTS)
     args = parser.parse_args()
     llm = Local()
-    with tempfile.TemporaryDirectory() as scratch:
-        root = args.out or Path(scratch) / "runs"
-        run_demo("smollm2", root)
+    with smollm2_runs(args.out) as root:
         latents = of_demo(root, args.n_latents)
     asked = {"latents": latents, "kinds of documents": of_kinds()}
     rows = [judged(llm, what, trials, n) for what, trials in asked.items() for n in PACKED]

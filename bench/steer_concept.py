@@ -6,11 +6,9 @@ contrast on half of the texts; the effect is measured after prompts, and the cos
 """
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from app.commands.demo import run_demo
 from app.log import progress
 from autointerp.concept import ConceptConfig, choose
 from autointerp.steer_config import SteerConfig
@@ -18,6 +16,7 @@ from autointerp.subject import Subject
 from autointerp.sweep import SweepConfig, sweep
 from bench.concepts import CONCEPTS, Texts
 from bench.harness import Figure, main, write
+from bench.smollm2_runs import smollm2_runs
 from sae.contrast import ChoiceConfig
 from store.run import Run, find_run
 from store.swept import Swept
@@ -35,9 +34,7 @@ def measure() -> bool:
     args = parser.parse_args()
     figures: list[Figure] = []
     rows = []
-    with tempfile.TemporaryDirectory() as scratch:
-        root = args.out or Path(scratch) / "runs"
-        run_demo("smollm2", root)
+    with smollm2_runs(args.out) as root:
         index = find_run(root, "latest", "index")
         subject = Subject.open(index, root)
         for name, texts in CONCEPTS.items():

@@ -5,15 +5,14 @@ small, so that both write as many tokens; whatever number that is, times are per
 """
 
 import argparse
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from app.commands.demo import run_demo
 from autointerp.steer_config import SteerConfig, intervention
 from autointerp.subject import Subject
 from bench.harness import Figure, Paired, main, paired, write
+from bench.smollm2_runs import smollm2_runs
 from store.run import find_run
 
 NAME = "steer_speed"
@@ -26,9 +25,7 @@ def measure() -> bool:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="the demo's runs; by default they are made and thrown away")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        root = args.out or Path(scratch) / "runs"
-        run_demo("smollm2", root)
+    with smollm2_runs(args.out) as root:
         subject = Subject.open(find_run(root, "latest", "index"), root)
     one, many = (tuple(subject.alive[:n].tolist()) for n in (1, 32))
     edits = {

@@ -204,17 +204,17 @@ class _Step(NamedTuple):
 
     @classmethod
     def of(cls, what: Intervention, cfg: InterventionConfig) -> "_Step":
-        rows = what.sae.W_dec.detach()[list(cfg.latents)]
+        like = what.sae.W_dec
         moves = OPERATIONS[cfg.op].changed is None
         values = cfg.values * len(cfg.latents) if len(cfg.values) == 1 else cfg.values
-        own = torch.tensor(() if moves else cfg.latents, dtype=torch.long, device=rows.device)
-        watched = torch.tensor(cfg.watched, dtype=torch.long, device=rows.device)
+        own = torch.tensor(() if moves else cfg.latents, dtype=torch.long, device=like.device)
+        watched = torch.tensor(cfg.watched, dtype=torch.long, device=like.device)
         return cls(
             cfg,
             torch.searchsorted(what.edited, own),
-            torch.tensor(values).to(rows),
+            torch.tensor(values).to(like),
             torch.searchsorted(what.read, watched),
-            torch.tensor(cfg.above).to(rows),
+            torch.tensor(cfg.above).to(like),
             moves,
         )
 

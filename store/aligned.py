@@ -2,13 +2,10 @@
 
 from typing import TypeVar
 
-import duckdb
 import pyarrow as pa
 
 from store.asked_run import AskedRun
-from store.confined import confine, spill_folder
 from store.index_tables import BOOL, F64, I32, I64, TEXT, Column
-from store.matching import opened
 
 T = TypeVar("T")
 NAMES = {
@@ -64,8 +61,4 @@ class Aligned(AskedRun):
 
     kind = "alignment"
     command = "monosem align"
-
-    def _open(self) -> duckdb.DuckDBPyConnection:
-        connection = opened(self.folder, SCHEMAS, self.command)
-        confine(connection, [self.folder.resolve()], spill_folder())
-        return connection
+    tables = SCHEMAS

@@ -1,7 +1,6 @@
 """SQL over the tables of one run that stand in files of its own: matchings and alignments."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -10,20 +9,39 @@ import duckdb
 import pandas as pd
 
 from store.answers import writing
-from store.confined import Parameters, asked
+from store.confined import Parameters, asked, confine, quoted, spill_folder
 from store.errors import UsageError
+from store.index import part_path
 from store.run import Run, read_run
 
 T = TypeVar("T")
 
 
-class AskedRun(ABC):
+def opened(folder: Path, tables: Iterable[str], command: str) -> duckdb.DuckDBPyConnection:
+    """A connection with a view for each table of the run in `folder`, not yet confined.
+
+    Raises:
+        UsageError: one is missing or damaged; it names the command that makes them.
+    """
+    connection = duckdb.connect()
+    for table in tables:
+        path = part_path(folder.resolve(), table)
+        try:
+            connection.execute(f"CREATE VIEW {table} AS FROM read_parquet({quoted(path.as_posix())})")
+        except duckdb.Error as error:
+            raise UsageError(f"{path} is damaged or missing: delete {folder} and run `{command}` again") from error
+    return connection
+
+
+class AskedRun:
     """A run whose tables answer SELECT."""
 
     kind: ClassVar[str]
     """Of the run."""
     command: ClassVar[str]
     """That makes it."""
+    tables: ClassVar[Iterable[str]]
+    """Names of its own."""
 
     def __init__(self, folder: Path, timeout_s: float | None = None) -> None:
         """Open the run in `folder`; a query that takes longer than `timeout_s` is stopped.
@@ -38,9 +56,15 @@ class AskedRun(ABC):
             )
         self._connection = self._open()
 
-    @abstractmethod
     def _open(self) -> duckdb.DuckDBPyConnection:
         """A connection that sees the tables and cannot write."""
+        connection = opened(self.folder, self.tables, self.command)
+        self._beside(connection)
+        confine(connection, [self.folder.resolve()], spill_folder())
+        return connection
+
+    def _beside(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Show tables of other runs too, before it is confined; by default none."""
 
     @cached_property
     def run(self) -> Run:

@@ -1,6 +1,6 @@
 """A matching of two dictionaries: its tables as Parquet, and SQL over them beside both indexes' own tables."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from store.asked_run import AskedRun
-from store.confined import confine, quoted, spill_folder
+from store.confined import quoted
 from store.errors import UsageError
 from store.feature_index import VIEWS
 from store.files import whole_file
@@ -38,22 +38,6 @@ def write_table(
         pq.write_table(pa.table(arrays, schema=schema), scratch, compression="zstd")
 
 
-def opened(folder: Path, tables: Iterable[str], command: str) -> duckdb.DuckDBPyConnection:
-    """A connection with a view for each table of the run in `folder`, not yet confined.
-
-    Raises:
-        UsageError: one is missing or damaged; it names the command that makes them.
-    """
-    connection = duckdb.connect()
-    for table in tables:
-        path = part_path(folder.resolve(), table)
-        try:
-            connection.execute(f"CREATE VIEW {table} AS FROM read_parquet({quoted(path.as_posix())})")
-        except duckdb.Error as error:
-            raise UsageError(f"{path} is damaged or missing: delete {folder} and run `{command}` again") from error
-    return connection
-
-
 class Matching(AskedRun):
     """One finished matching; safe to share between threads.
 
@@ -63,13 +47,11 @@ class Matching(AskedRun):
 
     kind = "matching"
     command = "monosem match"
+    tables = SCHEMAS
 
-    def _open(self) -> duckdb.DuckDBPyConnection:
-        connection = opened(self.folder, SCHEMAS, "monosem match")
+    def _beside(self, connection: duckdb.DuckDBPyConnection) -> None:
         for side in SIDES:
             self._attach(connection, side)
-        confine(connection, [self.folder.resolve()], spill_folder())
-        return connection
 
     def _attach(self, connection: duckdb.DuckDBPyConnection, side: str) -> None:
         """Show the tables of an index under the name of its side; a matching can be asked without them."""

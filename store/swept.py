@@ -1,12 +1,9 @@
 """Sweeps of steering: tables as Parquet, and SQL over them."""
 
-import duckdb
 import pyarrow as pa
 
 from store.asked_run import AskedRun
-from store.confined import confine, spill_folder
 from store.index_tables import F64, I32, I64, TEXT, Column
-from store.matching import opened
 
 CELL = {
     "arm": Column(
@@ -58,8 +55,4 @@ class Swept(AskedRun):
 
     kind = "steering"
     command = "monosem steer sweep"
-
-    def _open(self) -> duckdb.DuckDBPyConnection:
-        connection = opened(self.folder, SCHEMAS, self.command)
-        confine(connection, [self.folder.resolve()], spill_folder())
-        return connection
+    tables = SCHEMAS

@@ -30,6 +30,7 @@ HELPERS = {
     "render",
     "run",
     "sides",
+    "smollm2_runs",
     "words",
 }
 """Modules in `bench` that benchmarks share."""

@@ -20,7 +20,7 @@ GREY = "#888888"
 
 def histogram(label: str, rows: Rows) -> go.Figure:
     """Scores of the explanations as bars, and of every null as a line around its bars."""
-    figure = go.Figure(layout=_layout(escape(label), "score", "share of latents"))
+    figure = go.Figure(layout=layout(escape(label), "score", "share of latents"))
     first = rows[0]
     width = first["high"] - first["low"]
     low = first["low"] - first["bin"] * width
@@ -52,7 +52,7 @@ def _look(null: str) -> dict[str, str]:
 
 def above_nulls(found: Sequence[Above], labels: Mapping[str, str]) -> go.Figure:
     """Score minus null, a row each, with its interval."""
-    figure = go.Figure(layout=_layout("", "score minus null, mean over latents", ""))
+    figure = go.Figure(layout=layout("", "score minus null, mean over latents", ""))
     n_shown = 0
     for each in found:
         difference = each.of.difference
@@ -77,7 +77,7 @@ def above_nulls(found: Sequence[Above], labels: Mapping[str, str]) -> go.Figure:
 
 def density_against_score(label: str, of: Density) -> go.Figure:
     """Every latent by how often it fires and what it scored."""
-    figure = go.Figure(layout=_layout(escape(label), "density (share of tokens, log scale)", "score"))
+    figure = go.Figure(layout=layout(escape(label), "density (share of tokens, log scale)", "score"))
     n = min(MOST_POINTS, len(of.latents))
     figure.add_scatter(
         x=of.density[:n],
@@ -98,7 +98,7 @@ def agreement_matrix(found: Mapping[tuple[str, str], Agreement], labels: Mapping
     both = {**found, **{(other, one): value for (one, other), value in found.items()}}
     cells = [[both.get((one, other)) for other in runs] for one in runs]
     names = [escape(labels[run]) for run in runs]
-    figure = go.Figure(layout=_layout("", "", ""))
+    figure = go.Figure(layout=layout("", "", ""))
     figure.add_heatmap(
         z=[[None if cell is None else cell.value for cell in row] for row in cells],
         x=names,
@@ -128,7 +128,7 @@ def agreement_matrix(found: Mapping[tuple[str, str], Agreement], labels: Mapping
 
 def calibration_curve(label: str, bins: Sequence[Bin]) -> go.Figure:
     """Share that was true against the probability given, with a diagonal where a judge says what is so."""
-    figure = go.Figure(layout=_layout(escape(label), "probability that the judge gave to yes", "share that was true"))
+    figure = go.Figure(layout=layout(escape(label), "probability that the judge gave to yes", "share that was true"))
     figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": GREY, "dash": "dot"}, hoverinfo="skip")
     told = [
         (each.mean_probability, each.share_true, each.interval, each.n)
@@ -154,7 +154,8 @@ def _error(value: float, low: float, high: float) -> dict[str, object]:
     return {"type": "data", "array": [high - value], "arrayminus": [value - low], "thickness": 1.5}
 
 
-def _layout(title: str, x: str, y: str) -> go.Layout:
+def layout(title: str, x: str, y: str) -> go.Layout:
+    """Of every plot of a page."""
     return go.Layout(
         title={"text": title, "font": {"size": 15}},
         height=HEIGHT,

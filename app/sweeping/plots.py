@@ -4,25 +4,16 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from app.cards import escape
+from app.interpretation.plots import layout
 from app.report.plots import COLOURS
 
 GREY = "#9aa1a9"
-HEIGHT = 340
 RANDOM = {"random latents": "dot", "random direction": "dash"}
 
 
 def against_strength(summary: pd.DataFrame, tier: str, label: str) -> go.Figure:
     """What each arm has above the clean model in one tier, with intervals over texts, and every draw of a control."""
-    layout = go.Layout(
-        title={"text": escape(tier), "font": {"size": 15}},
-        height=HEIGHT,
-        margin={"l": 60, "r": 16, "t": 44, "b": 48},
-        xaxis={"title": {"text": "strength"}},
-        yaxis={"title": {"text": escape(label)}},
-        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
-        template="plotly_white",
-    )
-    figure = go.Figure(layout=layout)
+    figure = go.Figure(layout=layout(escape(tier), "strength", escape(label)))
     here = summary.loc[summary["tier"] == tier].sort_values("strength")
     named: set[str] = set()
     for arm, draw in here[["arm", "draw"]].drop_duplicates().itertuples(index=False):

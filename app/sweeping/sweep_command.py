@@ -15,7 +15,7 @@ from store.run import find_run
 
 @dataclass(frozen=True, kw_only=True)
 class Args(RootArgs):
-    """Measure what an edit does and what it costs, at several strengths, beside controls of the same size.
+    """Measure what an edit does and what it costs, at several strengths, beside controls.
 
     The effect is the probability that the next token begins one of the concept's words. Beside it stand random latents
     that fire as often, and random directions, moved as far in the same places; the perplexity of steered texts under

@@ -1,4 +1,4 @@
-"""What steering does and what it costs: strengths, tiers and seeds against controls of the same size."""
+"""What steering does and what it costs: strengths, tiers and seeds against controls."""
 
 from autointerp.sweep.config import SweepConfig
 from autointerp.sweep.job import sweep

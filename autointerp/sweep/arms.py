@@ -1,4 +1,4 @@
-"""The edit that is measured, and what it is compared with: changes of its size that know nothing of the concept."""
+"""The edit that is measured, and what it is compared with: changes that know nothing of the concept."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

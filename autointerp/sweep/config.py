@@ -1,6 +1,7 @@
 """What a sweep is asked for."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from activations.generation import refuse_sampling
 from autointerp.steer_config import SteerConfig
@@ -71,3 +72,8 @@ class Cell:
 
     edit: SteerConfig | None = field(compare=False, default=None)
     """None where nothing is edited."""
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """The columns of its rows that say which it is."""
+        return {"arm": self.arm, "draw": self.draw, "tier": self.tier, "strength": self.strength}

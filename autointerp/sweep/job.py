@@ -26,7 +26,7 @@ from autointerp.sweep.arms import (
 )
 from autointerp.sweep.config import Cell, SweepConfig
 from autointerp.sweep.measures import in_part
-from autointerp.sweep.reading import Cells, Rows, too_long
+from autointerp.sweep.reading import Cells, Rows, not_finite, refuse_texts
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
 from store.files import read_json, write_json
@@ -65,7 +65,7 @@ def sweep(
         subject: in place of the one that the index is of.
 
     Raises:
-        UsageError: a text does not fit, an edit cannot be made or is too strong, or there are too few other latents.
+        UsageError: a text does not fit, an edit cannot be made, or there are too few other latents.
     """
     with start_run(root, "steering", cfg, {"index": index_run.id}) as run:
         if not run.finished:
@@ -84,7 +84,7 @@ class _Job:
         self.cells = Cells(cfg, self.subject, self.arms)
 
     def go(self, progress: Progress) -> None:
-        too_long(self.cfg, self.subject)
+        refuse_texts(self.cfg, self.subject)
         every = self.arms.cells()
         self._refuse(every)
         found: dict[str, Rows] = defaultdict(list)
@@ -226,8 +226,8 @@ def _pick(rows: Rows, arm: str, at: dict[str, Any], measure: str) -> dict[str, A
 
 
 def _control(own: dict[str, Any] | None, draws: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
-    """What a control does, and the interval in which 95 in 100 of its draws lie; where the effect is outside, it is
-    none that any change of that size has."""
+    """What a control does, and the interval in which 95 in 100 of its draws lie; an effect outside of it is not theirs
+    too."""
     from scipy.stats import t
 
     values = [row["above_clean"] for row in draws if row is not None and row["above_clean"] is not None]
@@ -255,10 +255,3 @@ def _good(cfg: SweepConfig, effect: dict[str, Any]) -> bool:
     ]
     fluent = effect["perplexity_ratio"] <= MOST_PERPLEXITY and (effect["empty"] or 0.0) <= 0
     return wanted and fluent and bool(random) and all(random)
-
-
-def not_finite(cell: Cell) -> dict[str, Rows]:
-    """What is kept of a cell that broke the model: that it did."""
-    row = {"text_of": "prompts", "item": 0, "seed": None, "measure": "not_finite", "value": 1.0}
-    place = {"arm": cell.arm, "draw": cell.draw, "tier": cell.tier, "strength": cell.strength}
-    return {"measures": [place | row], "texts": [], "moved": []}

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 BATCH = 16
 """Texts that are read at a time."""
 Rows = list[dict[str, Any]]
+Written = tuple[int, int, list[int]]
+"""Number of the prompt, seed, and the ids of a continuation."""
 
 
 @dataclass
@@ -56,11 +58,15 @@ class Cells:
             {"item": item, "seed": seed, "text": self.subject.lm.tokenizer.decode(ids)} for item, seed, ids in written
         ]
         # As the other arms' texts are: likely after the prompt itself, whatever was said before it.
-        bare = [self.subject.ids(prompt) for prompt in self.cfg.prompts]
-        rows += self._of_texts(bare, written)
-        place = {"arm": cell.arm, "draw": cell.draw, "tier": cell.tier, "strength": cell.strength}
-        found = {"measures": rows, "texts": texts, "moved": self._moved(cell, bare, written)}
-        return {table: [place | row for row in own] for table, own in found.items()}
+        nats, rate, n_tokens = self._read_again(written)
+        rows += self._of_texts(written, nats)
+        found = {"measures": rows, "texts": texts, "moved": self._moved(cell, rate, n_tokens)}
+        return {table: [cell.place | row for row in own] for table, own in found.items()}
+
+    @cached_property
+    def bare(self) -> list[list[int]]:
+        """Ids of the prompts."""
+        return [self.subject.ids(prompt) for prompt in self.cfg.prompts]
 
     def prompts(self, cell: Cell) -> list[list[int]]:
         """Ids of what is continued.
@@ -68,8 +74,8 @@ class Cells:
         Raises:
             UsageError: one does not fit.
         """
-        before = f"{self.cfg.instruction} " if cell.arm == INSTRUCTION else ""
-        ids = [self.subject.ids(before + prompt) for prompt in self.cfg.prompts]
+        told = cell.arm == INSTRUCTION
+        ids = [self.subject.ids(f"{self.cfg.instruction} {each}") for each in self.cfg.prompts] if told else self.bare
         refuse_too_long(self.subject.lm, max(map(len, ids)), self.cfg.n_tokens)
         return ids
 
@@ -121,7 +127,7 @@ class Cells:
                 logits = self.subject.lm.logits(tokens, real)
             refuse_not_finite(logits[real.to(logits.device)], 0)
             said = logits.float().log_softmax(-1).cpu()
-            clean = said if cell.arm == CLEAN else self._clean_of(at, tokens, real)
+            clean = said if cell.arm == CLEAN else self._clean_of(tokens, real)
             for i, own in enumerate(ids):
                 after, before = said[i, : len(own)].double(), clean[i, : len(own)].double()
                 kl = (before.exp() * (before - after)).sum(dim=-1).mean()
@@ -131,7 +137,7 @@ class Cells:
                     rows.append(_row("retain", at + i, None, "loss_retain", float(nll)))
         return rows
 
-    def _clean_of(self, at: int, tokens: Tensor, real: Tensor) -> Tensor:
+    def _clean_of(self, tokens: Tensor, real: Tensor) -> Tensor:
         """What the clean model says of a batch, asked again: kept for all it would fill the memory."""
         with self.subject.busy:
             return self.subject.lm.logits(tokens, real).float().log_softmax(-1).cpu()
@@ -147,11 +153,11 @@ class Cells:
                 )
         return written
 
-    def _of_texts(self, prompts: list[list[int]], written: Sequence[tuple[int, int, list[int]]]) -> Rows:
+    def _of_texts(self, written: Sequence[Written], nats: Sequence[float | None]) -> Rows:
         """Of every continuation: how likely it is to the clean model, how it repeats itself, and whether it is about
         the concept."""
         rows = []
-        for (item, seed, ids), nll in zip(written, self._surprise(prompts, written), strict=True):
+        for (item, seed, ids), nll in zip(written, nats, strict=True):
             own = {
                 "log_perplexity": nll,
                 "distinct_1": distinct(ids, 1),
@@ -163,29 +169,26 @@ class Cells:
             rows += [_row("prompts", item, seed, name, value) for name, value in own.items()]
         return rows
 
-    def _surprise(self, prompts: list[list[int]], written: Sequence[tuple[int, int, list[int]]]) -> list[float | None]:
-        """Mean nats a token of each continuation, under the clean model after its prompt; None where it is empty."""
-        found: list[float | None] = []
+    def _read_again(self, written: Sequence[Written]) -> tuple[list[float | None], np.ndarray, int]:
+        """The continuations to the clean model, each after its bare prompt: mean nats a token (None where it is empty),
+        `[d_sae]` the share of their tokens that each latent fires on, and how many those are."""
+        nats, fired, n = [], np.zeros(self.subject.sae.cfg.d_sae), 0
         for at in range(0, len(written), BATCH):
             several = written[at : at + BATCH]
-            whole = [[*prompts[item], *ids] for item, _, ids in several]
-            with self.subject.busy:
-                said = self.subject.lm.logits(*right_padded(whole)).float().log_softmax(-1).cpu()
-            for row, ids, (item, _, new) in zip(said, whole, several, strict=True):
-                start = len(prompts[item])
-                nll = (
-                    -row[start - 1 : len(ids) - 1].double().gather(1, torch.tensor(ids[start:])[:, None])
-                    if new
-                    else None
-                )
-                found.append(None if nll is None else float(nll.mean()))
-        return found
+            starts = [len(self.bare[item]) for item, _, _ in several]
+            tokens, real = right_padded([[*self.bare[item], *ids] for item, _, ids in several])
+            new = real & (torch.arange(tokens.shape[1]) >= torch.tensor(starts)[:, None])
+            with self.subject.busy, torch.inference_mode():
+                x, logits = self.subject.lm.capture_with_logits(tokens, self.subject.hook)
+                latents = self.subject.sae.encode(x.flatten(2)[new].to(self.subject.sae.W_dec))
+            said = logits.float().log_softmax(-1).cpu()
+            nats += [_mean_nats(row, start, ids) for row, start, (_, _, ids) in zip(said, starts, several, strict=True)]
+            fired += torch.bincount(latents.indices[latents.values > 0], minlength=len(fired)).cpu().numpy()
+            n += int(new.sum())
+        return nats, fired / max(n, 1), n
 
-    def _moved(
-        self, cell: Cell, prompts: list[list[int]], written: Sequence[tuple[int, int, list[int]]], n: int = 10
-    ) -> Rows:
+    def _moved(self, cell: Cell, rate: np.ndarray, n_tokens: int, n: int = 10) -> Rows:
         """Other latents that fire more or less often on what was written, read by the clean model."""
-        rate, n_tokens = self._rates(prompts, written)
         clean = self._clean.setdefault("rate", rate)
         if cell.edit is None:
             return []
@@ -194,22 +197,18 @@ class Cells:
         order = np.argsort(-np.abs(change), kind="stable")[:n]
         return [{"latent": int(i), "change": float(change[i]), "n_tokens": n_tokens} for i in order if change[i] != 0]
 
-    def _rates(self, prompts: list[list[int]], written: Sequence[tuple[int, int, list[int]]]) -> tuple[np.ndarray, int]:
-        """`[d_sae]` share of written tokens that each latent fires on, and how many those are."""
-        fired, n = np.zeros(self.subject.sae.cfg.d_sae), 0
-        for at in range(0, len(written), BATCH):
-            whole = [[*prompts[item], *ids] for item, _, ids in written[at : at + BATCH]]
-            starts = [len(prompts[item]) for item, _, _ in written[at : at + BATCH]]
-            tokens, real = right_padded(whole)
-            new = real & (torch.arange(tokens.shape[1]) >= torch.tensor(starts)[:, None])
-            with self.subject.busy, torch.inference_mode():
-                x = self.subject.lm.capture(tokens, [self.subject.hook])[self.subject.hook.name].flatten(2)[new]
-                latents = self.subject.sae.encode(x.to(self.subject.sae.W_dec))
-            fired += torch.bincount(latents.indices[latents.values > 0], minlength=len(fired)).cpu().numpy()
-            n += len(x)
-        if not n:
-            return fired, 0
-        return fired / n, n
+
+def not_finite(cell: Cell) -> dict[str, Rows]:
+    """What is kept of a cell that broke the model: that it did."""
+    return {"measures": [cell.place | _row("prompts", 0, None, "not_finite", 1.0)], "texts": [], "moved": []}
+
+
+def _mean_nats(logprobs: Tensor, start: int, ids: list[int]) -> float | None:
+    """Of `ids`, which stand from `start` on, under `[pos, d_vocab]` log-probabilities of the next token."""
+    if not ids:
+        return None
+    own = logprobs[start - 1 : start - 1 + len(ids)].double()
+    return -float(own.gather(1, torch.tensor(ids)[:, None]).mean())
 
 
 def _row(text_of: str, item: int, seed: int | None, measure: str, value: float | None) -> dict[str, Any]:
@@ -223,7 +222,7 @@ def _row(text_of: str, item: int, seed: int | None, measure: str, value: float |
     }
 
 
-def too_long(cfg: SweepConfig, subject: "Subject") -> None:
+def refuse_texts(cfg: SweepConfig, subject: "Subject") -> None:
     """Refuse texts that do not fit before anything is measured.
 
     Raises:
