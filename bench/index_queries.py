@@ -42,7 +42,7 @@ FROM features f
 WHERE (f.explanation ILIKE ? ESCAPE '^' OR f.promotes ILIKE ? ESCAPE '^') AND f.density >= ? AND f.n_fired > 0
 ORDER BY f.{by} {order} NULLS LAST, latent LIMIT ? OFFSET ?
 """
-"""As app/web/pages/features.py asks."""
+"""As app/web/screens/features.py asks."""
 
 
 def measure() -> bool:

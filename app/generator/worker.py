@@ -64,20 +64,21 @@ class Worker:
 
         request = {"prompt": prompt, "edits": [asdict(each) for each in edits_of(latent, strength, **edit)]}
         settings = {"n_tokens": n_tokens, "temperature": temperature, "seed": seed, "chat": chat}
-        return self._ask({"do": "steer", **request, **settings}, steering)
+        return self.ask("steer", steering, **request, **settings)
 
     def inspect(self, text: str) -> Job[Inspection]:
         """Begin what `Workbench.inspect` does."""
-        return self._ask({"do": "inspect", "text": text}, inspection)
+        return self.ask("inspect", inspection, text=text)
 
-    def close(self) -> None:
-        """End the process, and with it what it is doing. The next request would start another."""
-        with self._lock:
-            life, self._life = self._life, None
-        if life is not None:
-            life.close()
+    def ask(self, do: str, decode: Callable[[dict[str, Any]], T], **asked: Any) -> Job[T]:
+        """Begin anything of `app.generator.child.ANSWERS`.
 
-    def _ask(self, request: dict[str, Any], decode: Callable[[dict[str, Any]], T]) -> Job[T]:
+        Args:
+            do: its name.
+            decode: makes what it answers with of plain data.
+            asked: its arguments, plain data too.
+        """
+        request = {"do": do, **asked}
         with self._lock:
             job = Job(next(self._numbers), decode, self._cancel)
             if self._life is None or not self._life.give(job, request):
@@ -87,6 +88,13 @@ class Worker:
                 if not self._life.give(job, request):
                     job.end(error=self._life.death())
         return job
+
+    def close(self) -> None:
+        """End the process, and with it what it is doing. The next request would start another."""
+        with self._lock:
+            life, self._life = self._life, None
+        if life is not None:
+            life.close()
 
     def _cancel(self, number: int) -> None:
         life = self._life

@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from app.web.state import PAGES, usage_errors
+from app.web.navigation import SCREENS, file_of
+from app.web.state import usage_errors
 
 # Streamlit's defaults leave a third of the first screen empty.
 STYLE = """<style>
@@ -16,10 +17,8 @@ st.set_page_config(page_title="monosem", page_icon="🔬", layout="wide")
 st.html(STYLE)
 page = st.navigation(
     [
-        st.Page(PAGES["home"], title="Home", icon=":material/home:", url_path="home", default=True),
-        st.Page(PAGES["features"], title="Features", icon=":material/table_rows:", url_path="features"),
-        st.Page(PAGES["feature"], title="Feature", icon=":material/search_insights:", url_path="feature"),
-        st.Page(PAGES["lab"], title="Lab", icon=":material/science:", url_path="lab"),
+        st.Page(file_of(name), title=screen.title, icon=screen.icon, url_path=name, default=name == "home")
+        for name, screen in SCREENS.items()
     ],
     position="top",
 )

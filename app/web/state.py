@@ -12,35 +12,56 @@ from app.generator import Job, Worker
 from app.workbench import Inspection, Workbench
 from store.errors import UsageError
 
-PAGES: dict[str, Path] = {
-    name: Path(__file__).parent / "pages" / f"{name}.py" for name in ("home", "features", "feature", "lab")
-}
+INDEX = "index"
+"""Of the URL, where an index other than the server's is looked at."""
 MODEL_SPINNER = "Running the model; the first time, loading it takes a moment …"
 MAX_TEXT = 4_000
 """Characters accepted in a live box: far above a context, far below what would stall the server."""
 
 
-@st.cache_resource(show_spinner="Opening the feature index …")
+@st.cache_resource(show_spinner="Opening the feature index …", max_entries=8)
 def _open(root: str, index: str) -> Workbench:
     return Workbench.open(root, index)
 
 
+def root() -> Path:
+    """The folder of all runs, which `MONOSEM_ROOT` names."""
+    return Path(os.environ.get("MONOSEM_ROOT", "runs"))
+
+
+def read_only() -> bool:
+    """Whether nothing may be written or started from here, as `MONOSEM_READ_ONLY` says: pages leave such controls out.
+
+    Running the model on a text is allowed: it leaves nothing behind.
+    """
+    return os.environ.get("MONOSEM_READ_ONLY") == "1"
+
+
+def chosen_index() -> str:
+    """The index looked at: the URL's, which stays through the session, or the one that `MONOSEM_INDEX` names."""
+    asked = st.query_params.get(INDEX) or st.session_state.get(INDEX)
+    if asked:
+        st.session_state[INDEX] = st.query_params[INDEX] = asked
+    return asked or os.environ.get("MONOSEM_INDEX", "latest")
+
+
 def workbench() -> Workbench:
-    """The workbench that `MONOSEM_ROOT` and `MONOSEM_INDEX` name, one for the whole server.
+    """The workbench of the index that is looked at, one for the whole server.
 
     Raises:
         UsageError: there is no such index.
     """
-    return _open(os.environ.get("MONOSEM_ROOT", "runs"), os.environ.get("MONOSEM_INDEX", "latest"))
+    return _open(str(root()), chosen_index())
 
 
-@st.cache_resource(show_spinner=False, on_release=Worker.close)
+@st.cache_resource(show_spinner=False, on_release=Worker.close, max_entries=2)
 def _worker(root: Path, index: str) -> Worker:
     return Worker(root, index)
 
 
 def worker() -> Worker:
-    """The process that runs the model of the workbench, one for the whole server: whatever runs the model goes there.
+    """The process that runs the model of the workbench, one for the whole server and at most two in
+    all: whatever runs the model goes there.
 
     Raises:
         UsageError: there is no such index.

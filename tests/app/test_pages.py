@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 import app.web
 from app.cards import steering_html
 from app.web import state
+from app.web.navigation import file_of
 from app.workbench import Workbench
 
 WEB = Path(app.web.__file__).parent
@@ -35,7 +36,7 @@ def dashboard(runs_root, monkeypatch):
         monkeypatch.setenv("MONOSEM_INDEX", "latest")
         at = AppTest.from_file(str(WEB / "main.py"), default_timeout=TIMEOUT)
         if name != "home":
-            at.switch_page(str(WEB / "pages" / f"{name}.py"))
+            at.switch_page(str(file_of(name)))
         for key, value in query.items():
             at.query_params[key] = value
         return at.run()

@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app.web.state import PAGES, workbench
+from app.web.navigation import go
+from app.web.state import workbench
 from store.feature_index import FeatureIndex
 
 PAGE_SIZE = 50
@@ -118,7 +119,7 @@ def table(rows: pd.DataFrame, view: tuple[Any, ...]) -> None:
     selection = event["selection"]
     clicked = [*selection["rows"], *(row for row, _ in selection["cells"])]
     if clicked:
-        st.switch_page(PAGES["feature"], query_params={"latent": str(rows["latent"].iloc[clicked[0]])})
+        go("feature", latent=str(rows["latent"].iloc[clicked[0]]))
 
 
 bench = workbench()

@@ -9,7 +9,8 @@ import streamlit as st
 
 from app.cards import escape, wrapped
 from app.figures import density_figure
-from app.web.state import PAGES, workbench
+from app.web.navigation import link
+from app.web.state import workbench
 from app.workbench import Workbench
 from store.figures import Figure, find
 
@@ -126,5 +127,5 @@ st.subheader("Density", help="Share of tokens on which a latent is active. Laten
 st.plotly_chart(density_figure(bench.index.sql("SELECT density FROM latents")), key="density", alt="Density histogram")
 if n_silent:
     st.caption(f"{n_silent:,} latents never fired on the indexed text and are not in the figure.")
-st.page_link(PAGES["features"], label="Browse the features", icon=":material/arrow_forward:")
+link("features", "Browse the features", ":material/arrow_forward:")
 made_by(bench)

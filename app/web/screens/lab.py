@@ -5,7 +5,8 @@ import pandas as pd
 import streamlit as st
 
 from app.cards import number, token_html, visible, wrapped
-from app.web.state import PAGES, inspect_box, workbench
+from app.web.navigation import go
+from app.web.state import inspect_box, workbench
 from app.workbench import Inspection, Workbench
 
 N_STRONGEST = 200
@@ -96,7 +97,7 @@ def table(rows: pd.DataFrame) -> None:
     )
     clicked = [*event["selection"]["rows"], *(row for row, _ in event["selection"]["cells"])]
     if clicked:
-        st.switch_page(PAGES["feature"], query_params={"latent": str(rows["latent"].iloc[clicked[0]])})
+        go("feature", latent=str(rows["latent"].iloc[clicked[0]]))
 
 
 bench = workbench()
