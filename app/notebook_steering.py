@@ -1,7 +1,7 @@
 """Steering in a notebook: texts side by side, latents that stand for a concept, and what an edit does and costs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from app.cards import escape, steering_html, wrapped
 from app.sweeping import plots
-from app.sweeping.view import COLUMNS, remarks, rows, snippet
+from app.sweeping.view import COLUMNS, OTHER_COLUMNS, other_rows, remarks, rows, snippet
 from app.tables import table_html
 from autointerp.steer_config import SteerConfig
 from store.errors import UsageError
@@ -149,7 +149,9 @@ class SweptEdit:
     def _repr_html_(self) -> str:
         table = pd.DataFrame(rows(self.run.results), columns=list(COLUMNS))
         lines = "".join(f"<div>{escape(line)}</div>" for line in remarks(self.run.results))
-        return wrapped(f'{table_html(table)}<div class="ms-small">{lines}</div>')
+        written = pd.DataFrame(other_rows(self.run.results), columns=list(OTHER_COLUMNS))
+        tables = "".join(table_html(each) for each in (table, written) if len(each))
+        return wrapped(f'{tables}<div class="ms-small">{lines}</div>')
 
 
 def swept(workbench: "Workbench", edit: SteerConfig, **settings: Any) -> SweptEdit:
@@ -164,7 +166,7 @@ def swept(workbench: "Workbench", edit: SteerConfig, **settings: Any) -> SweptEd
         name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
     }
     try:
-        cfg = SweepConfig(edit=replace(edit), **given)
+        cfg = SweepConfig(edit=edit, **given)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{error}") from error
     return SweptEdit(workbench.sweep(cfg))

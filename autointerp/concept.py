@@ -104,13 +104,33 @@ def read(subject: "Subject", texts: Sequence[str]) -> tuple[Summary, Tensor]:
     return Summary.cat(parts), total / max(n, 1)
 
 
+def mean_activations(subject: "Subject", texts: Sequence[str]) -> np.ndarray:
+    """`[n_texts, d_in]` float64 mean activation of each text over its normal tokens; NaN where it has none."""
+    parts = [np.empty((0, subject.sae.cfg.d_in))]
+    for at in range(0, len(texts), BATCH):
+        x, normal = _activations(subject, [subject.ids(text) for text in texts[at : at + BATCH]])
+        parts.append(mean_over(x, normal))
+    return np.concatenate(parts)
+
+
+def mean_over(x: Tensor, kept: Tensor) -> np.ndarray:
+    """`[text, d_in]` float64 mean of `[text, pos, d_in]` over the positions that are kept; NaN where none is."""
+    weights = kept.double()
+    return (torch.einsum("tp,tpd->td", weights, x.double()) / weights.sum(dim=1, keepdim=True)).numpy()
+
+
 def _activations(subject: "Subject", ids: list[list[int]]) -> tuple[Tensor, Tensor]:
     """`[text, pos, d_in]`, and where tokens are normal."""
-    tokens, real = right_padded(ids)
+    tokens, _ = right_padded(ids)
     with subject.busy, torch.inference_mode():
         x = subject.lm.capture(tokens, [subject.hook])[subject.hook.name].flatten(2).float().cpu()
-    normal = torch.zeros_like(real)
+    return x, normal_of(subject, ids, x)
+
+
+def normal_of(subject: "Subject", ids: Sequence[Sequence[int]], x: Tensor) -> Tensor:
+    """`[text, pos]` where tokens of right-padded texts are normal, by their activations `[text, pos, d_in]`."""
+    normal = torch.zeros(x.shape[:2], dtype=torch.bool)
     for i, own in enumerate(ids):
         classes = subject.classes(own, x[i, : len(own)].norm(dim=1).numpy())
         normal[i, : len(own)] = torch.from_numpy(classes == TOKEN_CLASSES["normal"])
-    return x, normal
+    return normal

@@ -51,8 +51,7 @@ class ToolsConfig:
     @property
     def identity(self) -> "ToolsConfig":
         """What the results depend on: not how hard a service is driven, nor what may be spent."""
-        cfg = self.llm
-        return replace(self, llm=LLMConfig(backend=cfg.backend, model=cfg.model, base_url=cfg.base_url))
+        return replace(self, llm=self.llm.identity)
 
     def __post_init__(self) -> None:
         """Refuse what no service takes.

@@ -9,7 +9,7 @@ from app.estimates import figure, interval
 from app.interpretation.view import Asked, Page, Section, Table
 from app.sweeping import plots
 from autointerp.steer_config import SteerConfig
-from autointerp.sweep.job import MOST_PERPLEXITY
+from autointerp.sweep.results import MOST_PERPLEXITY
 from store.run import Run
 from store.swept import Swept
 
@@ -23,6 +23,18 @@ COLUMNS = (
     *("random direction", "95 % of those", "mean difference", "perplexity ratio", "KL on retained"),
 )
 """`moved by`: |x' − x| / |x|, mean over changed positions, of the latents and of the random latents."""
+OTHER_COLUMNS = (
+    *("tier", "strength", "by", "mean", "above clean", "95 %", "random latents", "95 % of theirs"),
+    *("random direction", "95 % of those"),
+)
+"""Of effects on what was written: a table of their own."""
+ABOUT = {
+    "probe": "the probe's probability that the text is about the concept",
+    "judge_concept": "how much of the concept the judge finds in the text, 0 to 2",
+    "judge_fluency": "how the text reads to the judge, 0 to 2",
+    "judge": "the harmonic mean of both ratings",
+}
+"""What else than the concept's words may tell an effect."""
 
 
 def rows(results: dict[str, Any]) -> list[list[str]]:
@@ -53,8 +65,27 @@ def _row(each: dict[str, Any]) -> list[str]:
     ]
 
 
-def _above(found: dict[str, Any]) -> tuple[str, str]:
-    return figure(found.get("above_clean"), signed=True, digits=4), _ends(found.get("interval"), 4)
+def other_rows(results: dict[str, Any]) -> list[list[str]]:
+    """What a probe and a judge say of what was written, where they were asked."""
+    return [
+        [
+            each["tier"],
+            f"{each['strength']:g}",
+            name,
+            figure(found["mean"], digits=3),
+            *(cell for arm in (None, "random latents", "random direction") for cell in _above(_of(found, arm), 3)),
+        ]
+        for each in results["effects"]
+        for name, found in each["also"].items()
+    ]
+
+
+def _of(found: dict[str, Any], arm: str | None) -> dict[str, Any]:
+    return found if arm is None else found["controls"].get(arm, {})
+
+
+def _above(found: dict[str, Any], digits: int = 4) -> tuple[str, str]:
+    return figure(found.get("above_clean"), signed=True, digits=digits), _ends(found.get("interval"), digits)
 
 
 def _share(value: float | None) -> str:
@@ -82,21 +113,41 @@ def remarks(results: dict[str, Any]) -> list[str]:
     ]
     if words := results["words_in_part"]:
         lines.append(f"of several tokens, so that others that begin alike count too: {', '.join(words)}")
+    return lines + _believed(results)
+
+
+def _believed(results: dict[str, Any]) -> list[str]:
+    """How far probe and judge are to be believed."""
+    lines = []
+    if probe := results["probe"]:
+        texts = f"{probe['n_with']} texts with the concept and {probe['n_without']} without"
+        accuracy = probe["balanced_accuracy"]
+        lines.append(
+            f"no probe: {texts} are too few to know whether it is any good"
+            if accuracy is None
+            else f"the probe is right on {accuracy:.0%} of texts it was not trained on, both sides weighing the same "
+            f"(chance is 50%; {texts})"
+        )
+    if n := results["unrated"]:
+        lines.append(f"texts without a rating, as they are empty or the judge's reply could not be read: {n}")
     return lines
 
 
 def snippet(run: Run) -> str:
     """The sweep again, in Python."""
     cfg = dict(run.config)
+    judge = ", ".join(f"{name}={value!r}" for name, value in cfg.pop("llm").items() if value is not None)
     edit = {name: _tupled(value) for name, value in cfg.pop("edit").items()}
     settings = {name: _tupled(value) for name, value in cfg.items()}
     given = ",\n".join(f"    {name}={pformat(value, width=100, indent=1)}" for name, value in settings.items())
     edited = ", ".join(f"{name}={value!r}" for name, value in edit.items())
     return (
-        "from pathlib import Path\n\nfrom autointerp.steer_config import SteerConfig\n"
+        "from pathlib import Path\n\nfrom autointerp.llm.config import LLMConfig\n"
+        "from autointerp.steer_config import SteerConfig\n"
         "from autointerp.sweep import SweepConfig, sweep\nfrom store.run import find_run\n\n"
         f"root = Path({str(run.root)!r})\n"
-        f"cfg = SweepConfig(\n    edit=SteerConfig({edited}),\n{given},\n)\n"
+        f"cfg = SweepConfig(\n    edit=SteerConfig({edited}),\n{given},\n"
+        f"    llm=LLMConfig({judge}),\n)\n"
         f'run = sweep(cfg, find_run(root, {run.inputs["index"]!r}, "index"), root)\n'
     )
 
@@ -114,6 +165,7 @@ def page(run: Run) -> Page:
         described={
             "edit": f"{edit.op}, {edit.decode}; strengths {', '.join(f'{each:g}' for each in run.config['strengths'])}",
             "concept's words": ", ".join(run.config["words"]),
+            **({"judge": f"{_judge(run)}, of: {run.config['concept']}"} if run.config["concept"] else {}),
             "prompts": f"{len(run.config['prompts']):,}, {run.config['n_seeds']} continuations each",
             "retained texts": f"{len(run.config['retain']):,}",
             "sweep": run.id,
@@ -121,7 +173,7 @@ def page(run: Run) -> Page:
         },
         tiles=[],
         sections=[
-            *(_effect(run, swept), _cost(swept)),
+            *(_effect(run, swept), *_others(run, swept), _cost(swept)),
             *((_texts(swept), _moved(swept)) if run.config["n_seeds"] else ()),
             _again(run),
         ],
@@ -129,6 +181,10 @@ def page(run: Run) -> Page:
         labels={},
         over=" --over steering",
     )
+
+
+def _judge(run: Run) -> str:
+    return " ".join(filter(None, (run.config["llm"]["backend"], run.config["llm"]["model"])))
 
 
 def _asked(swept: Swept, name: str, about: str, query: str) -> tuple[Asked, pd.DataFrame]:
@@ -151,6 +207,29 @@ def _effect(run: Run, swept: Swept) -> Section:
         [plots.against_strength(found, tier, "probability above clean") for tier in run.config["tiers"]],
         remarks=remarks(run.results),
     )
+
+
+def _others(run: Run, swept: Swept) -> list[Section]:
+    """The effect as a probe and a judge tell it, where they were asked."""
+    names = [name for name in ABOUT if any(name in each["also"] for each in run.results["effects"])]
+    if not names:
+        return []
+    queries, figures = [], []
+    for name in names:
+        query, found = _asked(swept, name, f"{ABOUT[name]}, over prompts.", SUMMARY.format(measure=name))
+        queries.append(query)
+        figures += [plots.against_strength(found, tier, f"{name} above clean") for tier in run.config["tiers"]]
+    told = "; ".join(f"{name}: {ABOUT[name]}" for name in names)
+    return [
+        Section(
+            "written",
+            "What was written",
+            f"Of the texts themselves, beside the same draws of random latents and directions. {told}.",
+            queries,
+            [Table(OTHER_COLUMNS, other_rows(run.results))],
+            figures,
+        )
+    ]
 
 
 def _cost(swept: Swept) -> Section:

@@ -70,6 +70,11 @@ class LLMConfig:
             )
 
     @property
+    def identity(self) -> "LLMConfig":
+        """What its replies depend on: not how hard it is driven, nor what may be spent."""
+        return LLMConfig(backend=self.backend, model=self.model, base_url=self.base_url)
+
+    @property
     def price(self) -> Price:
         """Of a token; nothing for a backend on this machine, where none is given."""
         free = 0.0 if self.backend in FREE else None

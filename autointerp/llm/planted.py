@@ -78,6 +78,17 @@ def _judge(self: Planted, text: str, request: Request) -> dict[str, bool]:
     return {name: self._says(description, said, n_found(wanted, said) > 0) for name, said in ITEM.findall(text)}
 
 
+def _rate_concept(self: Planted, text: str, request: Request) -> dict[str, int]:
+    return {name: 2 * holds for name, holds in _judge(self, text, request).items()}
+
+
+def _rate_fluency(self: Planted, text: str, request: Request) -> dict[str, int]:
+    """Broken is what says one word again and again."""
+    del request
+    words = {name: WORD.findall(said.casefold()) for name, said in ITEM.findall(text)}
+    return {name: 2 * self._says("fluent", " ".join(own), 2 * len(set(own)) > len(own)) for name, own in words.items()}
+
+
 def _judge_marked(self: Planted, text: str, request: Request) -> dict[str, bool]:
     del request
     description, wanted = _description(text)
@@ -172,6 +183,8 @@ KINDS: dict[str, Callable[[Planted, str, Request], Any]] = {
     "detection": _judge,
     "fuzzing": _judge_marked,
     "simulation": _simulate,
+    "steered_concept": _rate_concept,
+    "steered_fluency": _rate_fluency,
     "intruder": _intruder,
     "discrimination": _discriminate,
     "generation": _write,

@@ -1,9 +1,10 @@
 """What a sweep is asked for."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from activations.generation import refuse_sampling
+from autointerp.llm.config import LLMConfig
 from autointerp.steer_config import SteerConfig
 from sae.intervene import OPERATIONS, WHEN
 
@@ -25,9 +26,14 @@ class SweepConfig:
     words: tuple[str, ...] = ()
     """The concept's: the effect is the probability that the next token begins one."""
     concept_texts: tuple[str, ...] = ()
-    """Texts with the concept, from which the control `mean difference` takes its direction; none for no such arm."""
+    """Texts with the concept: the control `mean difference` takes its direction from them and a probe is trained on
+    them, against `retain`; none for neither."""
     instruction: str = ""
     """Put before the prompts in the control of that name, in which nothing is edited; empty for no such control."""
+    concept: str = ""
+    """In words, for a language model that rates what was written; empty for no such judge."""
+    llm: LLMConfig = field(default_factory=LLMConfig)
+    """The judge, and what may be spent on it."""
     n_draws: int = 5
     """Of each random control: directions, and sets of latents that fire as often."""
     n_seeds: int = 2
@@ -48,11 +54,18 @@ class SweepConfig:
                 raise ValueError(f"tier '{tier}' is not known: choose one of {', '.join(WHEN)}")
         if self.edit.op not in OPERATIONS:
             raise ValueError(f"op='{self.edit.op}' is not known: choose one of {', '.join(OPERATIONS)}")
+        if self.concept and not self.n_seeds:
+            raise ValueError("n_seeds=0 leaves a judge no texts: choose 1 or more, or no concept")
         refuse_sampling(self.n_tokens, self.temperature, self.seed)
         if self.n_draws < 0 or self.n_seeds < 0 or self.n_tokens < 1:
             raise ValueError(
                 f"n_draws={self.n_draws}, n_seeds={self.n_seeds}, n_tokens={self.n_tokens}: choose 0, 0 and 1 or more"
             )
+
+    @property
+    def identity(self) -> "SweepConfig":
+        """What the results depend on."""
+        return replace(self, llm=self.llm.identity if self.concept else LLMConfig())
 
     @property
     def tried(self) -> tuple[float, ...]:

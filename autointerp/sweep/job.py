@@ -3,8 +3,7 @@
 import logging
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +11,15 @@ import numpy as np
 
 from activations.generation import NotFinite
 from activations.progress import Progress, no_progress
-from autointerp.statistics import clustered_mean
+from autointerp.llm.config import open_llm
 from autointerp.steer_config import intervention
-from autointerp.sweep.arms import (
-    CLEAN,
-    INSTRUCTION,
-    LATENTS,
-    MEAN_DIFFERENCE,
-    RANDOM_DIRECTION,
-    RANDOM_LATENTS,
-    Arms,
-    takes_away,
-)
+from autointerp.sweep.arms import CLEAN, LATENTS, Arms
 from autointerp.sweep.config import Cell, SweepConfig
+from autointerp.sweep.judge import Judge
 from autointerp.sweep.measures import in_part
+from autointerp.sweep.probe import concept_probe
 from autointerp.sweep.reading import Cells, Rows, not_finite, refuse_texts
+from autointerp.sweep.results import results, summary, unrated
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
 from store.files import read_json, write_json
@@ -40,10 +33,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 CELLS = ".cells"
 """Folder of what was measured already, until the run is finished."""
-EFFECT = "mass"
-CONTROLS = (RANDOM_LATENTS, RANDOM_DIRECTION, MEAN_DIFFERENCE)
-MOST_PERPLEXITY = 1.25
-"""Times the clean texts' perplexity that steered ones may have in the suggested range."""
 
 
 def sweep(
@@ -67,7 +56,7 @@ def sweep(
     Raises:
         UsageError: a text does not fit, an edit cannot be made, or there are too few other latents.
     """
-    with start_run(root, "steering", cfg, {"index": index_run.id}) as run:
+    with start_run(root, "steering", cfg.identity, {"index": index_run.id}) as run:
         if not run.finished:
             _Job(cfg, run, index_run, subject).go(progress)
     return run
@@ -81,12 +70,29 @@ class _Job:
         self.subject = subject or Subject.open(index_run, run.root)
         density = FeatureIndex(index_run.folder).arrow("SELECT density FROM latents ORDER BY latent").column(0)
         self.arms = Arms(cfg, self.subject, np.asarray(density.to_numpy(zero_copy_only=False), float))
-        self.cells = Cells(cfg, self.subject, self.arms)
+        self.cells = Cells(cfg, self.subject, self.arms, judge=self._judge())
+
+    def _judge(self) -> Judge | None:
+        if not self.cfg.concept:
+            return None
+        return Judge(open_llm(self.cfg.llm, self.run.root, self.run.id), self.cfg.concept)
+
+    def _train_probe(self) -> dict[str, Any] | None:
+        """Have texts probed from now on; how good the probe is."""
+        if not (self.cfg.concept_texts and self.cfg.n_seeds):
+            return None
+        probe = concept_probe(self.subject, self.cfg.concept_texts, self.cfg.retain, self.cfg.seed)
+        self.cells.probe = probe
+        counts = {"n_with": len(set(self.cfg.concept_texts)), "n_without": len(set(self.cfg.retain))}
+        if probe is None:
+            return {"balanced_accuracy": None, **counts}
+        return {"balanced_accuracy": probe.balanced_accuracy, "n_with": probe.n_with, "n_without": probe.n_without}
 
     def go(self, progress: Progress) -> None:
         refuse_texts(self.cfg, self.subject)
         every = self.arms.cells()
         self._refuse(every)
+        probe = self._train_probe()
         found: dict[str, Rows] = defaultdict(list)
         for number, cell in enumerate(progress(every, len(every), "steer")):
             for table, rows in self._cell(number, cell).items():
@@ -98,7 +104,8 @@ class _Job:
             )
         shutil.rmtree(self.run.folder / CELLS, ignore_errors=True)
         in_parts = in_part(self.subject.lm.tokenizer, self.cfg.words)
-        self.run.finish(results(self.cfg, found["summary"]) | {"words_in_part": in_parts})
+        told = {"words_in_part": in_parts, "probe": probe, "unrated": unrated(found["measures"])}
+        self.run.finish(results(self.cfg, found["summary"]) | told)
 
     def _refuse(self, cells: Sequence[Cell]) -> None:
         """What cannot be done is said before anything is measured."""
@@ -125,133 +132,3 @@ class _Job:
         file.parent.mkdir(exist_ok=True)
         write_json(file, rows)
         return rows
-
-
-def summary(measures: Rows) -> Rows:
-    """Every cell and measure over texts, beside the clean model's on the same texts."""
-    by_cell: dict[tuple[Any, ...], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in measures:
-        if row["value"] is not None:
-            key = (row["arm"], row["draw"], row["tier"], row["strength"], row["measure"])
-            by_cell[key][row["item"]].append(row["value"])
-    means = {key: {item: float(np.mean(values)) for item, values in items.items()} for key, items in by_cell.items()}
-    return [_summed(key, own, means.get((CLEAN, 0, "", 0.0, key[-1]), {})) for key, own in means.items()]
-
-
-def _summed(key: tuple[Any, ...], own: dict[int, float], clean: dict[int, float]) -> dict[str, Any]:
-    mean, both = _mean(own.values()), sorted(own.keys() & clean.keys())
-    above = _mean(own[item] - clean[item] for item in both)
-    names = ("arm", "draw", "tier", "strength", "measure")
-    return dict(zip(names, key, strict=True)) | {
-        "mean": mean[0],
-        "ci_low": mean[1],
-        "ci_high": mean[2],
-        "n": len(own),
-        "above_clean": above[0],
-        "above_low": above[1],
-        "above_high": above[2],
-    }
-
-
-def _mean(values: Iterable[float]) -> tuple[float | None, float | None, float | None]:
-    every = list(values)
-    found = clustered_mean(every, range(len(every)))
-    low, high = found.interval or (None, None)
-    return found.value, low, high
-
-
-def results(cfg: SweepConfig, rows: Rows) -> dict[str, Any]:
-    """The effect at every tier and strength beside the controls, and which strengths are suggested."""
-    effects = [_effect(rows, tier, strength) for tier in cfg.tiers for strength in cfg.tried]
-    told = _pick(rows, INSTRUCTION, {"tier": "", "strength": 0.0}, EFFECT)
-    return {
-        "effects": effects,
-        "instruction": told and {"mass": told["mean"], **_above(told)},
-        # Without texts nothing is known of how likely they are.
-        "suggested": {
-            tier: [each["strength"] for each in effects if each["tier"] == tier and _good(cfg, each)]
-            for tier in cfg.tiers
-            if cfg.n_seeds
-        },
-        "not_finite": [
-            {name: row[name] for name in ("arm", "draw", "tier", "strength")}
-            for row in rows
-            if row["measure"] == "not_finite"
-        ],
-    }
-
-
-def _effect(rows: Rows, tier: str, strength: float) -> dict[str, Any]:
-    at = {"tier": tier, "strength": strength}
-    own = _pick(rows, LATENTS, at, EFFECT)
-    controls = {
-        arm: _control(own, [_pick(rows, arm, at | {"draw": draw}, EFFECT) for draw in _draws(rows, arm)])
-        | {"share_of_norm": _mean_of(rows, arm, at, "share_of_norm")}
-        for arm in CONTROLS
-        if _draws(rows, arm)
-    }
-    fluency = _pick(rows, LATENTS, at, "log_perplexity")
-    ratio = None if fluency is None or fluency["above_clean"] is None else float(np.exp(fluency["above_clean"]))
-    return at | {
-        "mass": own and own["mean"],
-        **_above(own),
-        "controls": controls,
-        "perplexity_ratio": ratio,
-        "empty": _mean_of(rows, LATENTS, at, "empty", "above_clean"),
-        "kl_retain": _mean_of(rows, LATENTS, at, "kl_retain"),
-        "share_of_norm": _mean_of(rows, LATENTS, at, "share_of_norm"),
-    }
-
-
-def _above(row: dict[str, Any] | None) -> dict[str, Any]:
-    if row is None:
-        return {"above_clean": None, "interval": None}
-    return {"above_clean": row["above_clean"], "interval": [row["above_low"], row["above_high"]]}
-
-
-def _mean_of(rows: Rows, arm: str, at: dict[str, Any], measure: str, column: str = "mean") -> float | None:
-    """Over the draws of an arm."""
-    found = [_pick(rows, arm, at | {"draw": draw}, measure) for draw in _draws(rows, arm)]
-    values = [row[column] for row in found if row is not None and row[column] is not None]
-    return float(np.mean(values)) if values else None
-
-
-def _draws(rows: Rows, arm: str) -> list[int]:
-    return sorted({row["draw"] for row in rows if row["arm"] == arm})
-
-
-def _pick(rows: Rows, arm: str, at: dict[str, Any], measure: str) -> dict[str, Any] | None:
-    wanted = {"draw": 0, **at, "arm": arm, "measure": measure}
-    return next((row for row in rows if all(row[name] == value for name, value in wanted.items())), None)
-
-
-def _control(own: dict[str, Any] | None, draws: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
-    """What a control does, and the interval in which 95 in 100 of its draws lie; an effect outside of it is not theirs
-    too."""
-    from scipy.stats import t
-
-    values = [row["above_clean"] for row in draws if row is not None and row["above_clean"] is not None]
-    n, mean = len(values), float(np.mean(values)) if values else None
-    interval = None
-    # Draws that are all alike tell nothing of how others would lie.
-    if mean is not None and np.ptp(values) > 0:
-        half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n))
-        interval = [mean - half, mean + half]
-    effect: float | None = own["above_clean"] if own else None
-    outside = None if interval is None or effect is None else not interval[0] <= effect <= interval[1]
-    return {"above_clean": mean, "n_draws": n, "interval": interval, "outside": outside}
-
-
-def _good(cfg: SweepConfig, effect: dict[str, Any]) -> bool:
-    """Whether a strength does what it is for, beyond its own interval and all random draws, in texts that are about as
-    likely as clean ones and no emptier."""
-    ends = effect["interval"]
-    if ends is None or None in ends or effect["perplexity_ratio"] is None:
-        return False
-    down = takes_away(replace(cfg.edit, strength=(effect["strength"],)))
-    wanted = ends[1] < 0 if down else ends[0] > 0
-    random = [
-        effect["controls"][arm]["outside"] for arm in (RANDOM_LATENTS, RANDOM_DIRECTION) if arm in effect["controls"]
-    ]
-    fluent = effect["perplexity_ratio"] <= MOST_PERPLEXITY and (effect["empty"] or 0.0) <= 0
-    return wanted and fluent and bool(random) and all(random)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,9 +11,12 @@ from torch import Tensor
 
 from activations.generation import generate_batch, refuse_not_finite, refuse_too_long
 from activations.reading import left_padded, right_padded
+from autointerp.concept import mean_over, normal_of
 from autointerp.sweep.arms import CLEAN, INSTRUCTION, Arms
 from autointerp.sweep.config import Cell, SweepConfig
+from autointerp.sweep.judge import Judge
 from autointerp.sweep.measures import distinct, first_ids, mass, repetition, share_of
+from autointerp.sweep.probe import ConceptProbe
 from sae.intervene import Trace
 from store.errors import UsageError
 
@@ -29,6 +32,18 @@ Written = tuple[int, int, list[int]]
 """Number of the prompt, seed, and the ids of a continuation."""
 
 
+class ReadAgain(NamedTuple):
+    """Continuations as the clean model reads them."""
+
+    nats: list[float | None]
+    """Mean nats a token of each; None where it is empty."""
+    means: np.ndarray
+    """`[n_texts, d_in]` mean activation over its normal tokens, NaN where there is none; empty without a probe."""
+    rate: np.ndarray
+    """`[d_sae]` share of all their tokens that each latent fires on."""
+    n_tokens: int
+
+
 @dataclass
 class Cells:
     """Measures cells of one sweep; what the clean model says is kept."""
@@ -36,6 +51,10 @@ class Cells:
     cfg: SweepConfig
     subject: "Subject"
     arms: Arms
+    probe: ConceptProbe | None = None
+    """Tells how much a text is about the concept, where there were texts to train one."""
+    judge: Judge | None = None
+    """Rates texts, where one is asked."""
     _clean: dict[str, Any] = field(default_factory=dict)
     _traces: list[Trace] = field(default_factory=list)
 
@@ -58,9 +77,9 @@ class Cells:
             {"item": item, "seed": seed, "text": self.subject.lm.tokenizer.decode(ids)} for item, seed, ids in written
         ]
         # As the other arms' texts are: likely after the prompt itself, whatever was said before it.
-        nats, rate, n_tokens = self._read_again(written)
-        rows += self._of_texts(written, nats)
-        found = {"measures": rows, "texts": texts, "moved": self._moved(cell, rate, n_tokens)}
+        again = self._read_again(written)
+        rows += self._of_texts(written, again) + self._rated(texts)
+        found = {"measures": rows, "texts": texts, "moved": self._moved(cell, again)}
         return {table: [cell.place | row for row in own] for table, own in found.items()}
 
     @cached_property
@@ -153,12 +172,14 @@ class Cells:
                 )
         return written
 
-    def _of_texts(self, written: Sequence[Written], nats: Sequence[float | None]) -> Rows:
+    def _of_texts(self, written: Sequence[Written], again: "ReadAgain") -> Rows:
         """Of every continuation: how likely it is to the clean model, how it repeats itself, and whether it is about
         the concept."""
         rows = []
-        for (item, seed, ids), nll in zip(written, nats, strict=True):
+        probed = [None] * len(written) if self.probe is None else self.probe.probability(again.means).tolist()
+        for (item, seed, ids), nll, about in zip(written, again.nats, probed, strict=True):
             own = {
+                **({} if self.probe is None else {"probe": about}),
                 "log_perplexity": nll,
                 "distinct_1": distinct(ids, 1),
                 "distinct_2": distinct(ids, 2),
@@ -169,33 +190,51 @@ class Cells:
             rows += [_row("prompts", item, seed, name, value) for name, value in own.items()]
         return rows
 
-    def _read_again(self, written: Sequence[Written]) -> tuple[list[float | None], np.ndarray, int]:
-        """The continuations to the clean model, each after its bare prompt: mean nats a token (None where it is empty),
-        `[d_sae]` the share of their tokens that each latent fires on, and how many those are."""
+    def _rated(self, texts: Rows) -> Rows:
+        """What the judge says of every continuation."""
+        if self.judge is None:
+            return []
+        said = self.judge.rate([each["text"] for each in texts])
+        return [
+            _row("prompts", text["item"], text["seed"], name, value)
+            for name, values in said.items()
+            for text, value in zip(texts, values, strict=True)
+        ]
+
+    def _read_again(self, written: Sequence[Written]) -> "ReadAgain":
+        """The continuations to the clean model, each after its bare prompt."""
         nats, fired, n = [], np.zeros(self.subject.sae.cfg.d_sae), 0
+        means = [np.empty((0, self.subject.sae.cfg.d_in))]
         for at in range(0, len(written), BATCH):
             several = written[at : at + BATCH]
             starts = [len(self.bare[item]) for item, _, _ in several]
-            tokens, real = right_padded([[*self.bare[item], *ids] for item, _, ids in several])
+            every = [[*self.bare[item], *ids] for item, _, ids in several]
+            tokens, real = right_padded(every)
             new = real & (torch.arange(tokens.shape[1]) >= torch.tensor(starts)[:, None])
             with self.subject.busy, torch.inference_mode():
                 x, logits = self.subject.lm.capture_with_logits(tokens, self.subject.hook)
-                latents = self.subject.sae.encode(x.flatten(2)[new].to(self.subject.sae.W_dec))
+                x = x.flatten(2)
+                latents = self.subject.sae.encode(x[new].to(self.subject.sae.W_dec))
+            if self.probe is not None:
+                x = x.float().cpu()
+                means.append(mean_over(x, new & normal_of(self.subject, every, x)))
             said = logits.float().log_softmax(-1).cpu()
             nats += [_mean_nats(row, start, ids) for row, start, (_, _, ids) in zip(said, starts, several, strict=True)]
             fired += torch.bincount(latents.indices[latents.values > 0], minlength=len(fired)).cpu().numpy()
             n += int(new.sum())
-        return nats, fired / max(n, 1), n
+        return ReadAgain(nats, np.concatenate(means), fired / max(n, 1), n)
 
-    def _moved(self, cell: Cell, rate: np.ndarray, n_tokens: int, n: int = 10) -> Rows:
+    def _moved(self, cell: Cell, again: "ReadAgain", n: int = 10) -> Rows:
         """Other latents that fire more or less often on what was written, read by the clean model."""
-        clean = self._clean.setdefault("rate", rate)
+        clean = self._clean.setdefault("rate", again.rate)
         if cell.edit is None:
             return []
-        change = rate - clean
+        change = again.rate - clean
         change[list(self.arms.edited(cell))] = 0
         order = np.argsort(-np.abs(change), kind="stable")[:n]
-        return [{"latent": int(i), "change": float(change[i]), "n_tokens": n_tokens} for i in order if change[i] != 0]
+        return [
+            {"latent": int(i), "change": float(change[i]), "n_tokens": again.n_tokens} for i in order if change[i] != 0
+        ]
 
 
 def not_finite(cell: Cell) -> dict[str, Rows]:

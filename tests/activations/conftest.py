@@ -15,7 +15,7 @@ from harvests import CFG
 
 from activations.harvest import harvest
 from activations.lm import LanguageModel
-from activations.models import load_model
+from activations.models import DEFAULT_MODEL, load_model
 from activations.tiny import TinyLM
 from store.run import Run, find_run
 
@@ -102,14 +102,22 @@ def save_model() -> Callable[..., Path]:
     return save
 
 
-@pytest.fixture(scope="module", params=["tiny", *ARCHITECTURES])
+@pytest.fixture(scope="module", params=["tiny", *ARCHITECTURES, pytest.param("smollm2", marks=pytest.mark.slow)])
 def lm(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, save_model: Callable[..., Path]
 ) -> LanguageModel:
-    """A small random model: the tiny one, or a bridge over a real architecture."""
+    """A small random model: the tiny one, or a bridge over a real architecture; among slow tests a real one."""
     if request.param == "tiny":
         return TinyLM()
+    if request.param == "smollm2":
+        return load_model(DEFAULT_MODEL, device="cpu")
     return load_model(str(save_model(request.param, tmp_path_factory.mktemp(request.param))))
+
+
+@pytest.fixture
+def rounding(lm: LanguageModel) -> float:
+    """How far logits may be apart that are summed in another order: those of thirty layers are larger, too."""
+    return 2e-5 if lm.d_model < 100 else 2e-3
 
 
 @pytest.fixture(scope="session")

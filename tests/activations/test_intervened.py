@@ -62,7 +62,9 @@ def test_a_batch_is_each_alone(lm: LanguageModel, sae: TopK, often: int, when: s
 
 
 @pytest.mark.parametrize("when", WHEN)
-def test_padding_meets_no_condition_and_is_not_changed(lm: LanguageModel, sae: TopK, often: int, when: str):
+def test_padding_meets_no_condition_and_is_not_changed(
+    lm: LanguageModel, sae: TopK, often: int, when: str, rounding: float
+):
     """Padding is a token on which latents fire, too."""
     for fill in (0, 3, 41):
         tokens, real = left_padded([list(ids) for ids in PROMPTS], fill)
@@ -75,7 +77,7 @@ def test_padding_meets_no_condition_and_is_not_changed(lm: LanguageModel, sae: T
             with lm.splice(lm.hook_point(HOOK), alone):
                 expected = lm.logits(torch.tensor([ids]))[0]
             assert torch.equal(running.trace.altered[0][i, -len(ids) :], alone.trace.altered[0][0])
-            torch.testing.assert_close(logits[i, -len(ids) :], expected, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(logits[i, -len(ids) :], expected, atol=5 * rounding, rtol=1e-4)
 
 
 def test_logits_of_texts_on_which_nothing_fires_are_the_clean_ones_bit_for_bit(
