@@ -1,6 +1,8 @@
 """The `monosem` command: a table of commands, each imported only when it is asked for."""
 
 import argparse
+import atexit
+import contextlib
 import difflib
 import importlib
 import importlib.metadata
@@ -9,6 +11,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from store.errors import UsageError
 
@@ -71,6 +74,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped: run the same command again, and it goes on from what is finished", file=sys.stderr)
         return 130
     return 0
+
+
+def script() -> NoReturn:
+    """`main` as a process of its own, which ends once it has returned."""
+    status = main()
+    # What was to be done at the end is done, and the interpreter is not taken apart: the extension of DuckDB 2 would
+    # print forty lines about what it finds alive then, below what was asked for.
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
 
 
 def choose(prog: str, description: str, table: Mapping[str, str], arguments: Sequence[str]) -> str | None:

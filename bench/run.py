@@ -23,6 +23,7 @@ SLOW = frozenset(
         "interpret_memory",
         "interpret_packing",
         "steer_concept",
+        "steer_speed",
         "train_quality",
     }
 )

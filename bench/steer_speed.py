@@ -1,6 +1,6 @@
 """Seconds a token of SmolLM2 writing under an edit, over the same model writing without, with a cache, on the CPU.
 
-Run from anywhere: `python bench/steer_speed.py [--out RUNS]`; about five minutes, on a quiet machine. Strengths are
+Run from anywhere: `python bench/steer_speed.py [--out RUNS]`; some minutes, on a quiet machine. Strengths are
 small, so that both write as many tokens; whatever number that is, times are per token.
 """
 

@@ -50,6 +50,21 @@ def test_help_is_instant_and_imports_nothing_heavy():
     assert min(seconds) < 1.0
 
 
+def test_a_process_ends_with_what_was_asked_for_and_what_is_done_at_the_end_is_done(tiny_root: Path, tmp_path: Path):
+    done = tmp_path / "done"
+    code = (
+        "import atexit, pathlib, sys\nfrom app.cli import script\n"
+        f"atexit.register(lambda: pathlib.Path({str(done)!r}).touch())\n"
+        f"sys.argv = ['monosem', 'score', '--root', {str(tiny_root)!r}]\nscript()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    assert "embedding" in ended.stdout
+    assert "leaked" not in ended.stderr
+    assert done.exists()
+    refused = subprocess.run([sys.executable, "-c", code.replace("'score'", "'scope'")], cwd=REPO, check=False)
+    assert refused.returncode == 2
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself_with_an_example(name: str, capsys: pytest.CaptureFixture):
     with contextlib.suppress(SystemExit):
