@@ -1,7 +1,7 @@
 """`Workbench`: a published index with its model and dictionary, asked by notebook, dashboard and command line."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -74,22 +74,14 @@ class Inspection:
 
 
 class Workbench:
-    """A dictionary, its index and its model. The model is loaded when it is first needed, and used by one at a time."""
+    """A dictionary, its index and its model. The model is loaded when it is first needed, and used by one at a time.
+
+    Of an index that was imported, or whose dictionary or harvest is gone, all is there that needs neither.
+    """
 
     def __init__(self, run: Run) -> None:
-        """Open the index of `run`; see `open` for the usual way.
-
-        Raises:
-            UsageError: it was imported, and has no dictionary and no model here.
-        """
-        if "sae" not in run.inputs:
-            raise UsageError(
-                f"index {run.id} was imported, so there is no dictionary and no model to open it with: "
-                "use `monosem sql`, `monosem explain`, `monosem score` and `monosem export html` on it"
-            )
+        """Open the index of `run`; see `open` for the usual way."""
         self.run = run
-        self.sae_run = find_run(run.root, run.inputs["sae"], "sae")
-        self.activations_run = find_run(run.root, run.inputs["activations"], "activations")
         self.index = FeatureIndex(run.folder)
         self._busy = threading.RLock()
 
@@ -106,25 +98,70 @@ class Workbench:
         """
         return cls(find_run(Path(root), index, "index"))
 
+    @cached_property
+    def sae_run(self) -> Run:
+        """The run that made the dictionary.
+
+        Raises:
+            UsageError: it is not here, as of an index that was imported.
+        """
+        return self._made_by("sae", "dictionary")
+
+    @cached_property
+    def activations_run(self) -> Run:
+        """The harvest that the dictionary was indexed on.
+
+        Raises:
+            UsageError: it is not here, as of an index that was imported.
+        """
+        return self._made_by("activations", "model")
+
+    def _made_by(self, kind: str, what: str) -> Run:
+        if kind not in self.run.inputs:
+            raise UsageError(
+                f"index {self.run.id} was imported, so there is no dictionary and no model to ask: statistics, "
+                "contexts, search and SQL need none"
+            )
+        try:
+            return find_run(self.run.root, self.run.inputs[kind], kind)
+        except UsageError as error:
+            raise UsageError(
+                f"index {self.run.id} has no {what} here: {error}; what needs none of it still works"
+            ) from error
+
+    @property
+    def dictionary(self) -> str:
+        """What notes are of: the dictionary's run, be it here or not; of an imported index, the index itself."""
+        return self.run.inputs.get("sae", self.run.id)
+
     @property
     def d_sae(self) -> int:
         """Number of latents."""
-        return self.sae_run.results["d_sae"]
+        return self.index.n_latents
 
     @property
     def hook_point(self) -> str:
-        """Where the dictionary reads the model."""
-        return self.sae_run.config["hook_point"]
+        """Where the dictionary reads the model; empty where that is not known here."""
+        return self._known("sae_run", lambda run: run.config["hook_point"])
 
     @property
     def model_name(self) -> str:
-        """The model's reference."""
-        return self.activations_run.config["harvest"]["model"]
+        """The model's reference; empty where that is not known here."""
+        return self._known("activations_run", lambda run: run.config["harvest"]["model"])
+
+    def _known(self, run: str, of: Callable[[Run], str]) -> str:
+        try:
+            return of(getattr(self, run))
+        except UsageError:
+            return ""
 
     @property
     def evaluated(self) -> Evaluated | None:
-        """What was measured of the dictionary, on the harvest that was last used for it."""
-        found = evaluations_of(self.run.root, self.sae_run)
+        """What was measured of the dictionary, on the harvest that was last used for it; None where nothing was."""
+        try:
+            found = evaluations_of(self.run.root, self.sae_run)
+        except UsageError:
+            return None
         return found[-1] if found else None
 
     def page(self, latent: int) -> LatentPage:

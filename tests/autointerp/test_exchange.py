@@ -141,8 +141,15 @@ class TestDelphi:
     def test_what_needs_the_dictionary_says_so_in_one_line(self, imported: Run):
         from app.workbench import Workbench
 
-        with pytest.raises(UsageError, match=r"was imported, so there is no dictionary.*monosem sql[^\n]*$"):
-            Workbench.open(imported.root)
+        bench = Workbench.open(imported.root)
+        assert bench.page(3).alive
+        assert bench.windows(3)
+        assert len(bench.features("density > 0 limit 5")) == 5
+        assert (bench.model_name, bench.hook_point, bench.evaluated) == ("", "", None)
+        assert bench.dictionary == imported.id
+        for asked in (lambda: bench.inspect("a text"), lambda: bench.steer("a text", 3), lambda: bench.sae_run):
+            with pytest.raises(UsageError, match=r"was imported, so there is no (dictionary|model)[^\n]*$"):
+                asked()
 
     def test_longer_sequences_are_split_and_nothing_is_lost(self, index: FeatureIndex, tmp_path: Path):
         done = write_delphi(tmp_path / "out", an_export(index, "3,60", ctx=16))
