@@ -19,6 +19,7 @@ BENCH = Path(harness.__file__).parent
 RESULTS = sorted(render.RESULTS.glob("*.json"))
 HELPERS = {
     "api",
+    "chromium",
     "concepts",
     "harness",
     "made_up",
