@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,9 @@ from store.shards import TOKEN_CLASSES
 if TYPE_CHECKING:
     from app.steered import Steering, Token
     from autointerp.concept import Concept
+    from autointerp.search import Searcher
     from autointerp.steer_config import SteerConfig
+    from autointerp.subject import Subject
     from autointerp.sweep import SweepConfig
 
 
@@ -84,6 +87,13 @@ class Workbench:
         self.run = run
         self.index = FeatureIndex(run.folder)
         self._busy = threading.RLock()
+        self._whole = self
+
+    def pinned(self) -> "Workbench":
+        """The same on the version of the index that is newest now, whatever is published later; for one view of it."""
+        twin = copy(self)
+        twin.index = self.index.pinned()
+        return twin
 
     @classmethod
     def open(cls, root: Path | str = "runs", index: str = "latest") -> "Workbench":
@@ -351,14 +361,14 @@ class Workbench:
         return sweep(cfg, self.run, self.run.root, progress, self._subject)
 
     @cached_property
-    def _searcher(self):
+    def _searcher(self) -> "Searcher":
         from autointerp.search import Searcher
 
-        return Searcher(self.index)
+        return Searcher(self.index) if self._whole is self else self._whole._searcher
 
     @cached_property
-    def _subject(self):
+    def _subject(self) -> "Subject":
         from autointerp.subject import Subject
 
         with self._busy:
-            return Subject.open(self.run, self.run.root)
+            return Subject.open(self.run, self.run.root) if self._whole is self else self._whole._subject

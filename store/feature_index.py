@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -85,6 +86,7 @@ class FeatureIndex:
         self.folder, self.timeout_s = folder, timeout_s
         self._lock = threading.Lock()
         self._titles: dict[int, dict[str, Any]] = {}
+        self._follows = True
         self._version = self.version()
         self._published = self._open(self._version)
 
@@ -94,6 +96,18 @@ class FeatureIndex:
             return (self.folder / CURRENT).read_text(encoding="utf-8").strip()
         except FileNotFoundError as error:
             raise UsageError(f"{self.folder} has no published index: run `monosem index` again") from error
+
+    def pinned(self) -> "FeatureIndex":
+        """The version that is newest now, and that one whatever is published later: for answers that belong together.
+
+        Raises:
+            UsageError: nothing is published there any more.
+        """
+        with self._lock:
+            self._follow()
+            twin = copy(self)
+        twin._follows = False
+        return twin
 
     @cached_property
     def run(self) -> Run:
@@ -229,12 +243,17 @@ class FeatureIndex:
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         """A cursor of its own for every call: one connection must not be used by two threads at once."""
         with self._lock:
-            if (version := self.version()) != self._version:
-                # Not closed: a thread may be in the middle of an answer. It goes with its last cursor.
-                self._published, self._version = self._open(version), version
+            if self._follows:
+                self._follow()
             published = self._published
         with published.lock:
             return published.connection.cursor()
+
+    def _follow(self) -> None:
+        """Take up the newest version."""
+        if (version := self.version()) != self._version:
+            # Not closed: a thread may be in the middle of an answer. It goes with its last cursor.
+            self._published, self._version = self._open(version), version
 
     def _open(self, version: str) -> Published:
         try:

@@ -46,12 +46,13 @@ def chosen_index() -> str:
 
 
 def workbench() -> Workbench:
-    """The workbench of the index that is looked at, one for the whole server.
+    """The workbench of the index that is looked at, one for the whole server, and one version of it: what is
+    published while a page is made does not get into half of it.
 
     Raises:
         UsageError: there is no such index.
     """
-    return _open(str(root()), chosen_index())
+    return _open(str(root()), chosen_index()).pinned()
 
 
 @st.cache_resource(show_spinner=False, on_release=Worker.close, max_entries=2)

