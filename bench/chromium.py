@@ -5,8 +5,9 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -52,6 +53,16 @@ def served(root: Path, index: str = "latest") -> Iterator[tuple[str, subprocess.
             yield f"http://{serve.HOST}:{port}", server, started
         finally:
             server.terminate()
+
+
+def wait_up(url: str) -> None:
+    """Wait until a server answers."""
+    deadline = time.perf_counter() + LONGEST_MS / 1000
+    while time.perf_counter() < deadline:
+        with suppress(OSError), urlopen(f"{url}/_stcore/health", timeout=1):
+            return
+        time.sleep(0.1)
+    raise UsageError(f"no answer from {url}: the server has not started")
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from bench.harness import benchmarks
 
 SLOW = frozenset(
     {
+        "dashboard_pages",
+        "dashboard_soak",
         "demo",
         "evaluate_demo",
         "evaluate_full",
