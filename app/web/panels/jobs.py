@@ -1,0 +1,153 @@
+"""What is being made: jobs in the background with their progress, and commands that were started elsewhere."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import streamlit as st
+
+from app import jobs
+from app.cards import markdown_text
+from app.jobs import Job
+from app.spending import spent_by
+from app.web.state import read_only, usage_errors
+from store.run import Run
+from store.under_way import Survey, at_work, owner, survey
+
+POLL_SECONDS = 2
+SHOWN_ENDED = 12
+"""Jobs that have ended and are listed: the newest."""
+SIGNS = {
+    "starting": "⏳ starting",
+    "running": "⏳ running",
+    "finished": "✓ finished",
+    "failed": "✗ failed",
+    "stopped": "■ stopped",
+    "killed": "✗ killed",
+    "elsewhere": "? on another machine",
+}
+
+
+def jobs_panel(root: Path, *, all_of_them: bool = False) -> None:
+    """Everything in progress, looked at again every two seconds while there is anything; with `all_of_them` also what
+    has ended."""
+    found = jobs.jobs(root)
+    busy = any(job.state in jobs.ALIVE for job in found) or bool(elsewhere(survey(root), found))
+    st.fragment(_panel, run_every=POLL_SECONDS if busy else None)(root, all_of_them)
+
+
+def elsewhere(seen: Survey, found: Sequence[Job]) -> list[Run]:
+    """Unfinished runs that a process is making, or may be, which none of the jobs is."""
+    own = {job.pid for job in found if job.state in jobs.ALIVE}
+    others = [run for run in seen.unfinished if (by := owner(run)) and by.pid not in own]
+    return [run for run in others if at_work(run) is not False]
+
+
+def _panel(root: Path, all_of_them: bool) -> None:
+    found, seen = jobs.jobs(root), survey(root)
+    alive = [job for job in found if job.state in jobs.ALIVE]
+    _rerun_when_one_has_ended({job.id for job in alive})
+    runs = elsewhere(seen, found)
+    for job in alive:
+        _alive(root, job, seen)
+    for run in runs:
+        _elsewhere(run)
+    if not alive and not runs:
+        st.caption("Nothing is in progress.")
+    if all_of_them:
+        ended = [job for job in found if job.state not in jobs.ALIVE]
+        for job in ended[:SHOWN_ENDED]:
+            _ended(root, job, {each.goes_on_from for each in found})
+
+
+def _rerun_when_one_has_ended(alive: set[str]) -> None:
+    """What a job made is on the rest of the page as soon as it is there."""
+    before = st.session_state.get("jobs_alive", alive)
+    st.session_state["jobs_alive"] = alive
+    if before - alive:
+        st.rerun()
+
+
+def _alive(root: Path, job: Job, seen: Survey) -> None:
+    with st.container(border=True):
+        _title(job, f"since {_ago(job.started_at)}")
+        told = job.progress
+        if told is None:
+            st.progress(0.0, "Loading …")
+        else:
+            left = told.seconds_left
+            pace = "" if left is None or told.share == 1 else f" · about {_long(left)} left at this pace"
+            note = f" · {told.note}" if told.note else ""
+            st.progress(told.share, markdown_text(f"{told.stage}: {told.done:,} of {told.total:,}{pace}{note}"))
+        spent = spent_by(root, [run.id for run in seen.unfinished if (by := owner(run)) and by.pid == job.pid])
+        if spent:
+            st.caption(markdown_text(f"Language models: {spent}"))
+        if not read_only():
+            label = "End it now" if job.stop_asked else "Stop"
+            about = "What is finished stays; the same command goes on from there."
+            st.button(label, key=f"stop {job.id}", icon=":material/stop:", help=about, on_click=_stop, args=(root, job))
+        _output(job)
+
+
+def _ended(root: Path, job: Job, gone_on_from: set[str | None]) -> None:
+    with st.container(border=True):
+        _title(job, f"started {_ago(job.started_at)} ago")
+        if job.state != "finished":
+            st.caption(markdown_text(job.last_line or "It has printed nothing."))
+        if not read_only():
+            go_on, drop, _ = st.columns([1, 1, 4])
+            if job.state in jobs.LEFT and job.id not in gone_on_from:
+                go_on.button(
+                    "Go on", key=f"resume {job.id}", icon=":material/play_arrow:", on_click=_resume, args=(root, job)
+                )
+            drop.button("Take off the list", key=f"forget {job.id}", on_click=_forget, args=(root, job))
+        _output(job)
+
+
+def _elsewhere(run: Run) -> None:
+    by = owner(run)
+    who = f"process {by.pid} on {by.node}" if by else "a process of its own"
+    sure = "" if at_work(run) else " (another machine: whether it still runs cannot be told from here)"
+    with st.container(border=True):
+        st.markdown(f"**{markdown_text(f'⏳ {run.kind} {run.id}')}**")
+        about = f"Started elsewhere: {who}, {_ago(run.manifest['started_at'])} ago{sure}."
+        st.caption(markdown_text(f"{about} It is stopped where it was started."))
+
+
+def _title(job: Job, when: str) -> None:
+    st.markdown(f"**{markdown_text(f'{SIGNS[job.state]}')}** · {markdown_text(f'{job.argv[0]}, {when}')}")
+
+
+def _output(job: Job) -> None:
+    with st.expander("Command and output"):
+        st.code(job.command, language="bash", wrap_lines=True)
+        st.code("\n".join(job.tail()) or "nothing yet", language=None)
+
+
+def _stop(root: Path, job: Job) -> None:
+    with usage_errors():
+        jobs.stop(root, job.id)
+
+
+def _resume(root: Path, job: Job) -> None:
+    with usage_errors():
+        jobs.resume(root, job.id)
+
+
+def _forget(root: Path, job: Job) -> None:
+    with usage_errors():
+        jobs.forget(root, job.id)
+
+
+def _ago(at: str) -> str:
+    return _long((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds())
+
+
+def _long(seconds: float) -> str:
+    """A time in whole seconds, minutes or hours."""
+    whole = timedelta(seconds=max(0, round(seconds)))
+    if whole < timedelta(minutes=2):
+        return f"{whole.seconds} s"
+    if whole < timedelta(hours=3):
+        return f"{whole.seconds // 60} min"
+    return f"{round(whole.total_seconds() / 3600):,} h"
