@@ -25,8 +25,6 @@ def density_multiples(of: Mapping[str, pd.DataFrame]) -> go.Figure:
     figure = make_subplots(
         rows,
         columns,
-        shared_xaxes="all",
-        shared_yaxes="all",
         subplot_titles=[escape(name) for name in of],
         vertical_spacing=0.28 / rows,
         horizontal_spacing=0.03,
@@ -34,8 +32,8 @@ def density_multiples(of: Mapping[str, pd.DataFrame]) -> go.Figure:
     for place, frame in enumerate(of.values()):
         _histogram(figure, frame, place // columns + 1, place % columns + 1)
     figure.update_annotations(font_size=12)
-    figure.update_yaxes(tickformat=".0%", rangemode="tozero")
-    figure.update_xaxes(dtick=1, tickprefix="10<sup>", ticksuffix="</sup>")
+    figure.update_yaxes(tickformat=".0%", rangemode="tozero", matches="y")
+    figure.update_xaxes(matches="x", dtick=1, tickprefix="10<sup>", ticksuffix="</sup>")
     return figure.update_layout(
         height=70 + ROW_HEIGHT * rows,
         margin={"l": 44, "r": 12, "t": 28, "b": 30},

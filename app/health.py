@@ -1,4 +1,4 @@
-"""How good each dictionary is, a row each: what was measured of it on held-out text, and which indexes there are of it."""
+"""How good each dictionary is: what was measured of it on held-out text, and which indexes there are of it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,10 +93,10 @@ def _health(sae: Run, root: Path, evaluations: Sequence[Run], indexes: Iterable[
 
 
 def _figures(evaluated: Evaluated | None) -> dict[str, Figure | None]:
-    parts: dict[str, Sequence[Figure]] = {}
-    for part in {tile.part for tile in TILES} if evaluated is not None else ():
-        parts[part] = evaluated.measured(part).figures
-    return {tile.label: find(parts.get(tile.part, ()), **tile.where) for tile in TILES}
+    if evaluated is None:
+        return {tile.label: None for tile in TILES}
+    parts = {part: evaluated.measured(part).figures for part in {tile.part for tile in TILES}}
+    return {tile.label: find(parts[tile.part], **tile.where) for tile in TILES}
 
 
 def what_is(run: Run) -> str:

@@ -1,6 +1,7 @@
-"""How far a command is, in a small file that others read: written whole, at most twice a second, where one is asked for.
+"""How far a command is, in a small file that others read: written whole, and at most twice a second.
 
-`MONOSEM_PROGRESS` names the file. It tells of the stage under way: nothing of it is needed to go on after a kill.
+`MONOSEM_PROGRESS` names the file; without it nothing is written. It tells of the stage under way, and nothing of it is
+needed to go on after a kill.
 """
 
 import json

@@ -204,6 +204,21 @@ def sheet_of(run: Run) -> Sheet:
     return Sheet(key["id"], tuple(Item(**item) for item in key["items"]))
 
 
+def contexts_of(run: Run) -> list[list[str]]:
+    """What stands beside each place of a sheet, in order: contexts with « and » around the words on which the latent
+    fires.
+
+    Raises:
+        UsageError: the sheet cannot be read.
+    """
+    path = run.folder / SHEET
+    try:
+        cells = pd.read_csv(path, dtype=str, keep_default_na=False)["contexts"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{path} cannot be read ({error}): {run.way_out}") from error
+    return [[line.partition(". ")[2] for line in cell.strip().split("\n") if line] for cell in cells]
+
+
 def _of_run(file: Path, explanations: Run | None) -> Reader:
     if explanations is None:
         raise UsageError(f"{file} has no column sheet: say which explanations were rated, with --explanations")

@@ -180,7 +180,7 @@ def _visit(page: Page, url: str, title: str) -> None:
 
 def home(page: Page, base_url: str, latent: int) -> None:
     """The overview shows its figures."""
-    _visit(page, base_url, "Feature index")
+    _visit(page, base_url, "Home")
     expect(page.get_by_test_id("stMetric").filter(has_text="Alive")).to_be_visible()
     expect(page.get_by_test_id("stPlotlyChart")).to_be_visible()
 
