@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from app.evaluation.evaluated import Evaluated, evaluations_among
+from app.evaluation.evaluated import NOT_APPLICABLE, Evaluated, evaluations_among
 from app.summary import headline
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
-from store.figures import Figure, find
-from store.run import Run
+from store.figures import Figure, find, read_measured
+from store.run import Run, read_run
 from store.under_way import Survey
 
 PER_DECADE = 4
@@ -95,8 +95,19 @@ def _health(sae: Run, root: Path, evaluations: Sequence[Run], indexes: Iterable[
 def _figures(evaluated: Evaluated | None) -> dict[str, Figure | None]:
     if evaluated is None:
         return {tile.label: None for tile in TILES}
-    parts = {part: evaluated.measured(part).figures for part in {tile.part for tile in TILES}}
+    parts = {part: _measured(evaluated.runs.get(part)) for part in {tile.part for tile in TILES}}
     return {tile.label: find(parts[tile.part], **tile.where) for tile in TILES}
+
+
+def _measured(run: Run | None) -> Sequence[Figure]:
+    return () if run is None or NOT_APPLICABLE in run.results else _read(run.folder, run.manifest["finished_at"])
+
+
+@lru_cache(maxsize=1024)
+def _read(folder: Path, finished_at: str) -> Sequence[Figure]:
+    """A finished run's figures: they never change."""
+    del finished_at  # another run than that of another time
+    return read_measured(read_run(folder)).figures
 
 
 def what_is(run: Run) -> str:

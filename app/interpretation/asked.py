@@ -7,8 +7,10 @@ from typing import Any
 
 from app.job_commands import arguments
 from app.workbench import Workbench
+from autointerp.interpret import InterpretConfig
 from autointerp.llm.config import LLMConfig
 from autointerp.llm.keys import checked_url, variables
+from autointerp.sample_config import SampleConfig
 from store.errors import UsageError
 from store.run import Run
 
@@ -25,6 +27,14 @@ ADDRESSES = {
     "openai_compatible": "http://localhost:8000/v1",
 }
 """Of each backend, where no other is given."""
+USUAL = {
+    "n-explain": SampleConfig.n_explain,
+    "n-score": SampleConfig.n_score,
+    "seed": SampleConfig.seed,
+    "nulls": InterpretConfig.nulls,
+    "n-null": InterpretConfig.n_null,
+}
+"""What the command takes where nothing is said."""
 MOST_LISTED = 2_000
 """Latents on a list: a command line is not endless."""
 
@@ -97,13 +107,18 @@ def command(asked: Asked, index: Run) -> list[str]:
             raise UsageError("no latent is listed: list whole numbers with spaces between them")
     elif asked.which.where is not None:
         which = {"select": asked.which.select}
-    judged = {"scorers": asked.scorers, "nulls": asked.nulls, "n-null": asked.sample.get("n-null")}
-    sample = {name: value for name, value in asked.sample.items() if name != "n-null"}
+    judged = _unusual({"scorers": asked.scorers, "nulls": asked.nulls, "n-null": asked.sample.get("n-null")})
+    sample = _unusual({name: value for name, value in asked.sample.items() if name != "n-null"})
     how = {"explainer": asked.explainer, "embedder": asked.embedder, **sample, **asked.llm}
     options = {"index-run": index.id, **which, **how}
     if not asked.scorers:
         return arguments("explain", index.root, options)
     return arguments("interpret", index.root, options | judged)
+
+
+def _unusual(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that are not the command's own: a command is to be read."""
+    return {name: value for name, value in options.items() if value != USUAL.get(name)}
 
 
 def n_chosen(which: Which, bench: Workbench) -> int:

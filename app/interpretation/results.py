@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from app.interpretation.asked import LANGUAGE_MODELS
 from app.spending import spend
 from autointerp.arms import EXPLANATION, SHUFFLED
 from store.run import Run
@@ -51,6 +52,9 @@ def _explained(run: Run) -> dict[str, Any]:
 
 
 def _model(config: dict[str, Any]) -> str | None:
+    """Which language model was asked, where one was."""
+    if not LANGUAGE_MODELS & {config.get("explainer"), config.get("scorer")}:
+        return None
     llm = config.get("tools", {}).get("llm", {})
     return " ".join(part for part in (llm.get("backend"), llm.get("model")) if part) or None
 

@@ -64,17 +64,18 @@ def until(at, root: Path, *states: str) -> jobs.Job:
 
 
 def test_the_command_is_shown_before_it_is_started(dashboard, root):
-    at = dashboard("interpret", root, view="run")
+    at = dashboard("interpret", root, view="Start")
     assert not at.exception
     index = find_run(root, "latest", "index").id
     assert command(at).startswith(f"monosem interpret --root {root} --index-run {index} --n-latents 30")
     assert "--explainer tokens" in command(at)
+    assert "--nulls" not in command(at), "what the command does anyway is not said"
     assert "No language model is asked" in said(at)
     assert not (root / jobs.FOLDER).exists(), "nothing is started by looking"
 
 
 def test_what_is_chosen_is_in_the_command(dashboard, root):
-    at = dashboard("interpret", root, view="run", explainer="default", n="7")
+    at = dashboard("interpret", root, view="Start", explainer="default", n="7")
     at.selectbox(key="embedder").set_value("hashed").run()
     at.multiselect(key="scorers").set_value(["detection", "fuzzing"]).run()
     assert "--n-latents 7 --explainer default --embedder hashed" in command(at)
@@ -83,7 +84,7 @@ def test_what_is_chosen_is_in_the_command(dashboard, root):
 
 
 def test_a_job_is_forecast_started_watched_and_its_results_are_there(dashboard, root):
-    at = dashboard("interpret", root, view="run", n="3", explainer="default", embedder="hashed")
+    at = dashboard("interpret", root, view="Start", n="3", explainer="default", embedder="hashed")
     at.multiselect(key="scorers").set_value(["detection"]).run()
     click(at, "Forecast")
     assert until(at, root, "finished", "failed").state == "finished"
@@ -95,7 +96,7 @@ def test_a_job_is_forecast_started_watched_and_its_results_are_there(dashboard, 
     assert done.state == "finished", done.tail()
     assert "✓ finished" in said(at)
     assert len(list_runs(root, "scores")) == before + 1
-    at.segmented_control(key="view").set_value("results").run()
+    at.segmented_control(key="view").set_value("Results").run()
     rows = at.dataframe[0].value
     assert rows["scorer"].iloc[0] == "detection"
     assert rows["calls"].iloc[0] > 0
@@ -103,7 +104,7 @@ def test_a_job_is_forecast_started_watched_and_its_results_are_there(dashboard, 
 
 
 def test_a_failed_job_says_why_and_goes_on(dashboard, root):
-    at = dashboard("interpret", root, view="run", which="list", latents="0 1")
+    at = dashboard("interpret", root, view="Start", which="List", latents="0 1")
     (root / "index").rename(root / "gone")
     folder = jobs.start(root, ["interpret", "--root", str(root), "--index-run", "0" * 16]).folder
     until(at, root, "failed")
@@ -118,22 +119,22 @@ def test_a_failed_job_says_why_and_goes_on(dashboard, root):
 @pytest.mark.parametrize(
     ("query", "says"),
     [
-        ({"which": "list", "latents": "3 x"}, "is no latent"),
-        ({"which": "list", "latents": "999999"}, "there is no latent 999999"),
-        ({"which": "list", "latents": ""}, "no latent is listed"),
-        ({"which": "where", "where": ""}, "there is no condition"),
-        ({"which": "where", "where": "no_such_column > 1"}, "no\\_such\\_column"),
+        ({"which": "List", "latents": "3 x"}, "is no latent"),
+        ({"which": "List", "latents": "999999"}, "there is no latent 999999"),
+        ({"which": "List", "latents": ""}, "no latent is listed"),
+        ({"which": "Condition", "where": ""}, "there is no condition"),
+        ({"which": "Condition", "where": "no_such_column > 1"}, "no\\_such\\_column"),
     ],
 )
 def test_what_cannot_be_had_is_one_line_and_nothing_is_started(dashboard, root, query, says):
-    at = dashboard("interpret", root, view="run", **query)
+    at = dashboard("interpret", root, view="Start", **query)
     assert not at.exception
     assert says in at.error[0].value
     assert not [button for button in at.button if button.label == "Start"]
 
 
 def test_a_condition_says_how_many_latents_it_names(dashboard, root):
-    at = dashboard("interpret", root, view="run", which="where", where="latent < 5")
+    at = dashboard("interpret", root, view="Start", which="Condition", where="latent < 5")
     assert "5 of " in said(at)
     assert "'SELECT latent FROM features WHERE latent < 5'" in command(at)
 
@@ -142,12 +143,12 @@ def test_nonsense_in_the_url_is_no_traceback(dashboard, root):
     junk = {"view": "<b>", "which": "x", "explainer": "nobody", "backend": "none", "n": "-4", "scorers": "a,b"}
     at = dashboard("interpret", root, **junk)
     assert not at.exception
-    assert not dashboard("interpret", root, view="run", **{k: v for k, v in junk.items() if k != "view"}).exception
+    assert not dashboard("interpret", root, view="Start", **{k: v for k, v in junk.items() if k != "view"}).exception
 
 
 def test_keys_are_never_shown(dashboard, root, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
-    at = dashboard("interpret", root, view="run", explainer="default", backend="openai_batch")
+    at = dashboard("interpret", root, view="Start", explainer="default", backend="openai_batch")
     assert "`OPENAI_API_KEY` is set" in said(at)
     assert "`MONOSEM_LLM_KEY` is not set" in said(at)
     assert "very-secret" not in str(at)
@@ -155,7 +156,7 @@ def test_keys_are_never_shown(dashboard, root, monkeypatch):
 
 
 def test_dollars_without_a_price_are_refused_before_anything_starts(dashboard, root):
-    at = dashboard("interpret", root, view="run", explainer="default", backend="anthropic_api")
+    at = dashboard("interpret", root, view="Start", explainer="default", backend="anthropic_api")
     at.number_input(key="cap_usd").set_value(1.0).run()
     assert "price is not known" in at.error[0].value
     at.number_input(key="price_in").set_value(1.0)
@@ -166,7 +167,7 @@ def test_dollars_without_a_price_are_refused_before_anything_starts(dashboard, r
 
 def test_read_only_starts_nothing_and_rates_nothing(dashboard, judged, monkeypatch):
     monkeypatch.setenv("MONOSEM_READ_ONLY", "1")
-    for view in ("run", "rate"):
+    for view in ("Start", "Rate"):
         at = dashboard("interpret", judged, view=view)
         assert not at.exception
         assert "read-only" in at.info[0].value
@@ -201,11 +202,11 @@ def test_interpretations_of_another_version_are_listed_and_not_fatal(dashboard):
     at = dashboard("interpret")
     assert not at.exception
     assert len(at.dataframe[0].value) == 1
-    assert not dashboard("interpret", view="agreement").exception
+    assert not dashboard("interpret", view="Agreement").exception
 
 
 def test_agreement_has_intervals_and_what_judges_got_wrong(dashboard, judged):
-    at = dashboard("interpret", judged, view="agreement")
+    at = dashboard("interpret", judged, view="Agreement")
     assert not at.exception
     shown = html(at)
     assert "detection and fuzzing" in shown
@@ -219,7 +220,7 @@ def sheet_for(root: Path, n: int = 4):
 
 
 def test_a_sheet_is_made_and_opened(dashboard, root):
-    at = dashboard("interpret", root, view="rate")
+    at = dashboard("interpret", root, view="Rate")
     at.text_input(key="rater").set_value("ada").run()
     at.number_input[0].set_value(4)
     click(at, "Make the sheet")
@@ -232,37 +233,37 @@ def test_rating_is_blind_until_the_sheet_is_done(dashboard, root):
     run = sheet_for(root)
     sheet = sheet_of(run)
     sae = find_run(root, "latest", "sae").id
-    at = dashboard("interpret", root, view="rate", sheet=run.id)
+    at = dashboard("interpret", root, view="Rate", sheet=run.id)
     assert "Say who you are" in at.info[0].value
     at.text_input(key="rater").set_value("ada").run()
     for item in sheet.items[:-1]:
         shown = html(at) + said(at)
         assert item.explainer not in shown
-        assert "another latent's" not in shown
+        assert "of another" not in html(at)
         assert "Spearman" not in shown
         assert f"latent {item.latent}" not in shown
-        click(at, "4 fits well")
+        click(at, "Fits well")
     assert [each.value for each in Notes(root).blind_ratings(sae)] == [4] * (len(sheet.items) - 1)
     assert sheet.items[-1].explainer not in html(at)
     click(at, "Skip")
     assert "This sheet is done" in said(at)
     assert sheet.items[0].explainer in html(at)
-    assert "another latent's" in html(at)
+    assert "of another" in html(at)
     assert "skipped" in html(at)
     assert len(Notes(root).blind_ratings(sae)) == len(sheet.items) - 1, "what is skipped is no rating"
     click(at, "Rate those that were skipped")
-    click(at, "1 does not fit")
+    click(at, "Does not fit")
     assert len(Notes(root).blind_ratings(sae)) == len(sheet.items)
 
 
 def test_a_rating_can_be_given_again_and_the_newer_counts(dashboard, root):
     run = sheet_for(root)
     sae = find_run(root, "latest", "sae").id
-    at = dashboard("interpret", root, view="rate", sheet=run.id)
+    at = dashboard("interpret", root, view="Rate", sheet=run.id)
     at.text_input(key="rater").set_value("ada").run()
-    click(at, "5 fits exactly")
+    click(at, "Fits exactly")
     click(at, "Back to the last one")
-    click(at, "2 fits badly")
+    click(at, "Fits badly")
     assert [each.value for each in Notes(root).blind_ratings(sae)] == [2]
     assert "1 of 4 rated" in at.get("progress")[0].proto.text
 
@@ -273,10 +274,10 @@ def test_two_raters_agree_or_not_with_an_interval(dashboard, root):
     for author, shift in (("ada", 0), ("ben", 1)):
         for place in range(len(sheet.items)):
             sheet.rate(Notes(root), sae, place, (place + shift) % 5 + 1, author)
-    at = dashboard("interpret", root, view="rate", sheet=run.id)
+    at = dashboard("interpret", root, view="Rate", sheet=run.id)
     at.text_input(key="rater").set_value("ada").run()
     assert "weighted kappa" in html(at)
-    at.segmented_control(key="view").set_value("agreement").run()
+    at.segmented_control(key="view").set_value("Agreement").run()
     assert "ada, ben" in html(at)
     assert "2 people" in said(at)
 
@@ -285,9 +286,9 @@ def test_what_people_said_is_not_told_in_the_middle_of_a_sheet(dashboard, root):
     run = sheet_for(root)
     sheet, sae = sheet_of(run), find_run(root, "latest", "sae").id
     sheet.rate(Notes(root), sae, 0, 3, "ben")
-    at = dashboard("interpret", root, view="rate", sheet=run.id)
+    at = dashboard("interpret", root, view="Rate", sheet=run.id)
     at.text_input(key="rater").set_value("ada").run()
-    at.segmented_control(key="view").set_value("agreement").run()
+    at.segmented_control(key="view").set_value("Agreement").run()
     assert not at.exception
     assert "when the sheet that you are rating is done" in said(at)
 

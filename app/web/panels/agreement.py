@@ -22,7 +22,7 @@ COLUMNS = ("scorer", "fires: yes", "fires: no", "silent: yes", "silent: no", "no
 RATES = ("said yes where it fires", "95 %", "said no where it is silent", "95 %")
 UNREVEALED = "What people said is shown when the sheet that you are rating is done: it would tell you what to say."
 UNRATED = (
-    "Nobody has rated explanations of this dictionary yet: do it under **Rate blind**, or with "
+    "Nobody has rated explanations of this dictionary yet: do it under **Rate**, or with "
     "`monosem agreement --sheet ratings.csv`."
 )
 
@@ -35,7 +35,7 @@ def agreement_panel(bench: Workbench) -> None:
         if explanations is not None and can_be_reported(seen, explanations):
             _scorers(bench, report_of(bench, seen, explanations))
         else:
-            st.info("There are no scores of this index yet: begin under **Start and watch**.")
+            st.info("There are no scores of this index yet: begin under **Start**.")
     with usage_errors():
         _people(bench)
 

@@ -62,7 +62,6 @@ def _look_at(chosen: Health) -> None:
         )
         return
     st.session_state[INDEX] = st.query_params[INDEX] = chosen.indexes[0].id
-    st.session_state["home_index"] = chosen.indexes[0].id
 
 
 def _columns() -> dict[str, Any]:

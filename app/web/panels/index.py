@@ -49,7 +49,7 @@ def index_panel(bench: Workbench) -> None:
 
 
 def _links(bench: Workbench) -> None:
-    queries = {"training": {"run": bench.sae_run.id}, "compare": {"a": bench.sae_run.id}}
+    queries = {"training": {"runs": bench.sae_run.id}, "compare": {"a": bench.sae_run.id}}
     there = [name for name in LINKS if name in SCREENS]
     with st.container(horizontal=True):
         for name in there:
@@ -64,7 +64,9 @@ def _evaluation_row(bench: Workbench) -> None:
         return
     for column, tile in zip(st.columns(len(TILES)), TILES, strict=True):
         figure = find(evaluated.measured(tile.part).figures, **tile.where)
-        column.metric(tile.label, *_shown(figure, tile.form), help=tile.help, border=True, delta_color="off")
+        column.metric(
+            tile.label, *_shown(figure, tile.form), help=tile.help, border=True, delta_color="off", delta_arrow="off"
+        )
     rows = [figure for figure in evaluated.measured("reconstruction").figures if figure.token_class]
     if rows:
         with st.expander("By token class"):

@@ -20,8 +20,7 @@ from autointerp.llm.config import FREE
 from autointerp.scorers import SCORERS
 from store.errors import UsageError
 
-DRAW, LIST, PREDICATE = "draw", "list", "where"
-WAYS = {DRAW: "Drawn at random", LIST: "A list", PREDICATE: "An SQL predicate"}
+DRAW, LIST, CONDITION = "At random", "List", "Condition"
 CAPS = {"calls": "max-calls-per-job", "tokens": "max-tokens-per-job", "usd": "max-usd-per-job"}
 READ_ONLY = "This dashboard is read-only: nothing is started from here. Jobs and their results can be looked at."
 NO_JUDGE = "`scripted` is a judge of known errors in this process, for trying things out: its words mean nothing."
@@ -60,9 +59,8 @@ def _which(bench: Workbench) -> Which:
     st.subheader("Which latents")
     way = st.segmented_control(
         "Latents",
-        list(WAYS),
+        [DRAW, LIST, CONDITION],
         default=DRAW,
-        format_func=lambda way: WAYS[way],
         key="which",
         bind="query-params",
         label_visibility="collapsed",
@@ -70,7 +68,7 @@ def _which(bench: Workbench) -> Which:
     if way == LIST:
         text = st.text_input("Their numbers", key="latents", bind="query-params", placeholder="3 17 256")
         which = Which(listed=text)
-    elif way == PREDICATE:
+    elif way == CONDITION:
         about = "A condition over the columns of `features`, as on the page Features."
         text = st.text_input("Condition", key="where", bind="query-params", placeholder="density < 0.001", help=about)
         which = Which(where=text)
@@ -78,7 +76,7 @@ def _which(bench: Workbench) -> Which:
         n = st.number_input("How many", 1, 100_000, 30, key="n", bind="query-params")
         which = Which(n=int(n))
         st.caption("From those with enough contexts on both sides: some to explain from, others to judge on.")
-    if way in (LIST, PREDICATE):
+    if way in (LIST, CONDITION):
         st.caption(f"{n_chosen(which, bench):,} of {bench.d_sae:,} latents.")
     return which
 

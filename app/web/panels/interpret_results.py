@@ -1,6 +1,6 @@
 """What interpretations of an index found: a table of all of them, and the report on one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -18,7 +18,7 @@ from autointerp.llm.metered import told
 from autointerp.reporting import Figures, Subject, figures, subject
 from store.under_way import Survey, survey
 
-NONE_YET = "Nothing is explained in this index yet: begin under **Start and watch**, or with `monosem interpret`."
+NONE_YET = "Nothing is explained in this index yet: begin under **Start**, or with `monosem interpret`."
 OPEN = ("above", "histograms")
 """Sections that are unfolded from the start."""
 PARAMETER = "explanations"
@@ -53,6 +53,8 @@ class Report(NamedTuple):
     of: Subject
     found: Figures
     page: Page
+    texts: Mapping[int, str]
+    """Explanations of the chosen latents."""
 
 
 @st.cache_resource(show_spinner="Reading the scores …", max_entries=6)
@@ -60,7 +62,9 @@ def _report(_bench: Workbench, folder: str, version: str, explanations: str, sco
     del folder, version, scores  # another report than that of another time
     of = subject(_bench.index, explanations)
     found = figures(_bench.index, of)
-    return Report(of, found, page(_bench.index, of, found, []))
+    chosen = [row["latent"] for row in found.chosen]
+    texts = {row["latent"]: row["text"] for row in _bench.index.arrow(of.query("texts", chosen)).to_pylist()}
+    return Report(of, found, page(_bench.index, of, found, []), texts)
 
 
 def report_of(bench: Workbench, seen: Survey, explanations: str) -> Report:
@@ -148,12 +152,14 @@ def _latents(report: Report) -> None:
     if not report.found.chosen:
         return
     st.markdown("**Some latents**: the best explained, of the middle, and the worst. Click one to open it.")
-    rows = pd.DataFrame(report.found.chosen)
+    rows = pd.DataFrame([{**row, "text": report.texts.get(row["latent"])} for row in report.found.chosen])
     event = st.dataframe(
         rows,
         key="chosen latents",
         hide_index=True,
+        column_order=["latent", "text", "gain", "place", "n"],
         column_config={
+            "text": st.column_config.TextColumn("Explanation", width="large"),
             "latent": st.column_config.NumberColumn("Latent", format="%d"),
             "gain": st.column_config.NumberColumn("Above shuffled, or chance", format="%+.3f"),
             "place": st.column_config.NumberColumn("Place", format="%d"),
@@ -161,7 +167,6 @@ def _latents(report: Report) -> None:
         },
         on_select="rerun",
         selection_mode=["single-row", "single-cell"],
-        width="content",
     )
     selection = event["selection"]
     clicked = [*selection["rows"], *(row for row, _ in selection["cells"])]

@@ -10,13 +10,16 @@ from app import jobs
 from app.cards import markdown_text
 from app.jobs import Job
 from app.spending import spent_by
+from app.web.navigation import SCREENS, link
 from app.web.state import read_only, usage_errors
 from store.run import Run
 from store.under_way import Survey, at_work, owner, survey
 
-POLL_SECONDS = 2
+POLL_SECONDS, IDLE_SECONDS = 2, 10
+BUSY = "jobs_busy"
 SHOWN_ENDED = 12
 """Jobs that have ended and are listed: the newest."""
+FORECAST = "--dry-run"
 SIGNS = {
     "starting": "⏳ starting",
     "running": "⏳ running",
@@ -31,9 +34,9 @@ SIGNS = {
 def jobs_panel(root: Path, *, all_of_them: bool = False) -> None:
     """Everything in progress, looked at again every two seconds while there is anything; with `all_of_them` also what
     has ended."""
-    found = jobs.jobs(root)
-    busy = any(job.state in jobs.ALIVE for job in found) or bool(elsewhere(survey(root), found))
-    st.fragment(_panel, run_every=POLL_SECONDS if busy else None)(root, all_of_them)
+    st.session_state[BUSY] = _busy(jobs.jobs(root), survey(root))
+    seconds = POLL_SECONDS if st.session_state[BUSY] else IDLE_SECONDS
+    st.fragment(_panel, run_every=seconds)(root, all_of_them)
 
 
 def elsewhere(seen: Survey, found: Sequence[Job]) -> list[Run]:
@@ -45,8 +48,9 @@ def elsewhere(seen: Survey, found: Sequence[Job]) -> list[Run]:
 
 def _panel(root: Path, all_of_them: bool) -> None:
     found, seen = jobs.jobs(root), survey(root)
+    if _busy(found, seen) != st.session_state[BUSY]:
+        st.rerun()  # what was made is on the rest of the page, and what has begun is looked at more often
     alive = [job for job in found if job.state in jobs.ALIVE]
-    _rerun_when_one_has_ended({job.id for job in alive})
     runs = elsewhere(seen, found)
     for job in alive:
         _alive(root, job, seen)
@@ -55,17 +59,16 @@ def _panel(root: Path, all_of_them: bool) -> None:
     if not alive and not runs:
         st.caption("Nothing is in progress.")
     if all_of_them:
-        ended = [job for job in found if job.state not in jobs.ALIVE]
+        # A forecast is told beside the form that asked for it.
+        ended = [job for job in found if job.state not in jobs.ALIVE and FORECAST not in job.argv]
         for job in ended[:SHOWN_ENDED]:
             _ended(root, job, {each.goes_on_from for each in found})
 
 
-def _rerun_when_one_has_ended(alive: set[str]) -> None:
-    """What a job made is on the rest of the page as soon as it is there."""
-    before = st.session_state.get("jobs_alive", alive)
-    st.session_state["jobs_alive"] = alive
-    if before - alive:
-        st.rerun()
+def _busy(found: Sequence[Job], seen: Survey) -> frozenset[str]:
+    """Names of all that is in progress."""
+    alive = (job.id for job in found if job.state in jobs.ALIVE)
+    return frozenset((*alive, *(run.id for run in elsewhere(seen, found))))
 
 
 def _alive(root: Path, job: Job, seen: Survey) -> None:
@@ -95,13 +98,19 @@ def _ended(root: Path, job: Job, gone_on_from: set[str | None]) -> None:
         if job.state != "finished":
             st.caption(markdown_text(job.last_line or "It has printed nothing."))
         if not read_only():
-            go_on, drop, _ = st.columns([1, 1, 4])
-            if job.state in jobs.LEFT and job.id not in gone_on_from:
-                go_on.button(
-                    "Go on", key=f"resume {job.id}", icon=":material/play_arrow:", on_click=_resume, args=(root, job)
-                )
-            drop.button("Take off the list", key=f"forget {job.id}", on_click=_forget, args=(root, job))
+            with st.container(horizontal=True):
+                _buttons(root, job, gone_on_from)
         _output(job)
+
+
+def _buttons(root: Path, job: Job, gone_on_from: set[str | None]) -> None:
+    """What may be done with a job that has ended."""
+    if job.state in jobs.LEFT and job.id not in gone_on_from:
+        about = "Gives the same command again: it goes on from what is finished."
+        icon = ":material/play_arrow:"
+        st.button("Go on", key=f"resume {job.id}", icon=icon, help=about, on_click=_resume, args=(root, job))
+    about = "With what it printed. The runs it made stay."
+    st.button("Take off the list", key=f"forget {job.id}", help=about, on_click=_forget, args=(root, job))
 
 
 def _elsewhere(run: Run) -> None:
@@ -112,6 +121,8 @@ def _elsewhere(run: Run) -> None:
         st.markdown(f"**{markdown_text(f'⏳ {run.kind} {run.id}')}**")
         about = f"Started elsewhere: {who}, {_ago(run.manifest['started_at'])} ago{sure}."
         st.caption(markdown_text(f"{about} It is stopped where it was started."))
+        if run.kind == "sae" and "training" in SCREENS:
+            link("training", "Training curves", ":material/show_chart:", runs=run.id)
 
 
 def _title(job: Job, when: str) -> None:

@@ -21,7 +21,7 @@ SHEET = "sheet"
 """Of the URL."""
 IN_THE_MIDDLE = "rating_in_the_middle"
 SKIPPED, AGAIN = "rating_skipped", "rating_again"
-WORDS = {1: "does not fit", 2: "fits badly", 3: "fits partly", 4: "fits well", 5: "fits exactly"}
+WORDS = {1: "Does not fit", 2: "Fits badly", 3: "Fits partly", 4: "Fits well", 5: "Fits exactly"}
 ABOUT = (
     "An explanation is shown beside contexts on which the latent fires, its words marked. Say how well it fits them. "
     "Who wrote it is not told, and some were written for another latent: that is found out when the sheet is done."
@@ -71,7 +71,7 @@ def _new_sheet(bench: Workbench, seen: Survey) -> None:
     st.subheader("A new sheet", anchor=False)
     runs = [run for run in seen.of_kind("explanations") if run.inputs.get("index") == bench.run.id]
     if not runs:
-        st.info("Nothing is explained in this index yet: begin under **Start and watch**.")
+        st.info("Nothing is explained in this index yet: begin under **Start**.")
         return
     names = {run.id: f"{run.id} · {run.config.get('explainer', '?')}" for run in runs}
     with st.form("new sheet", border=False):
@@ -116,9 +116,7 @@ def _rate(bench: Workbench, run: Run, author: str) -> None:
     columns = st.columns(len(WORDS) + 1)
     for column, (value, words) in zip(columns, WORDS.items(), strict=False):
         keep = (bench.sae_run.id, sheet, here.place, value, author)
-        column.button(
-            f"{value} {words}", key=f"rate {value}", shortcut=str(value), on_click=_keep, args=keep, width="stretch"
-        )
+        column.button(words, key=f"rate {value}", shortcut=str(value), on_click=_keep, args=keep, width="stretch")
     columns[-1].button("Skip", shortcut="s", on_click=skipped.add, args=(here.place,), width="stretch")
     last = max((each for each in every if each.author == author), key=lambda each: each.made_at, default=None)
     if last is not None and not again:
@@ -149,7 +147,7 @@ def _reveal(sheet: Sheet, every: Sequence[BlindRating], rated: dict[int, int], s
         [
             str(item.latent),
             item.explainer,
-            "its own" if item.arm == ARMS[0] else "another latent's",
+            "its own" if item.arm == ARMS[0] else "of another",
             str(rated.get(place, "skipped")),
             f"{means.loc[place, 'mean']:.2f} ({means.loc[place, 'count']})" if place in means.index else "–",
             item.text,

@@ -22,7 +22,7 @@ COLUMNS = {
 }
 DETAILS = ("id", "kind", "config", "inputs", "results", "made_by", "started_at", "finished_at", "seconds")
 PAGES = {
-    "sae": (("training", "run", "Training curves"), ("compare", "a", "Compare")),
+    "sae": (("training", "runs", "Training curves"), ("compare", "a", "Compare")),
     "index": (("features", "index", "Browse the features"),),
     "explanations": (("interpret", "explanations", "What they are worth"),),
 }

@@ -15,6 +15,7 @@ from app.web.state import INDEX, chosen_index, root, usage_errors, workbench
 from store.run import Run
 from store.under_way import Survey, survey
 
+BOX = "home_index"
 NO_RUNS = """There are no runs in `{root}` yet. In a terminal, one of these makes some:
 
 - `monosem demo --recipe tiny --out {shown}`: the whole path on a small random model, in seconds, with nothing to fetch;
@@ -30,13 +31,13 @@ def index_choice(indexes: list[Run]) -> None:
     """Which index the other pages show."""
     names = {run.id: _named(run) for run in indexes}
     ids = list(names)
-    now = _resolved(ids)
+    # Whatever chose it, a row, a link or the URL, stands in the box.
+    st.session_state[BOX] = _resolved(ids)
     st.selectbox(
         "Index shown on all pages",
         ids,
-        index=ids.index(now) if now in ids else None,
         format_func=lambda index: names[index],
-        key="home_index",
+        key=BOX,
         on_change=_choose,
         placeholder="choose one",
     )
@@ -52,8 +53,7 @@ def _resolved(ids: list[str]) -> str | None:
 
 
 def _choose() -> None:
-    st.session_state[INDEX] = st.session_state["home_index"]
-    st.query_params[INDEX] = st.session_state["home_index"]
+    st.session_state[INDEX] = st.query_params[INDEX] = st.session_state[BOX]
 
 
 def _named(run: Run) -> str:

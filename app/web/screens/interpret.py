@@ -8,12 +8,9 @@ from app.web.panels.interpret_results import results_panel
 from app.web.panels.rating import rating_panel
 from app.web.state import workbench
 
-VIEWS = {
-    "results": ("Results", results_panel),
-    "run": ("Start and watch", form_panel),
-    "agreement": ("Agreement", agreement_panel),
-    "rate": ("Rate blind", rating_panel),
-}
+# Their names are those in the URL.
+VIEWS = {"Results": results_panel, "Start": form_panel, "Agreement": agreement_panel, "Rate": rating_panel}
+FIRST = "Results"
 
 
 def show() -> None:
@@ -23,13 +20,12 @@ def show() -> None:
     view = st.segmented_control(
         "View",
         list(VIEWS),
-        default="results",
-        format_func=lambda name: VIEWS[name][0],
+        default=FIRST,
         key="view",
         bind="query-params",
         label_visibility="collapsed",
     )
-    VIEWS[view or "results"][1](bench)
+    VIEWS[view or FIRST](bench)
 
 
 show()
