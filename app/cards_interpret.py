@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from app.cards import escape, visible, wrapped
 
-FIGURE = re.compile(r"$|[\[+−–$\-]?[\d.]|–$")
+FIGURE = re.compile(r"$|[\[+−–$\-]*[\d.]|–$")
 """How a figure begins; where there is none, a cell is empty or a dash."""
 RIGHT = ' class="ms-right"'
 STYLE = """<style>

@@ -22,7 +22,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from app.job_commands import COMMANDS
 from app.job_process import ASKED, ENDED, PROCESS
 from app.progress_file import VARIABLE, Progress, read_progress
 from store.errors import UsageError
@@ -141,6 +140,9 @@ def start(root: Path, argv: Sequence[str], goes_on_from: str | None = None) -> J
     Raises:
         UsageError: it is none of the commands that may be started, or the folder cannot be written.
     """
+    # Here, not above: looking at jobs, which the first page does, needs none of what explains and scores.
+    from app.job_commands import COMMANDS
+
     if not argv or argv[0] not in COMMANDS:
         raise UsageError(f"'{argv[0] if argv else ''}' is not started in the background: {', '.join(COMMANDS)} are")
     at = datetime.now(UTC)

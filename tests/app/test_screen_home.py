@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -82,6 +83,27 @@ def test_a_dictionary_without_evaluation_or_index_has_a_row_too(dashboard, own):
     rows = frames(dashboard("home", own))["dictionary"].set_index("dictionary")
     assert rows.loc[run.id, "indexes"] == 0
     assert rows.loc[run.id, ["FVU, normal tokens", "L0", "Dead latents"]].isna().all()
+
+
+def test_what_a_dictionary_lacks_is_a_click_away(dashboard, tiny_root, tmp_path, monkeypatch):
+    root = tmp_path / "runs"
+    for kind in ("activations", "sae"):
+        shutil.copytree(tiny_root / kind, root / kind)
+    sae = find_run(root, "latest", "sae").id
+    monkeypatch.setenv("MONOSEM_READ_ONLY", "1")
+    assert not [button for button in dashboard("home", root).button if sae[:8] in button.label]
+    monkeypatch.setenv("MONOSEM_READ_ONLY", "0")
+    at = dashboard("home", root)
+    assert {button.label for button in at.button} >= {f"Evaluate {sae[:8]}", f"Index {sae[:8]}"}
+    next(button for button in at.button if button.label.startswith("Index")).click().run()
+    deadline = time.monotonic() + 120
+    while (job := jobs.jobs(root)[0]).state in jobs.ALIVE:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert job.state == "finished", job.tail()
+    at.run()
+    assert not at.exception
+    assert {metric.label for metric in at.metric} >= {"Alive"}
 
 
 def test_no_runs_says_what_to_run(dashboard, tmp_path):

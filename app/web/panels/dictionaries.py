@@ -1,23 +1,56 @@
 """How good every dictionary is: a table with a row each, and how the latents of each are spread."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 import streamlit as st
 
+from app import jobs
 from app.cards import markdown_text
 from app.figures_health import density_multiples
 from app.health import TILES, Health, densities, what_is
-from app.web.state import INDEX
+from app.web.state import INDEX, read_only, root, usage_errors
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
 from store.figures import Figure
 from store.run import Run
 
+
+class Offer(NamedTuple):
+    """A command that makes what a dictionary lacks."""
+
+    label: str
+    of: Callable[[Health], bool]
+    """Whether a dictionary lacks it."""
+    argv: Callable[[Path, str], list[str]]
+    """Of the root and the dictionary's id."""
+
+
+def _evaluate(root: Path, sae: str) -> list[str]:
+    return _arguments("evaluate", root, {"quick": True}, [sae])
+
+
+def _index(root: Path, sae: str) -> list[str]:
+    return _arguments("index", root, {"sae": sae})
+
+
+def _arguments(*asked: Any) -> list[str]:
+    # Here, not above: the first page is to be there before what explains and scores is loaded.
+    from app.job_commands import arguments
+
+    return arguments(*asked)
+
+
+MISSING = {
+    "evaluate": Offer("Evaluate", lambda each: each.evaluated is None and not each.damaged, _evaluate),
+    "index": Offer("Index", lambda each: not each.indexes, _index),
+}
+MOST_OFFERED = 4
 MULTIPLES = 8
 """Histograms drawn: of the newest indexes."""
-FORMS = {"{:.3f}": "%.3f", "{:.1f}": "%.1f", "{:,.0f}": "%d", "{:.1%}": "percent"}
+FORMS = {"{:.3f}": "%.3f", "{:.1f}": "%.1f", "{:,.0f}": "%d", "{:.1%}": "%.1f%%"}
 """A tile's format as the table's."""
 
 
@@ -32,6 +65,8 @@ def dictionaries_panel(found: Sequence[Health]) -> None:
         if each.damaged:
             st.warning(markdown_text(f"What was measured of {each.sae.id} is left out: {each.damaged}"))
     _table(found)
+    if not read_only():
+        _offers(found)
     _multiples([index for each in found for index in each.indexes][:MULTIPLES])
 
 
@@ -53,6 +88,22 @@ def _table(found: Sequence[Health]) -> None:
     if clicked and clicked != st.session_state.get("dictionary_clicked"):
         _look_at(found[clicked[0]])
     st.session_state["dictionary_clicked"] = clicked
+
+
+def _offers(found: Sequence[Health]) -> None:
+    """What is missing of a dictionary, a click away."""
+    lacking = [(each, what) for each in found for what in MISSING if MISSING[what].of(each)][:MOST_OFFERED]
+    with st.container(horizontal=True):
+        for each, what in lacking:
+            offer = MISSING[what]
+            label = f"{offer.label} {each.sae.id[:8]}"
+            about = f"Starts `monosem {what}` in the background: it is listed above."
+            st.button(label, key=f"{what} {each.sae.id}", help=about, on_click=_start, args=(what, each.sae.id))
+
+
+def _start(what: str, sae: str) -> None:
+    with usage_errors():
+        jobs.start(root(), MISSING[what].argv(root(), sae))
 
 
 def _look_at(chosen: Health) -> None:
@@ -82,7 +133,8 @@ def _row(each: Health) -> dict[str, Any]:
     row: dict[str, Any] = {"dictionary": each.sae.id, "is": what_is(each.sae)}
     for tile in TILES:
         figure = each.figures[tile.label]
-        row[tile.label] = None if figure is None else figure.value
+        value = None if figure is None else figure.value
+        row[tile.label] = value * 100 if value is not None and tile.form.endswith("%}") else value
         if any(other is not None for other in (figure and figure.low, figure and figure.high)):
             row[f"{tile.label} 95%"] = _interval(figure, tile.form)
     newest = each.indexes[0].results if each.indexes else {}

@@ -20,9 +20,10 @@ BUSY = "jobs_busy"
 SHOWN_ENDED = 12
 """Jobs that have ended and are listed: the newest."""
 FORECAST = "--dry-run"
+BUSY_ICON = ":material/hourglass_top:"
 SIGNS = {
-    "starting": "⏳ starting",
-    "running": "⏳ running",
+    "starting": f"{BUSY_ICON} starting",
+    "running": f"{BUSY_ICON} running",
     "finished": "✓ finished",
     "failed": "✗ failed",
     "stopped": "■ stopped",
@@ -118,7 +119,7 @@ def _elsewhere(run: Run) -> None:
     who = f"process {by.pid} on {by.node}" if by else "a process of its own"
     sure = "" if at_work(run) else " (another machine: whether it still runs cannot be told from here)"
     with st.container(border=True):
-        st.markdown(f"**{markdown_text(f'⏳ {run.kind} {run.id}')}**")
+        st.markdown(f"**{BUSY_ICON} {markdown_text(f'{run.kind} {run.id}')}**")
         about = f"Started elsewhere: {who}, {_ago(run.manifest['started_at'])} ago{sure}."
         st.caption(markdown_text(f"{about} It is stopped where it was started."))
         if run.kind == "sae" and "training" in SCREENS:
@@ -126,7 +127,7 @@ def _elsewhere(run: Run) -> None:
 
 
 def _title(job: Job, when: str) -> None:
-    st.markdown(f"**{markdown_text(f'{SIGNS[job.state]}')}** · {markdown_text(f'{job.argv[0]}, {when}')}")
+    st.markdown(f"**{SIGNS[job.state]}** · {markdown_text(f'{job.argv[0]}, {when}')}")
 
 
 def _output(job: Job) -> None:
