@@ -22,6 +22,7 @@ from store.errors import UsageError
 
 DRAW, LIST, CONDITION = "At random", "List", "Condition"
 CAPS = {"calls": "max-calls-per-job", "tokens": "max-tokens-per-job", "usd": "max-usd-per-job"}
+FORECASTING = "forecasting"
 READ_ONLY = "This dashboard is read-only: nothing is started from here. Jobs and their results can be looked at."
 NO_JUDGE = "`scripted` is a judge of known errors in this process, for trying things out: its words mean nothing."
 
@@ -51,7 +52,8 @@ def _form(bench: Workbench) -> None:
         if begin.button("Start", type="primary", icon=":material/play_arrow:", width="stretch"):
             jobs.start(root(), argv)
             st.toast("Started: it is listed below, and goes on when this page is closed.")
-        st.fragment(_forecast, run_every=POLL_SECONDS if _is_forecasting() else None)(argv)
+        st.session_state[FORECASTING] = _is_forecasting()
+        st.fragment(_forecast, run_every=POLL_SECONDS if st.session_state[FORECASTING] else None)(argv)
 
 
 def _which(bench: Workbench) -> Which:
@@ -170,6 +172,8 @@ def _forecast(argv: list[str]) -> None:
             st.progress(share, markdown_text(f"Forecast: {words}"))
             st.button("Stop the forecast", on_click=jobs.stop, args=(root(), name))
             return
+        if st.session_state.pop(FORECASTING, False):
+            st.rerun()  # there is nothing to look at every two seconds any more
         if job.argv[:-1] != argv:
             st.caption("The forecast is of what the form said before: ask again.")
         if job.state != "finished":

@@ -85,8 +85,10 @@ def _alive(root: Path, job: Job, seen: Survey) -> None:
             st.progress(told.share, markdown_text(f"{told.stage}: {told.done:,} of {told.total:,}{pace}{note}"))
         spent = spent_by(root, [run.id for run in seen.unfinished if (by := owner(run)) and by.pid == job.pid])
         if spent:
-            st.caption(markdown_text(f"Language models: {spent}"))
+            st.caption(markdown_text(f"Language models, in this stage: {spent}"))
         if not read_only():
+            if job.stop_asked:
+                st.caption("It was asked to stop, and ends as soon as it can.")
             label = "End it now" if job.stop_asked else "Stop"
             about = "What is finished stays; the same command goes on from there."
             st.button(label, key=f"stop {job.id}", icon=":material/stop:", help=about, on_click=_stop, args=(root, job))

@@ -19,7 +19,7 @@ from store.under_way import Survey, survey
 
 SHEET = "sheet"
 """Of the URL."""
-IN_THE_MIDDLE = "rating_in_the_middle"
+NAME, IN_THE_MIDDLE = "rater_name", "rating_in_the_middle"
 SKIPPED, AGAIN = "rating_skipped", "rating_again"
 WORDS = {1: "Does not fit", 2: "Fits badly", 3: "Fits partly", 4: "Fits well", 5: "Fits exactly"}
 ABOUT = (
@@ -36,7 +36,7 @@ def rating_panel(bench: Workbench) -> None:
         st.info(READ_ONLY)
         return
     st.caption(ABOUT)
-    author = st.text_input("Your name", key="rater", max_chars=80, help="Kept beside your ratings.").strip()
+    author = _author()
     seen = survey(root())
     with usage_errors():
         run = _chosen(bench, seen)
@@ -46,6 +46,23 @@ def rating_panel(bench: Workbench) -> None:
             st.info("Say who you are first: agreement is between people.")
         else:
             _rate(bench, run, author)
+
+
+def _author() -> str:
+    """Who rates. Once that is known there is no box any more, in which the keys that rate would be typed."""
+    name = st.session_state.get(NAME, "")
+    if name:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"You rate as **{markdown_text(name)}**.")
+            st.button("Somebody else", on_click=st.session_state.pop, args=(NAME, None))
+    else:
+        about = "Kept beside your ratings."
+        st.text_input("Your name", key="rater", max_chars=80, help=about, on_change=_named)
+    return name
+
+
+def _named() -> None:
+    st.session_state[NAME] = st.session_state["rater"].strip()
 
 
 def _chosen(bench: Workbench, seen: Survey) -> Run | None:
