@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from app import jobs
+from autointerp.confusion import confusions
 from autointerp.rating_sheets import make_sheet, sheet_of
 from autointerp.ratings import SheetConfig
+from autointerp.reporting import subject
+from store.feature_index import FeatureIndex
 from store.notes import Notes
 from store.run import find_run, list_runs
 
@@ -187,6 +190,8 @@ def test_results_have_scores_intervals_nulls_and_n(dashboard, judged):
     assert "Score minus null" in said(at)
     assert "What became of every latent" in [each.label for each in at.expander]
     assert at.get("plotly_chart")
+    calls = int(rows["calls"].sum())
+    assert f" {calls} answered" in said(at)
 
 
 def test_the_explanations_in_the_url_are_reported(dashboard, judged):
@@ -212,6 +217,20 @@ def test_agreement_has_intervals_and_what_judges_got_wrong(dashboard, judged):
     assert "detection and fuzzing" in shown
     assert "said yes where it fires" in shown
     assert "Nobody has rated" in said(at)
+
+
+def test_yes_and_no_are_counted_as_the_examples_have_them(judged):
+    index = FeatureIndex(find_run(judged, "latest", "index").folder)
+    of = subject(index)
+    for each in confusions(index, of):
+        query = "SELECT truth, answer FROM examples WHERE run = ? AND arm = 'explanation'"
+        rows = index.sql(query, [each.run])
+        right = {(1, 1): each.hits, (1, 0): each.misses, (0, 1): each.false_alarms, (0, 0): each.rejections}
+        for (truth, answer), n in right.items():
+            assert ((rows["truth"] == truth) & (rows["answer"] == answer)).sum() == n
+        assert each.sensitivity.n + each.specificity.n + each.n_unread == len(rows)
+        low, high = each.specificity.interval or (0, 0)
+        assert low < (each.specificity.value or 0) < high
 
 
 def sheet_for(root: Path, n: int = 4):

@@ -22,6 +22,7 @@ NONE_YET = "Nothing is explained in this index yet: begin under **Start**, or wi
 OPEN = ("above", "histograms")
 """Sections that are unfolded from the start."""
 PARAMETER = "explanations"
+TILES_IN_A_ROW = 3
 COLUMNS = {
     "explanations": st.column_config.TextColumn("Explanations", help="Id of the run."),
     "explainer": st.column_config.TextColumn("Explainer"),
@@ -131,8 +132,10 @@ def _table(rows: Sequence[dict]) -> None:
 def _show(report: Report) -> None:
     st.subheader(f"{report.page.title}", anchor=False)
     st.caption(markdown_text(" · ".join(f"{name}: {what}" for name, what in report.page.described.items())))
-    for column, (label, value) in zip(st.columns(len(report.page.tiles)), report.page.tiles, strict=True):
-        column.metric(label, value, border=True)
+    for start in range(0, len(report.page.tiles), TILES_IN_A_ROW):
+        row = report.page.tiles[start : start + TILES_IN_A_ROW]
+        for column, (label, value) in zip(st.columns(TILES_IN_A_ROW), row, strict=False):
+            column.metric(label, value, border=True)
     ended = outcomes(root(), [report.of.explanations.id, *report.of.labels])
     if ended:
         told_outcomes = ", ".join(f"{n:,} {outcome}" for outcome, n in ended.items())
