@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from activations.progress import nothing, one
+from app.progress_file import ProgressFile
 
 T = TypeVar("T")
 console = Console(stderr=True, highlight=False)
@@ -25,7 +26,8 @@ def progress(
     weigh: Callable[[Any], int] = one,
     note: Callable[[], str] = nothing,
 ) -> Iterator[T]:
-    """A progress bar with elapsed and remaining time; one plain line where there is no terminal."""
+    """A progress bar with elapsed and remaining time; one plain line where there is no terminal. `app.progress_file`
+    tells others of it."""
     if not console.is_terminal:
         console.print(f"  {escape(label)} …")
     columns = (
@@ -39,9 +41,12 @@ def progress(
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(escape(label), total=total, note="")
+        told = ProgressFile.asked_for(label, total)
         for item in items:
             yield item
-            bar.update(task, advance=weigh(item), note=escape(note()))
+            done, said = weigh(item), note()
+            bar.update(task, advance=done, note=escape(said))
+            told.advance(done, said)
 
 
 class Stage:

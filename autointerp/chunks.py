@@ -98,6 +98,8 @@ class _Chunk:
 async def _all(stage: Stage[T], items: Sequence[T], progress: Progress) -> None:
     """The first failure stops the others."""
     done = iter(progress(range(len(items)), len(items), stage.what, note=stage.note))
+    # The bar is there from the start: the first item of a slow service may take minutes.
+    next(done, None)
     slots = asyncio.Semaphore(stage.at_once)
 
     async def one(item: T, place: int, chunk: _Chunk) -> None:
@@ -117,7 +119,6 @@ async def _all(stage: Stage[T], items: Sequence[T], progress: Progress) -> None:
     except* Exception as errors:
         # One line for people: the first cause, not the group.
         raise errors.exceptions[0] from None
-    next(done, None)
 
 
 def _missing(stage: Stage[T], items: Sequence[T], done: Iterator[Any]) -> Iterable[tuple[T, int, _Chunk]]:

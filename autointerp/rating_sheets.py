@@ -190,7 +190,7 @@ def _of_sheets(root: Path) -> Reader:
         name, place = str(row["sheet"]), int(row["place"])
         if name not in known:
             run = find_run(root, name, "sheet")
-            known[name] = dictionary_of(run), _sheet(run)
+            known[name] = dictionary_of(run), sheet_of(run)
         sae, sheet = known[name]
         if not 0 <= place < len(sheet.items) or sheet.items[place].latent != int(row["latent"]):
             raise UsageError(f"place {place} of sheet {name} is not of latent {row['latent']}: leave those columns")
@@ -199,9 +199,24 @@ def _of_sheets(root: Path) -> Reader:
     return read
 
 
-def _sheet(run: Run) -> Sheet:
+def sheet_of(run: Run) -> Sheet:
     key = read_json(run.folder / KEY)
     return Sheet(key["id"], tuple(Item(**item) for item in key["items"]))
+
+
+def contexts_of(run: Run) -> list[list[str]]:
+    """What stands beside each place of a sheet, in order: contexts with « and » around the words on which the latent
+    fires.
+
+    Raises:
+        UsageError: the sheet cannot be read.
+    """
+    path = run.folder / SHEET
+    try:
+        cells = pd.read_csv(path, dtype=str, keep_default_na=False)["contexts"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{path} cannot be read ({error}): {run.way_out}") from error
+    return [[line.partition(". ")[2] for line in cell.strip().split("\n") if line] for cell in cells]
 
 
 def _of_run(file: Path, explanations: Run | None) -> Reader:

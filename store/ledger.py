@@ -8,7 +8,7 @@ A call belongs to the ledger that took it, so that calls under way are told from
 import math
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -194,6 +194,12 @@ class Ledger:
         """What a call of `model` took on average, of the newest that were answered; None where there is none."""
         ((seconds,),) = self._file.rows(SECONDS, (model,))
         return seconds
+
+    def outcomes(self, jobs: Sequence[str]) -> dict[str, int]:
+        """How many calls of some jobs ended how; `sent` are those under way, and those of killed processes."""
+        marks = ", ".join("?" * len(jobs))
+        query = f"SELECT outcome, count(*) FROM calls WHERE job IN ({marks}) GROUP BY outcome ORDER BY outcome"
+        return dict(self._file.rows(query, tuple(jobs)))
 
     def spent(self, job: str) -> Spend:
         """By a job, ever."""

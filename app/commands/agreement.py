@@ -1,25 +1,21 @@
 """`monosem agreement`."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from app.arguments import parse
 from app.commands.notes import ByAuthor
-from app.estimates import figure, interval
+from app.interpretation.people import rating_rows, shown
 from app.rows import Format, print_rows
 from autointerp.ratings import SheetConfig
 from store.errors import UsageError
 from store.files import whole_file
 from store.notes import Notes
 from store.run import find_run
-
-if TYPE_CHECKING:
-    from autointerp.ratings import RatingReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,47 +89,8 @@ def _print(args: Args, sae: str) -> None:
             "column `rating`, and give it back with --load ratings.csv"
         )
     scores = scores_of(args.root, sorted({each.run for each in ratings}))
-    rows = list(_rows(rating_report(ratings, scores)))
+    rows = list(rating_rows(rating_report(ratings, scores)))
     if args.format == "table":
-        print_rows(pd.DataFrame([_shown(row) for row in rows]), "table")
+        print_rows(pd.DataFrame([shown(row) for row in rows]), "table")
     else:
         print_rows(pd.DataFrame(rows), args.format)
-
-
-def _rows(found: "RatingReport") -> Iterator[dict[str, Any]]:
-    for name, mean in found.explainers.items():
-        yield _row("explainer", name, "mean rating", mean.value, mean.interval, mean.n_groups)
-    null = found.against_null
-    named = ("null", "explanation − shuffled", "difference")
-    yield _row(*named, null.difference, null.interval, null.n_latents, null.p_value)
-    for (one, other), kappa in found.raters.items():
-        yield _row("raters", f"{one}, {other}", "weighted kappa", kappa.value, kappa.interval, kappa.n)
-    for name, spearman in found.scorers.items():
-        yield _row("scorer", name, "Spearman", spearman.value, spearman.interval, spearman.n)
-
-
-def _row(
-    what: str,
-    of: str,
-    measure: str,
-    value: float | None,
-    ends: tuple[float, float] | None,
-    n: int,
-    p_value: float | None = None,
-) -> dict[str, Any]:
-    low, high = ends or (None, None)
-    named = {"what": what, "of": of, "measure": measure}
-    return {**named, "value": value, "ci_low": low, "ci_high": high, "n": n, "p_value": p_value}
-
-
-def _shown(row: dict[str, Any]) -> dict[str, str]:
-    ends = None if row["ci_low"] is None else (row["ci_low"], row["ci_high"])
-    return {
-        "what": row["what"],
-        "of": row["of"],
-        "measure": row["measure"],
-        "value": figure(row["value"]),
-        "95%": interval(ends),
-        "n": f"{row['n']:,}",
-        "p": "" if row["p_value"] is None else figure(row["p_value"], digits=4),
-    }

@@ -1,5 +1,6 @@
 """What has been measured of a dictionary, read back: no model and no tensor is needed for it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,8 +46,13 @@ class Compared(Parts):
 
 def evaluations_of(root: Path, sae_run: Run) -> list[Evaluated]:
     """Everything measured of a dictionary, one entry a harvest it was measured on, that of the newest run last."""
+    return evaluations_among(list_runs(root, "evaluation"), root, sae_run)
+
+
+def evaluations_among(runs: Iterable[Run], root: Path, sae_run: Run) -> list[Evaluated]:
+    """As `evaluations_of`, among evaluations that were looked up already, oldest first."""
     found: dict[str, Evaluated] = {}
-    for run in list_runs(root, "evaluation"):
+    for run in runs:
         if run.inputs.get("sae") != sae_run.id or "part" not in run.config:
             continue
         harvest = run.inputs["activations"]

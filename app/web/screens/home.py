@@ -1,131 +1,92 @@
-"""Home: what this index is of, how good its SAE is, and how its latents are spread."""
+"""Home: every run and what made it, how good each dictionary is, what is in progress, and the way to all of it."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+import json
+import os
 
-import pandas as pd
 import streamlit as st
 
-from app.cards import escape, wrapped
-from app.figures import density_figure
-from app.web.navigation import link
-from app.web.state import workbench
-from app.workbench import Workbench
-from store.figures import Figure, find
+from app.cards import markdown_text
+from app.health import health
+from app.web.panels.dictionaries import dictionaries_panel
+from app.web.panels.index import index_panel
+from app.web.panels.jobs import jobs_panel
+from app.web.panels.runs import runs_panel
+from app.web.state import INDEX, chosen_index, root, usage_errors, workbench
+from store.run import Run
+from store.under_way import Survey, survey
 
-COUNTS = """
-SELECT count(*) AS n, count_if(n_fired > 0) AS alive, count(explanation) AS explained, count(score) AS scored
-FROM features
-"""
+BOX = "home_index"
+NO_RUNS = """There are no runs in `{root}` yet. In a terminal, one of these makes some:
 
+- `monosem demo --recipe tiny --out {shown}`: the whole path on a small random model, in seconds, with nothing to fetch;
+- `monosem demo --out {shown}`: the whole path on SmolLM2 135M, in minutes on two cores;
+- `monosem harvest --root {shown} …`, then `train`, `evaluate` and `index`: on a model and texts of your own.
 
-@dataclass(frozen=True)
-class Tile:
-    """A figure of the evaluation and how it is shown."""
-
-    part: str
-    where: Mapping[str, str]
-    label: str
-    form: str
-    help: str
+This page shows what is there as soon as something is: load it again."""
+NO_INDEX = """There is no feature index yet, and the other pages are about one. `monosem index --root {shown}` makes one
+of the newest dictionary."""
 
 
-TILES = (
-    Tile(
-        "reconstruction",
-        {"metric": "fvu", "token_class": "normal"},
-        "FVU, normal tokens",
-        "{:.3f}",
-        "Fraction of variance unexplained: squared error of the reconstruction over the variance of the activations. "
-        "0 is perfect, 1 is no better than the mean. Other token classes are below.",
-    ),
-    Tile(
-        "reconstruction",
-        {"metric": "l0", "token_class": "normal"},
-        "L0",
-        "{:.1f}",
-        "Mean number of latents active on a normal token.",
-    ),
-    Tile("reconstruction", {"metric": "n_dead"}, "Dead latents", "{:,.0f}", "Latents active on none of the tokens."),
-    Tile(
-        "loss",
-        {"metric": "loss_recovered", "setting": "against mean ablation"},
-        "Loss recovered",
-        "{:.1%}",
-        "Replacing the activation by its mean raises the model's cross-entropy; this is how much of that rise is "
-        "avoided by replacing it with the reconstruction. 100%: the model does as well as untouched.",
-    ),
-)
-
-
-def evaluation_row(bench: Workbench) -> None:
-    """The held-out figures, or how to get them."""
-    st.subheader("The SAE on held-out text")
-    evaluated = bench.evaluated
-    if evaluated is None:
-        st.info("This SAE has not been evaluated: `monosem evaluate` measures it on held-out text.")
-        return
-    for column, tile in zip(st.columns(len(TILES)), TILES, strict=True):
-        figure = find(evaluated.measured(tile.part).figures, **tile.where)
-        column.metric(tile.label, *_shown(figure, tile.form), help=tile.help, border=True, delta_color="off")
-    rows = [figure for figure in evaluated.measured("reconstruction").figures if figure.token_class]
-    if rows:
-        with st.expander("By token class"):
-            table = pd.DataFrame([{**asdict(row), "figure": f"{row.metric} {row.setting}".strip()} for row in rows])
-            st.dataframe(table.pivot_table(index="figure", columns="token_class", values="value", sort=False))
-
-
-def _shown(figure: Figure | None, form: str) -> tuple[str, str | None]:
-    """The value, and its interval."""
-    if figure is None or figure.value is None:
-        return "not measured" if figure is None else "too few tokens", None
-    if figure.low is None or figure.high is None:
-        return form.format(figure.value), None
-    return form.format(figure.value), f"{form.format(figure.low)} to {form.format(figure.high)}"
-
-
-def latents_row(bench: Workbench) -> int:
-    """How many latents there are to look at; the number that never fired."""
-    st.subheader("Latents")
-    counts = {name: int(value) for name, value in bench.index.sql(COUNTS).iloc[0].items()}
-    cells = (
-        ("In the dictionary", counts["n"], "Width of the SAE, d_sae."),
-        ("Alive", counts["alive"], "Active on at least one token of the indexed text."),
-        ("Explained", counts["explained"], "With at least one explanation."),
-        ("Scored", counts["scored"], "With an explanation whose score could be told."),
+def index_choice(indexes: list[Run]) -> None:
+    """Which index the other pages show."""
+    names = {run.id: _named(run) for run in indexes}
+    ids = list(names)
+    # Whatever chose it, a row, a link or the URL, stands in the box.
+    st.session_state[BOX] = _resolved(ids)
+    st.selectbox(
+        "Index shown on all pages",
+        ids,
+        format_func=lambda index: names[index],
+        key=BOX,
+        on_change=_choose,
+        placeholder="choose one",
     )
-    for column, (label, count, help_text) in zip(st.columns(len(cells)), cells, strict=True):
-        column.metric(label, f"{count:,}", help=help_text, border=True)
-    return counts["n"] - counts["alive"]
 
 
-def made_by(bench: Workbench) -> None:
-    """The runs behind this page, as their manifests have them."""
-    runs = {"index": bench.run, "sae": bench.sae_run, "activations": bench.activations_run}
-    if bench.evaluated is not None:
-        runs |= {f"evaluation, {part}": run for part, run in bench.evaluated.runs.items()}
-    with st.expander("What made this"):
-        kept: dict[str, Any] = {
-            name: {key: run.manifest.get(key) for key in ("id", "config", "inputs", "results", "made_by")}
-            for name, run in runs.items()
-        }
-        st.json(kept, expanded=1)
+def _resolved(ids: list[str]) -> str | None:
+    """The index that is looked at now, by its whole id."""
+    asked = chosen_index()
+    if asked == "latest":
+        return ids[0]
+    found = [each for each in ids if each.startswith(os.path.basename(asked.rstrip("/")))]
+    return found[0] if len(found) == 1 else None
 
 
-bench = workbench()
-st.title("Feature index")
-st.html(
-    wrapped(
-        f"Model <code>{escape(bench.model_name)}</code> at hook point <code>{escape(bench.hook_point)}</code> · "
-        f"SAE <code>{escape(bench.sae_run.id)}</code> · index <code>{escape(bench.run.id)}</code>"
-    )
-)
-evaluation_row(bench)
-n_silent = latents_row(bench)
-st.subheader("Density", help="Share of tokens on which a latent is active. Latents far to the right fire on most text.")
-st.plotly_chart(density_figure(bench.index.sql("SELECT density FROM latents")), key="density", alt="Density histogram")
-if n_silent:
-    st.caption(f"{n_silent:,} latents never fired on the indexed text and are not in the figure.")
-link("features", "Browse the features", ":material/arrow_forward:")
-made_by(bench)
+def _choose() -> None:
+    st.session_state[INDEX] = st.query_params[INDEX] = st.session_state[BOX]
+
+
+def _named(run: Run) -> str:
+    of = f"sae {run.inputs['sae']}" if "sae" in run.inputs else "imported"
+    return f"{run.id} · {of} · {run.manifest['finished_at'][:16].replace('T', ' ')}"
+
+
+def broken(seen: Survey) -> None:
+    """Runs that cannot be read, by name."""
+    for each in seen.broken:
+        st.warning(markdown_text(f"Left out: {each.folder.parent.name}/{each.folder.name}. {each.why}"))
+
+
+def show() -> None:
+    """The page."""
+    st.title("Home")
+    seen = survey(root())
+    shown = json.dumps(str(root()))[1:-1]
+    if not (seen.finished or seen.unfinished or seen.broken):
+        st.info(NO_RUNS.format(root=root(), shown=shown), icon=":material/terminal:")
+    st.subheader("In progress")
+    jobs_panel(root())
+    broken(seen)
+    indexes = seen.of_kind("index")
+    dictionaries_panel(health(seen, root()))
+    if indexes:
+        st.subheader("This index")
+        index_choice(indexes)
+        with usage_errors():
+            index_panel(workbench())
+    elif seen.finished:
+        st.info(NO_INDEX.format(shown=shown))
+    runs_panel(seen)
+
+
+show()
