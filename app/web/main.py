@@ -3,6 +3,7 @@
 import streamlit as st
 
 from app.web.navigation import SCREENS, file_of
+from app.web.sign_in import let_in
 from app.web.state import usage_errors
 
 # Streamlit's defaults leave a third of the first screen empty.
@@ -15,6 +16,7 @@ STYLE = """<style>
 # An emoji, for Streamlit fetches a :material: page icon from Google.
 st.set_page_config(page_title="monosem", page_icon="🔬", layout="wide")
 st.html(STYLE)
+let_in()
 page = st.navigation(
     [
         st.Page(file_of(name), title=screen.title, icon=screen.icon, url_path=name, default=name == "home")
