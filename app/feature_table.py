@@ -113,9 +113,12 @@ class Filters:
 
     def asked(self) -> tuple[str, dict[str, Any]]:
         """The conditions in SQL but for `sql`, and their parameters."""
-        chosen = {field.name: getattr(self, field.name) for field in fields(self) if field.name in CONDITIONS}
-        chosen = {name: value for name, value in chosen.items() if value is not None and value not in ("", False)}
-        parameters = {name: chosen[name] for name in ("low", "high", "among") if name in chosen}
+        asked = {field.name: getattr(self, field.name) for field in fields(self) if field.name in CONDITIONS}
+        # Not by their truth: a density of 0 is a bound.
+        chosen = {name: value for name, value in asked.items() if value is not False and value not in (None, "")}
+        parameters = {name: chosen[name] for name in ("low", "high") if name in chosen}
+        if "among" in chosen:
+            parameters["among"] = list(chosen["among"])
         if "text" in chosen:
             parameters["pattern"] = f"%{self.text.translate(str.maketrans({each: f'^{each}' for each in '^%_'}))}%"
         return " AND ".join(CONDITIONS[name] for name in chosen) or "true", parameters
