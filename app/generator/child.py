@@ -88,7 +88,22 @@ def _search(bench: Workbench, **asked: Any) -> Generator[dict[str, Any]]:
     yield {"kind": "result", "result": plain_search.plain_found(bench.search(**asked))}
 
 
-ANSWERS: dict[str, Callable[..., Any]] = {"inspect": _inspect, "search": _search, "steer": _steer}
+def _directions(bench: Workbench, *, latent: int) -> Generator[dict[str, Any]]:
+    from autointerp.index.neighbours import directions_of
+    from sae import checkpoint
+
+    # The checkpoint alone: it is there where the model may not be.
+    sides = directions_of(checkpoint.load(bench.sae_run.folder))
+    found = {side: rows[latent].float().tolist() for side, rows in sides.items()}
+    yield {"kind": "result", "result": {"directions": found}}
+
+
+ANSWERS: dict[str, Callable[..., Any]] = {
+    "directions": _directions,
+    "inspect": _inspect,
+    "search": _search,
+    "steer": _steer,
+}
 """What may be asked: generators of messages, the last of them the result."""
 
 
