@@ -14,7 +14,8 @@ STYLE = """<style>
 .ms-faint{opacity:.55;white-space:pre-wrap;overflow-wrap:anywhere}
 .ms table.ms-rows{border-collapse:collapse;width:100%;font-size:.85rem} .ms-rows th{font-weight:600;opacity:.75}
 .ms table.ms-rows th,.ms table.ms-rows td{border:0;border-bottom:1px solid rgba(128,128,128,.22);text-align:left;
- padding:.15rem .6rem .15rem 0;vertical-align:top;overflow-wrap:anywhere}
+ padding:.15rem .8rem .15rem 0;vertical-align:top} .ms table.ms-rows td.t{white-space:nowrap}
+.ms table.ms-rows td.x{min-width:14rem;overflow-wrap:anywhere}
 .ms table.ms-rows td.n,.ms table.ms-rows th.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 </style>"""
 VERDICTS = {True: "✓ right", False: "✗ wrong", None: "–"}
@@ -88,7 +89,7 @@ def fires_on_html(page: LatentPage) -> str:
 
 
 def table_html(head: Sequence[str], rows: Iterable[Sequence[str]], kinds: str) -> str:
-    """A table whose cells are HTML already; `kinds` has `n` for a column of numbers."""
+    """A table whose cells are HTML already; `kinds` has `n` for a column of numbers, `x` for long texts."""
     titles = "".join(f'<th class="{kind}">{escape(name)}</th>' for name, kind in zip(head, kinds, strict=True))
     body = "".join(
         "<tr>" + "".join(f'<td class="{kind}">{cell}</td>' for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
@@ -140,7 +141,7 @@ def judgements_html(judged: Sequence[Mapping[str, Any]]) -> str:
         )
         for row in judged
     ]
-    return wrapped(table_html(("kind", "truth", "answer", "", "text", "document"), rows, "tnnttn"))
+    return wrapped(table_html(("kind", "truth", "answer", "", "text", "document"), rows, "tnntxn"))
 
 
 def shown_html(explanation: Mapping[str, Any]) -> str:

@@ -190,7 +190,7 @@ def features(page: Page, base_url: str, latent: int) -> None:
     page.get_by_role("link", name="Browse the features").click()
     expect(page.get_by_role("heading", name="Features", level=1, exact=True)).to_be_visible()
     expect(page.get_by_test_id("stDataFrame")).to_be_visible()
-    box = page.get_by_label("Search", exact=True)
+    box = page.get_by_role("textbox", name="Search", exact=True)
     box.fill("no explanation contains this")
     box.press("Enter")
     expect(page.get_by_text("No latent passes these filters.")).to_be_visible()

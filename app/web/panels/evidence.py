@@ -12,23 +12,23 @@ from store.evidence import candidates, judgements, replies
 from store.latents import LatentPage
 
 
-def explanation_panel(bench: Workbench, page: LatentPage) -> None:
-    """Explanations with their scores; the evidence behind a fold, fetched when that is opened."""
-    st.subheader("Explanation")
-    hidden = st.session_state.get("blind") or st.query_params.get("blind") == "true"
-    if page.explanations and hidden:
+def explanation_panel(page: LatentPage) -> bool:
+    """Explanations with their scores, unless the person wants to label first; whether they are shown."""
+    title, blind = st.columns([3, 2], vertical_alignment="center")
+    title.subheader("Explanation")
+    hidden = blind.toggle("Hide", key="blind", bind="query-params", help="To label without having read explanations.")
+    if hidden:
         st.caption("Hidden: look at the contexts, and write a label first.")
     else:
         st.html(wrapped(explanations_html(page)))
-        if page.explanations:
-            evidence_panel(bench, page)
-    if page.explanations:
-        st.toggle("Hide explanations", key="blind", bind="query-params", help="To label without having read them.")
+    return not hidden
 
 
 @st.fragment
 def evidence_panel(bench: Workbench, page: LatentPage) -> None:
-    """Nulls, what explainers saw, and each judgement."""
+    """Behind a fold, and fetched when that is opened: nulls, what explainers saw, and each judgement."""
+    if not page.explanations:
+        return
     with st.expander("Evidence", icon=":material/fact_check:", key="evidence", bind="query-params") as fold:
         if not fold.open:
             return

@@ -89,13 +89,12 @@ def _table(bench: Workbench, rows: pd.DataFrame, key: str, index: str | None = N
         column_config=COLUMNS,
         placeholder="–",
         on_select="rerun",
-        selection_mode=["single-row", "single-cell"],
+        selection_mode="single-cell",
         height="content" if len(rows) <= 8 else 320,
     )
-    chosen = [*event["selection"]["rows"], *(row for row, _ in event["selection"]["cells"])]
-    if chosen:
+    for row, _ in event["selection"]["cells"]:
         elsewhere = {} if index is None else {"index": index}
-        go("feature", latent=str(int(rows["other"].iloc[chosen[0]])), **elsewhere)
+        go("feature", latent=str(int(rows["other"].iloc[row])), **elsewhere)
 
 
 def _elsewhere(bench: Workbench, page: LatentPage) -> None:

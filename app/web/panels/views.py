@@ -18,7 +18,7 @@ PASSING = (INDEX, "page")
 def views_bar(bench: Workbench, page: str) -> None:
     """The saved views of a page, and a way to save this one."""
     kept, sae = notes(bench), bench.run.inputs["sae"]
-    with st.popover("Views", icon=":material/bookmarks:"):
+    with st.popover("Views", icon=":material/bookmarks:", width="stretch"):
         views = [view for view in kept.views(sae) if view.page == page]
         for view in views:
             link(page, markdown_text(f"{view.name} ({view.author})"), ":material/bookmark:", **parse_qs(view.query))

@@ -9,7 +9,7 @@ import streamlit as st
 from app.cards import markdown_text, number, steering_html, texts_html, wrapped
 from app.generator import Job, Stopped
 from app.web.panels.contexts import close_document, contexts_panel
-from app.web.panels.evidence import explanation_panel
+from app.web.panels.evidence import evidence_panel, explanation_panel
 from app.web.panels.logits import logits_panel
 from app.web.panels.notes import notes_panel
 from app.web.panels.related import related_panel
@@ -177,9 +177,11 @@ def show(bench: Workbench, latent: int) -> None:
         st.info("This latent never fired on this text: there are no contexts, no values and nothing to explain.")
     left, right = st.columns([3, 2], gap="large")
     with left:
-        explanation_panel(bench, page)
+        is_shown = explanation_panel(page)
     with right:
         notes_panel(bench, latent)
+    if is_shown:
+        evidence_panel(bench, page)
     test_panel(page)
     left, right = st.columns([3, 2], gap="large")
     with left:

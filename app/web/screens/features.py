@@ -42,8 +42,8 @@ COLUMNS: dict[str, Any] = {
     "fires": st.column_config.NumberColumn("Fires", format="%.3g", help="Share of the token's uses on which it fires."),
     "example": st.column_config.TextColumn("Example", width="large"),
 }
-FOUND = ("token", "similarity", "bm25", "bits", "share", "lift", "fires", "n_hits", "n_judged_matches", "example")
-"""Columns of a search that are shown beside those chosen."""
+# Columns of a search that are shown beside those chosen. (Streamlit would show a docstring here on the page.)
+FOUND = ("token", "similarity", "bm25", "bits", "share", "lift", "fires", "n_hits", "example")
 
 
 def found(bench: Workbench, asked: Asked, notes: NotesOf) -> tuple[np.ndarray, pd.DataFrame | None]:
@@ -132,7 +132,7 @@ def shown_columns(chosen: tuple[str, ...], found: pd.DataFrame | None) -> tuple[
 
 
 bench = workbench()
-title, views = st.columns([6, 1], vertical_alignment="bottom")
+title, views = st.columns([6, 1.2], vertical_alignment="bottom")
 title.title("Features")
 with views:
     views_bar(bench, "features")
