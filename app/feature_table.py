@@ -17,6 +17,8 @@ from store.notes import Notes
 
 TIMEOUT_S = 10.0
 """A condition that takes longer is given up."""
+PAGE_SIZE = 50
+"""Rows of a page."""
 MORE = ("min", "q90", "q99", "q999", "source_entropy", "special_share", "event_share", "n_events")
 """Columns of `latents` that `features` has not."""
 NOTED = ("label", "rating", "lists")

@@ -57,9 +57,7 @@ def _judged(bench: Workbench, page: LatentPage) -> None:
         return
     groups = {key: list(group) for key, group in groupby(rows, _whose)}
     order = sorted(groups, key=lambda key: (key[2] != "explanation", key))
-    chosen = st.selectbox(
-        "Judgements", order, key=f"judged {page.latent}", format_func=lambda key: markdown_text(" · ".join(key[:3]))
-    )
+    chosen = st.selectbox("Judgements", order, key=f"judged {page.latent}", format_func=lambda key: " · ".join(key[:3]))
     st.caption(_counted(groups[chosen]))
     with st.container(height=420):
         st.html(judgements_html(groups[chosen]))

@@ -6,7 +6,6 @@ from typing import Any
 
 import streamlit as st
 
-from app.cards import markdown_text
 from app.feature_table import BEST_FIRST, Filters
 from app.web.finding import Search
 
@@ -118,7 +117,6 @@ def _filters(text: str, condition: str, lists: Mapping[str, Sequence[int]]) -> F
         bind="query-params",
         placeholder="any",
         width=150,
-        format_func=markdown_text,
     )
     with st.container(width="content", gap=None):
         explained = st.checkbox("Explained only", key="explained", bind="query-params")

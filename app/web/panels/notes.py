@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app.cards import escape, markdown_text, wrapped
+from app.cards import escape, wrapped
 from app.web.finding import notes
 from app.web.state import read_only, usage_errors
 from app.workbench import Workbench
@@ -106,7 +106,6 @@ def _lists(kept: Notes, sae: str, latent: int) -> None:
         key=f"lists of {latent} {on}",
         accept_new_options=True,
         placeholder="choose one, or type a new one",
-        format_func=markdown_text,
     )
     if set(chosen) != set(on):
         with usage_errors():

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app.feature_table import BEST_FIRST, NotesOf
+from app.feature_table import BEST_FIRST, PAGE_SIZE, NotesOf
 from app.web.finding import noted, notes, passing, searched, table
 from app.web.navigation import go
 from app.web.panels.bulk import bulk_bar
@@ -17,7 +17,6 @@ from app.web.panels.views import views_bar
 from app.web.state import workbench
 from app.workbench import Workbench
 
-PAGE_SIZE = 50
 COLUMNS: dict[str, Any] = {
     "latent": st.column_config.NumberColumn("Latent", format="%d", width="small", pinned=True),
     "label": st.column_config.TextColumn("Label", help="What people call it."),
