@@ -66,7 +66,8 @@ def _judgements(root: Path, index: Run, latent: int) -> None:
 def _write(run: Run, table: str, rows: list[dict[str, Any]]) -> None:
     names = [name for name in SCHEMAS[table].names if name != "run"]
     columns = {name: [row.get(name) for row in rows] for name in names}
-    write_part(run.folder, table, {**columns, "run": [run.id] * len(rows)})
+    number = 0 if table in ("examples", "calls") else None
+    write_part(run.folder, table, {**columns, "run": [run.id] * len(rows)}, number)
 
 
 def _matching(root: Path, index: Run, latent: int) -> None:

@@ -1,7 +1,5 @@
 """Features: searched, filtered by anything, drawn on maps, kept as views, and worked on many at a time."""
 
-import importlib.util
-from pathlib import Path
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -16,27 +14,10 @@ from store.errors import UsageError
 from store.notes import Notes
 
 
-def _load(name: str):
-    spec = importlib.util.spec_from_file_location(f"monosem_tests_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _one_worker():
     yield
     state._worker.clear()
-
-
-@pytest.fixture
-def rich_root(tmp_path, fixture_index):
-    """Runs of its own, with a plane: notes may be written."""
-    index = fixture_index.build_workbench(tmp_path)
-    _load("rich_index").enrich(tmp_path, index, fixture_index.D_SAE, fixture_index.SCORED)
-    return tmp_path
 
 
 @pytest.fixture

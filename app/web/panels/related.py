@@ -8,7 +8,7 @@ import streamlit as st
 
 from app.cards import markdown_text
 from app.feature_table import TIMEOUT_S, explained
-from app.web.navigation import go
+from app.web.panels.moving import leave_for
 from app.web.state import usage_errors
 from app.workbench import Workbench
 from store.latents import LatentPage
@@ -93,8 +93,7 @@ def _table(bench: Workbench, rows: pd.DataFrame, key: str, index: str | None = N
         height="content" if len(rows) <= 8 else 320,
     )
     for row, _ in event["selection"]["cells"]:
-        elsewhere = {} if index is None else {"index": index}
-        go("feature", latent=str(int(rows["other"].iloc[row])), **elsewhere)
+        leave_for(int(rows["other"].iloc[row]), index)
 
 
 def _elsewhere(bench: Workbench, page: LatentPage) -> None:

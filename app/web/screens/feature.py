@@ -1,6 +1,5 @@
 """Feature: one latent with its explanation, contexts, distribution and logits, and live tests of it."""
 
-import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +7,10 @@ import streamlit as st
 
 from app.cards import markdown_text, number, steering_html, texts_html, wrapped
 from app.generator import Job, Stopped
-from app.web.panels.contexts import close_document, contexts_panel
+from app.web.panels.contexts import contexts_panel
 from app.web.panels.evidence import evidence_panel, explanation_panel
 from app.web.panels.logits import logits_panel
+from app.web.panels.moving import arrive, move, move_to_random
 from app.web.panels.notes import notes_panel
 from app.web.panels.related import related_panel
 from app.web.panels.take import link_panel, take_panel
@@ -46,19 +46,6 @@ STATISTICS = (
     Statistic("q999", "q99.9", "{:.4g}", "99.9% of its active values are below this; the unit of steering strength."),
     Statistic("max", "Max", "{:.4g}", "Its largest value on the indexed text; the strongest shade below."),
 )
-
-
-def move(to: int) -> None:
-    """Show another latent, and its contexts."""
-    st.session_state["latent"] = to
-    close_document()
-
-
-def move_to_random(bench: Workbench) -> None:
-    """Show any latent that fired."""
-    alive = bench.index.sql("SELECT latent FROM latents WHERE n_fired > 0")["latent"]
-    if len(alive):
-        move(int(random.choice(alive.tolist())))
 
 
 def choose(bench: Workbench) -> int:
@@ -193,6 +180,7 @@ def show(bench: Workbench, latent: int) -> None:
     take_panel(bench, latent)
 
 
+arrive()
 bench = workbench()
 latent = choose(bench)
 st.title(f"Latent {latent}")
