@@ -99,7 +99,7 @@ def map_figure(name: str, points: Points) -> go.Figure:
     )
     figure = go.Figure(cloud, _layout(of, by_score))
     if by_score:
-        figure.update_xaxes(**_decades(points.x))
+        figure.update_xaxes(_decades(points.x))
     return figure
 
 

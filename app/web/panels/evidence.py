@@ -11,6 +11,9 @@ from app.workbench import Workbench
 from store.evidence import candidates, judgements, replies
 from store.latents import LatentPage
 
+FEW = 8
+"""Judgements that need no box to scroll in."""
+
 
 def explanation_panel(page: LatentPage) -> bool:
     """Explanations with their scores, unless the person wants to label first; whether they are shown."""
@@ -59,7 +62,7 @@ def _judged(bench: Workbench, page: LatentPage) -> None:
     order = sorted(groups, key=lambda key: (key[2] != "explanation", key))
     chosen = st.selectbox("Judgements", order, key=f"judged {page.latent}", format_func=lambda key: " · ".join(key[:3]))
     st.caption(_counted(groups[chosen]))
-    with st.container(height=420):
+    with st.container(height=420 if len(groups[chosen]) > FEW else "content"):
         st.html(judgements_html(groups[chosen]))
     _replies(bench, [row["call"] for row in groups[chosen] if row["call"]], "The judge's replies")
 

@@ -59,7 +59,7 @@ def _near(side: str) -> Callable[[Workbench, LatentPage], None]:
         if not rows:
             st.caption(f"No {side} neighbours are stored.")
             return
-        _table(bench, pd.DataFrame(rows)[["other", "cosine"]], f"{side} {page.latent}")
+        _table(bench, pd.DataFrame(rows, columns=["other", "cosine"]), f"{side} {page.latent}")
 
     return draw
 

@@ -30,7 +30,7 @@ def take_panel(bench: Workbench, latent: int) -> None:
 
 def link_panel(bench: Workbench) -> None:
     """The address of what is shown, with a button that copies it."""
-    with st.popover("Link", icon=":material/link:", width="stretch"):
+    with st.popover("Link", icon=":material/link:"):
         query = [(name, value) for name in st.query_params for value in st.query_params.get_all(name)]
         if not any(name == "index" for name, _ in query):
             # What the server shows first may be another index tomorrow.

@@ -50,18 +50,16 @@ STATISTICS = (
 
 def choose(bench: Workbench) -> int:
     """The latent that the URL names; the controls change both."""
-    box, back, on, chance, address, _ = st.columns([1.6, 1.3, 1.3, 1.6, 1.1, 2], vertical_alignment="bottom")
     last = bench.d_sae - 1
     asked = st.query_params.get("latent", "0")
     if not asked.isdecimal() or int(asked) > last:
         st.warning(markdown_text(f"There is no latent {asked}: choose 0 to {last}."))
-    latent = int(box.number_input("Latent", 0, last, step=1, key="latent", bind="query-params") or 0)
-    step = {"width": "stretch", "on_click": move}
-    back.button("Previous", args=(latent - 1,), disabled=latent <= 0, shortcut="P", **step)
-    on.button("Next", args=(latent + 1,), disabled=latent >= last, shortcut="N", **step)
-    random_alive = {"icon": ":material/casino:", "shortcut": "X", "width": "stretch"}
-    chance.button("Random alive", on_click=move_to_random, args=(bench,), **random_alive)
-    with address:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = st.number_input("Latent", 0, last, step=1, key="latent", bind="query-params", width=170)
+        latent = int(chosen or 0)
+        st.button("Previous", on_click=move, args=(latent - 1,), disabled=latent <= 0, shortcut="P")
+        st.button("Next", on_click=move, args=(latent + 1,), disabled=latent >= last, shortcut="N")
+        st.button("Random alive", on_click=move_to_random, args=(bench,), icon=":material/casino:", shortcut="X")
         link_panel(bench)
     return latent
 

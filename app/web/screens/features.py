@@ -39,10 +39,12 @@ COLUMNS: dict[str, Any] = {
     "bits": st.column_config.NumberColumn("Evidence", format="%.1f bits"),
     "similarity": st.column_config.NumberColumn("Cosine", format="%.3f"),
     "fires": st.column_config.NumberColumn("Fires", format="%.3g", help="Share of the token's uses on which it fires."),
+    "n_hits": st.column_config.NumberColumn("Hits", format="%d", help="Matches on which it fires."),
+    "relevance": st.column_config.NumberColumn("BM25", format="%.2f"),
     "example": st.column_config.TextColumn("Example", width="large"),
 }
 # Columns of a search that are shown beside those chosen. (Streamlit would show a docstring here on the page.)
-FOUND = ("token", "similarity", "bm25", "bits", "share", "lift", "fires", "n_hits", "example")
+FOUND = ("token", "similarity", "relevance", "bits", "share", "lift", "fires", "n_hits", "example")
 
 
 def found(bench: Workbench, asked: Asked, notes: NotesOf) -> tuple[np.ndarray, pd.DataFrame | None]:
