@@ -217,7 +217,7 @@ def test_ticked_latents_are_labelled_and_listed_and_the_table_shows_it(dashboard
 
 def test_the_command_that_explains_names_what_is_ticked(dashboard, rich_root):
     at = select(dashboard("features", rich_root, sort="latent", order="low first"), rows=[0, 3])
-    assert at.code[0].value.endswith("--explain.latents 0 3")
+    assert at.code[0].value.endswith("--latents 0 3")
     assert Workbench.open(rich_root).run.id in at.code[0].value
 
 

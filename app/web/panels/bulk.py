@@ -85,7 +85,7 @@ def _explain(bench: Workbench, chosen: np.ndarray) -> None:
     st.caption("Writes an explanation of each. `--dry-run` says first what it takes.")
     numbers = " ".join(map(str, sorted(chosen.tolist())))
     st.code(
-        f"monosem explain --root {bench.run.root} --index-run {bench.run.id} --explain.latents {numbers}",
+        f"monosem explain --root {bench.run.root} --index-run {bench.run.id} --latents {numbers}",
         language="bash",
         wrap_lines=True,
     )

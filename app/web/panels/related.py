@@ -45,7 +45,7 @@ COLUMNS: dict[str, Any] = {
 @st.fragment
 def related_panel(bench: Workbench, page: LatentPage) -> None:
     """A tab for each kind of relation; what is behind a closed one is not asked for."""
-    st.subheader("Related latents", help="Click a row to open the latent.")
+    st.subheader("Neighbours and family", help="Click a row to open the latent.")
     tabs = st.tabs(list(TABS), key="related", bind="query-params")
     for draw, tab in zip(TABS.values(), tabs, strict=True):
         if tab.open:
