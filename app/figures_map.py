@@ -83,15 +83,16 @@ def map_figure(name: str, points: Points) -> go.Figure:
     density = 10.0 ** (points.x if by_score else points.colour)
     scale = {} if by_score else _decades(points.colour)
     cloud = go.Scattergl(
-        x=points.x,
-        y=points.y,
+        # Half the bytes; whole numbers up to 2^24 are exact.
+        x=points.x.astype(np.float32),
+        y=points.y.astype(np.float32),
         mode="markers",
-        customdata=np.stack([points.latent, density, points.colour], axis=1),
+        customdata=np.stack([points.latent, density, points.colour], axis=1).astype(np.float32),
         hovertemplate=of.hover + "<extra></extra>",
         marker={
             "size": 4 if len(points.x) > 5_000 else 7,
             "opacity": 0.75,
-            "color": points.colour,
+            "color": points.colour.astype(np.float32),
             "colorscale": COLOURS,
             "showscale": True,
             "colorbar": {"title": {"text": of.colour}, "thickness": 12, **scale},

@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ARTIFACTS = Path(__file__).parents[2] / "test-artifacts" / "features"
@@ -18,6 +19,21 @@ def _driver():
 
 
 PATH = Path(__file__).with_name("browser_features.py")
+
+
+MOST_MS = 700.0
+"""From a click to a page that is fully drawn."""
+
+
+@pytest.mark.slow
+def test_the_next_latent_and_a_filtered_table_are_drawn_soon(browser, runs_root):
+    browser.require_chromium()
+    with browser.served(runs_root) as base_url:
+        following = _driver().times_to_next(browser, base_url, 8, 15)
+        filtered = _driver().times_to_filter(browser, base_url, [f"word{number}" for number in range(10, 22)])
+    # Their median: other work on the machine is none of theirs.
+    assert np.median(following) <= MOST_MS, following.round()
+    assert np.median(filtered) <= MOST_MS, filtered.round()
 
 
 @pytest.mark.slow

@@ -9,13 +9,13 @@ from safetensors.numpy import load
 from streamlit.testing.v1 import AppTest
 
 from app.cards import escape
-from app.cards_feature import document_html, judgements_html, right, snippet
+from app.cards_feature import document_html, judgements_html, right, shown_html, snippet
 from app.downloads import card_page, contexts_csv, vectors, vectors_csv, vectors_safetensors
 from app.web import state
 from app.web.panels.take import FILES
 from app.workbench import Workbench
 from sae import checkpoint
-from store.documents import document_at
+from store.documents import Document, document_at
 from store.errors import UsageError
 from store.latents import windows
 from store.notes import Notes
@@ -302,3 +302,39 @@ def test_there_is_no_document_of_a_token_that_is_not_there(runs_root):
         document_at(index, 3, 1, 5000)
     with pytest.raises(UsageError, match="no latent 99"):
         document_at(index, 99, 1, 5)
+
+
+MARKUP = ("<script>x</script>", "</td></table><b>", '" onmouseover="x', "&lt;")
+HOSTILE = (*MARKUP, "\u202e\u2066abc", "a" * 10_000, "\x00\x1b[2J")
+    "<script>x</script>",
+    "</td></table><b>",
+    "\u202e\u2066abc",
+    "a" * 10_000,
+    "\x00\x1b[2J",
+    '" onmouseover="x',
+    "&lt;",
+)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_whatever_a_text_holds_is_shown_and_not_interpreted(text):
+    shown = Document(
+        doc_id=1,
+        source=text,
+        title=text,
+        split=text,
+        latent=3,
+        tokens=(text, text),
+        values=(1.0, 0.0),
+        place=0,
+        n_tokens=2,
+        n_before=0,
+        n_after=0,
+        rest=text,
+    )
+    row = {"kind": text, "truth": 1.0, "answer": 1.0, "text": text, "doc_id": 1}
+    seen = {"doc_ids": [1], "quoted": 0.5, "prompt": text, "explainer": text}
+    for html in (document_html(shown, 2.0), judgements_html([row]), shown_html(seen)):
+        assert escape(text) in html
+        bare = html.replace(escape(text), "")
+        assert text == escape(text) or text not in bare

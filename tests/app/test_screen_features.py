@@ -248,3 +248,12 @@ def test_pages_follow_each_other_and_a_new_filter_begins_at_the_first(dashboard,
     at.selectbox(key="sort").set_value("density").run()
     assert len(latents(at)) == 10
     assert at.session_state["page"] == 1
+
+
+@pytest.mark.parametrize("by", ["explanation", "meaning"])
+def test_where_nothing_is_explained_a_search_says_so(dashboard, fixture_index, tmp_path, by):
+    fixture_index.build_workbench(tmp_path, explained=False)
+    at = dashboard("features", tmp_path, q="boats", by=by)
+    assert not at.exception
+    assert len(at.error) == 1
+    assert "explain" in at.error[0].value
