@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 
 from app.cards import number
 
-COLOURS = "Cividis"
-"""Told apart by every common kind of colour vision."""
+COLOURS = ((0.0, "#3d7cc9"), (0.5, "#8f8f8f"), (1.0, "#d98e04"))
+"""Low to high: told apart by every common kind of colour vision, and from a light and a dark page alike."""
 HEIGHT = 460
 """Pixels."""
 
