@@ -11,6 +11,7 @@ from app.region import Region, drawn_region, read_region
 from app.web import state
 from app.workbench import Workbench
 from store.errors import UsageError
+from store.index import publish
 from store.notes import Notes
 
 
@@ -257,3 +258,13 @@ def test_where_nothing_is_explained_a_search_says_so(dashboard, fixture_index, t
     assert not at.exception
     assert len(at.error) == 1
     assert "explain" in at.error[0].value
+
+
+def test_what_is_published_during_a_session_is_there_at_the_next_click(dashboard, fixture_index, tmp_path):
+    index = fixture_index.build_workbench(tmp_path, explained=False)
+    at = dashboard("features", tmp_path, explained="true")
+    assert at.info[0].value == "No latent passes these filters."
+    fixture_index._write_explanations(tmp_path, index)
+    publish(index)
+    at.run()
+    assert sorted(latents(at)) == [3, 4, 5, 6]
