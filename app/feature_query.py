@@ -13,6 +13,15 @@ ORDER_BY, LIMIT, OFFSET = "density DESC", "100", "0"
 """Where nothing else is asked for."""
 
 
+class Question(NamedTuple):
+    """A question taken apart."""
+
+    condition: str
+    """`true` where none is given."""
+    clauses: dict[str, str]
+    """What stands in each of `CLAUSES` that is there."""
+
+
 class Word(NamedTuple):
     """A keyword and where it stands, in bytes."""
 
@@ -33,7 +42,7 @@ def features_query(where: str, order_by: str | None, limit: int | None, offset: 
     Raises:
         UsageError: a clause stands twice, in the string or beside it, or the string is a whole query.
     """
-    condition, found = _split(where)
+    condition, found = question(where)
     for name, value in zip(CLAUSES, (order_by, limit, offset), strict=True):
         if value is not None and name in found:
             raise UsageError(
@@ -48,7 +57,7 @@ def features_query(where: str, order_by: str | None, limit: int | None, offset: 
     return f"SELECT * FROM features WHERE {condition}\nORDER BY {order}\n, latent LIMIT {most}\nOFFSET {skipped}\n"
 
 
-def _split(where: str) -> tuple[str, dict[str, str]]:
+def question(where: str) -> Question:
     """The condition, and what stands in each clause after it.
 
     Raises:
@@ -66,7 +75,7 @@ def _split(where: str) -> tuple[str, dict[str, str]]:
         if clause.text in found:
             raise UsageError(f"{clause.text.upper()} stands twice in {where!r}: leave one out")
         found[clause.text] = text[clause.stop : end].decode().strip()
-    return text[first : ends[0]].decode().strip() or "true", found
+    return Question(text[first : ends[0]].decode().strip() or "true", found)
 
 
 def _clauses(words: Sequence[Word]) -> Iterator[Word]:

@@ -21,7 +21,7 @@ def activation_histogram(page: LatentPage, marker: float | None = None) -> go.Fi
     if not page.alive:
         return _empty("never fired on this text")
     edges = np.linspace(min(page.statistics["min"], 0), page.statistics["max"], len(page.histogram) + 1)
-    figure = _bars(edges, page.histogram, "activation", "tokens")
+    figure = bars(edges, page.histogram, "activation", "tokens")
     if marker is not None:
         figure.add_vline(x=marker, line_color=MARKER, line_width=2, annotation_text=f"your text: {number(marker)}")
     return figure
@@ -43,13 +43,13 @@ def density_figure(features: pd.DataFrame) -> go.Figure:
     )
     edges = np.linspace(low, high, round((high - low) * DENSITY_BINS_PER_DECADE) + 1)
     counts, _ = np.histogram(np.log10(alive), edges)
-    figure = _bars(edges, counts, "density (share of tokens, log scale)", "latents", log_counts=False, log_edges=True)
+    figure = bars(edges, counts, "density (share of tokens, log scale)", "latents", log_counts=False, log_edges=True)
     decades = np.arange(low, high + 1)
     figure.update_xaxes(tickvals=decades, ticktext=[f"{10**decade:.6g}" for decade in decades])
     return figure
 
 
-def _bars(
+def bars(
     edges: np.ndarray, counts: np.ndarray, x: str, y: str, *, log_counts: bool = True, log_edges: bool = False
 ) -> go.Figure:
     bounds = 10**edges if log_edges else edges

@@ -223,16 +223,16 @@ class Workbench:
         columns = self.index.sql("DESCRIBE features")["column_name"]
         return f"`features` has {' '.join(columns)}"
 
-    def search(self, query: str, by: str = "text", n: int = 20) -> pd.DataFrame:
+    def search(self, query: str, by: str = "text", n: int = 20, **settings: Any) -> pd.DataFrame:
         """The `n` latents that have most to do with `query`: by a `text` that they fire on, `token`, `explanation` or
-        `meaning`. `autointerp.search` has the columns and further settings.
+        `meaning`. `autointerp.search` has the columns, and `SearchConfig` the `settings`.
 
         Raises:
             UsageError: the query is none, or there is no such way to search.
         """
         from autointerp.search import SearchConfig
 
-        return self._searcher.search(query, by, SearchConfig(n=n))
+        return self._searcher.search(query, by, SearchConfig(n=n, **settings))
 
     def inspect(self, text: str) -> Inspection:
         """Which latents fire on which token of `text`.

@@ -1,4 +1,4 @@
-"""What people write about latents: labels, ratings, lists and what was steered, in one SQLite file beside the runs.
+"""What people write about latents: labels, ratings, lists, views, what was steered, in one SQLite file beside the runs.
 
 Notes are of a dictionary (the id of its run), so a new index of it shows them too. Nothing is overwritten: an edit is a
 new row and the newest is shown. The file is in WAL mode: one process writes while others read, and what a call has
@@ -7,70 +7,19 @@ returned from is still there if the process is killed.
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from store.errors import UsageError
+from store.notes_schema import MIGRATIONS, TABLES
 from store.sqlite_file import BUSY_S, sqlite_errors, use_wal
 
 FILE = "notes.sqlite"
 MAX_TEXT = 20_000
 """Characters of one note."""
-
-
-def _first(connection: sqlite3.Connection) -> None:
-    """Labels, ratings, lists, history."""
-    for statement in (
-        "CREATE TABLE labels (id INTEGER PRIMARY KEY, sae TEXT NOT NULL, latent INTEGER NOT NULL CHECK (latent >= 0),"
-        " author TEXT NOT NULL, text TEXT NOT NULL, made_at TEXT NOT NULL)",
-        "CREATE INDEX labels_of ON labels (sae, latent)",
-        "CREATE TABLE ratings (id INTEGER PRIMARY KEY, sae TEXT NOT NULL, latent INTEGER NOT NULL CHECK (latent >= 0),"
-        " author TEXT NOT NULL, value INTEGER NOT NULL CHECK (value BETWEEN 1 AND 5), made_at TEXT NOT NULL)",
-        "CREATE INDEX ratings_of ON ratings (sae, latent)",
-        "CREATE TABLE lists (id INTEGER PRIMARY KEY, sae TEXT NOT NULL, name TEXT NOT NULL, made_at TEXT NOT NULL,"
-        " UNIQUE (sae, name))",
-        "CREATE TABLE list_entries (id INTEGER PRIMARY KEY, list INTEGER NOT NULL REFERENCES lists (id),"
-        " latent INTEGER NOT NULL CHECK (latent >= 0), author TEXT NOT NULL, is_in INTEGER NOT NULL, made_at TEXT NOT"
-        " NULL)",
-        "CREATE INDEX entries_of ON list_entries (list, latent)",
-        "CREATE TABLE history (id INTEGER PRIMARY KEY, sae TEXT NOT NULL, author TEXT NOT NULL, settings TEXT NOT NULL,"
-        " result TEXT NOT NULL, made_at TEXT NOT NULL)",
-        *(
-            trigger
-            for table in ("labels", "ratings", "lists", "list_entries", "history")
-            for trigger in _only_added_to(table)
-        ),
-    ):
-        connection.execute(statement)
-
-
-def _rated_blind(connection: sqlite3.Connection) -> None:
-    """Ratings of explanations whose source the rater did not see."""
-    for statement in (
-        "CREATE TABLE blind_ratings (id INTEGER PRIMARY KEY, sae TEXT NOT NULL, latent INTEGER NOT NULL CHECK (latent"
-        " >= 0), sheet TEXT NOT NULL, place INTEGER NOT NULL, run TEXT NOT NULL, explainer TEXT NOT NULL, arm TEXT NOT"
-        " NULL, text TEXT NOT NULL, author TEXT NOT NULL, value INTEGER NOT NULL CHECK (value BETWEEN 1 AND 5),"
-        " made_at TEXT NOT NULL)",
-        "CREATE INDEX blind_ratings_of ON blind_ratings (sae, latent)",
-        *_only_added_to("blind_ratings"),
-    ):
-        connection.execute(statement)
-
-
-def _only_added_to(table: str) -> Iterator[str]:
-    for verb in ("UPDATE", "DELETE"):
-        yield (
-            f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table}"
-            " BEGIN SELECT RAISE(ABORT, 'notes are only added to'); END"
-        )
-
-
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first, _rated_blind)
-"""What brings a file from each version to the next; the version is how many were applied."""
-TABLES = ("labels", "ratings", "lists", "list_entries", "history", "blind_ratings")
 
 
 class Label(NamedTuple):
@@ -119,6 +68,18 @@ class Steered(NamedTuple):
     author: str
     settings: dict[str, Any]
     result: dict[str, Any]
+    made_at: str
+
+
+class View(NamedTuple):
+    """A page of the dashboard in some state, under a name."""
+
+    name: str
+    page: str
+    """As `app.web.navigation.SCREENS` names it."""
+    query: str
+    """Of its URL, as it stands behind the question mark."""
+    author: str
     made_at: str
 
 
@@ -214,6 +175,28 @@ class Notes:
         for name, latent in self._rows(query, (sae,)):
             found[name].append(latent)
         return found
+
+    def save_view(self, sae: str, name: str, page: str, query: str, author: str) -> None:
+        """Keep a state of a page under a name; another of that name is shown no longer.
+
+        Raises:
+            UsageError: it has no name, or the file cannot be written.
+        """
+        if not name.strip():
+            raise UsageError("a view without a name cannot be found again: give it one")
+        name, query, author = _short(name, "name"), _short(query, "view"), _short(author, "author")
+        self._add("views", sae=sae, name=name, page=_short(page, "page"), query=query, author=author)
+
+    def remove_view(self, sae: str, name: str, author: str) -> None:
+        """Show the view of that name no longer; that it was there is kept."""
+        self._add("views", sae=sae, name=_short(name, "name"), page="", query="", author=_short(author, "author"))
+
+    def views(self, sae: str) -> list[View]:
+        """The newest view of each name, in order of names."""
+        query = """
+        SELECT name, page, query, author, made_at FROM views
+        WHERE id IN (SELECT max(id) FROM views WHERE sae = ? GROUP BY name) AND page != '' ORDER BY name"""
+        return [View(*row) for row in self._rows(query, (sae,), since=3)]
 
     def record_steering(self, sae: str, settings: dict[str, Any], result: dict[str, Any], author: str) -> None:
         """Keep what was tried and what came of it.

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from app.generator import plain
+from app.generator import plain, plain_search
 from app.workbench import Workbench
 from store.errors import UsageError
 
@@ -84,7 +84,26 @@ def _inspect(bench: Workbench, *, text: str) -> Generator[dict[str, Any]]:
     yield {"kind": "result", "result": plain.plain_inspection(bench.inspect(text))}
 
 
-ANSWERS: dict[str, Callable[..., Any]] = {"inspect": _inspect, "steer": _steer}
+def _search(bench: Workbench, **asked: Any) -> Generator[dict[str, Any]]:
+    yield {"kind": "result", "result": plain_search.plain_found(bench.search(**asked))}
+
+
+def _directions(bench: Workbench, *, latent: int) -> Generator[dict[str, Any]]:
+    from autointerp.index.neighbours import directions_of
+    from sae import checkpoint
+
+    # The checkpoint alone: it is there where the model may not be.
+    sides = directions_of(checkpoint.load(bench.sae_run.folder))
+    found = {side: rows[latent].float().tolist() for side, rows in sides.items()}
+    yield {"kind": "result", "result": {"directions": found}}
+
+
+ANSWERS: dict[str, Callable[..., Any]] = {
+    "directions": _directions,
+    "inspect": _inspect,
+    "search": _search,
+    "steer": _steer,
+}
 """What may be asked: generators of messages, the last of them the result."""
 
 

@@ -31,12 +31,12 @@ def file_of(name: str) -> Path:
     return FOLDER / f"{name}.py"
 
 
-def go(name: str, **query: str) -> None:
+def go(name: str, **query: str | list[str]) -> None:
     """Leave for another page, in the state that `query` says."""
     st.switch_page(file_of(name), query_params={**_kept(), **query})
 
 
-def link(name: str, label: str, icon: str | None = None, **query: str) -> None:
+def link(name: str, label: str, icon: str | None = None, **query: str | list[str]) -> None:
     """A link to another page, in the state that `query` says."""
     st.page_link(file_of(name), label=label, icon=icon, query_params={**_kept(), **query})
 

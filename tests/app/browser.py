@@ -190,7 +190,7 @@ def features(page: Page, base_url: str, latent: int) -> None:
     page.get_by_role("link", name="Browse the features").click()
     expect(page.get_by_role("heading", name="Features", level=1, exact=True)).to_be_visible()
     expect(page.get_by_test_id("stDataFrame")).to_be_visible()
-    box = page.get_by_label("Explanation or promoted token contains")
+    box = page.get_by_role("textbox", name="Search", exact=True)
     box.fill("no explanation contains this")
     box.press("Enter")
     expect(page.get_by_text("No latent passes these filters.")).to_be_visible()
@@ -256,7 +256,7 @@ def stopping(page: Page, base_url: str, latent: int) -> None:
 
 def next_latent(page: Page, base_url: str, latent: int) -> None:
     """The next button opens the next latent, and the tested text is still there."""
-    page.get_by_role("button", name="Next", exact=True).click()
+    page.get_by_role("button", name="Next").click()
     expect(page.get_by_role("heading", name=f"Latent {latent + 1}", exact=True)).to_be_visible()
     settled(page)
     assert f"latent={latent + 1}" in page.url

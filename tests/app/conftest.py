@@ -61,3 +61,11 @@ def dashboard(runs_root, monkeypatch):
 
     yield open_page
     state._open.clear()
+
+
+@pytest.fixture
+def rich_root(tmp_path: Path, fixture_index: ModuleType) -> Path:
+    """Runs of the test's own, where notes may be written, with neighbours, a plane, judgements and a matching too."""
+    index = fixture_index.build_workbench(tmp_path)
+    _load("rich_index").enrich(tmp_path, index, fixture_index.D_SAE, fixture_index.SCORED)
+    return tmp_path

@@ -147,10 +147,10 @@ def test_a_score_in_the_table_has_all_that_belongs_to_it(dashboard):
     )
 
 
-def test_a_selected_row_opens_its_feature(dashboard):
+def test_a_clicked_cell_opens_its_feature(dashboard):
     at = dashboard("features", q="BOATS")
     key = at.dataframe[0].proto.id.split("-", 2)[2]
-    at.session_state[key] = {"selection": {"rows": [0], "columns": [], "cells": []}}
+    at.session_state[key] = {"selection": {"rows": [], "columns": [], "cells": [[0, "explanation"]]}}
     at.run()
     assert at.title[0].value == "Latent 3"
 

@@ -206,3 +206,30 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="notes"):
         Notes(tmp_path / "file").label(SAE, 1, "a", "ada")
+
+
+def test_a_view_is_kept_under_its_name_until_it_is_taken_back(notes: Notes):
+    assert notes.views(SAE) == []
+    notes.save_view(SAE, "rare", "features", "to=0.01", "ada")
+    notes.save_view(SAE, "Dense", "features", "from=0.1", "ada")
+    notes.save_view(SAE, "rare", "features", "to=0.001&scored=true", "bob")
+    assert [(each.name, each.query, each.author) for each in notes.views(SAE)] == [
+        ("Dense", "from=0.1", "ada"),
+        ("rare", "to=0.001&scored=true", "bob"),
+    ]
+    assert notes.views("another") == []
+    notes.remove_view(SAE, "rare", "ada")
+    assert [each.name for each in notes.views(SAE)] == ["Dense"]
+    with pytest.raises(UsageError, match="give it one"):
+        notes.save_view(SAE, " ", "features", "", "ada")
+    assert sum(row["table"] == "views" for row in notes.export()) == 4
+
+
+def test_a_file_of_a_version_before_views_has_none(notes: Notes, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "MIGRATIONS", MIGRATIONS[:2])
+        notes.label(SAE, 3, "commas", "ada")
+    assert notes.views(SAE) == []
+    notes.save_view(SAE, "rare", "features", "to=0.01", "ada")
+    assert [each.name for each in notes.views(SAE)] == ["rare"]
+    assert [each.text for each in notes.labels(SAE)] == ["commas"]

@@ -1,33 +1,24 @@
 """Feature: one latent with its explanation, contexts, distribution and logits, and live tests of it."""
 
-import random
 from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
 
-from app.cards import (
-    band_label,
-    contexts_html,
-    explanations_html,
-    feature_card_html,
-    largest_on,
-    logits_html,
-    markdown_text,
-    number,
-    shade_scale,
-    static_page,
-    steering_html,
-    texts_html,
-    token_html,
-    wrapped,
-)
-from app.figures import activation_histogram
+from app.cards import markdown_text, number, steering_html, texts_html, wrapped
 from app.generator import Job, Stopped
-from app.web.state import MAX_TEXT, MODEL_SPINNER, inspect_box, tell, workbench, worker
-from app.workbench import Inspection, Workbench
+from app.web.panels.contexts import contexts_panel
+from app.web.panels.evidence import evidence_panel, explanation_panel
+from app.web.panels.logits import logits_panel
+from app.web.panels.moving import arrive, move, move_to_random
+from app.web.panels.notes import notes_panel
+from app.web.panels.related import related_panel
+from app.web.panels.take import link_panel, take_panel
+from app.web.panels.values import test_panel
+from app.web.state import MAX_TEXT, MODEL_SPINNER, tell, workbench, worker
+from app.workbench import Workbench
 from store.errors import UsageError
-from store.latents import LatentPage, Window
+from store.latents import LatentPage
 
 STRENGTHS = (-2.0, 4.0)
 DEFAULT_STRENGTH = 1.0
@@ -57,29 +48,19 @@ STATISTICS = (
 )
 
 
-def move(to: int) -> None:
-    """Show another latent."""
-    st.session_state["latent"] = to
-
-
-def move_to_random(bench: Workbench) -> None:
-    """Show any latent that fired."""
-    alive = bench.index.sql("SELECT latent FROM latents WHERE n_fired > 0")["latent"]
-    if len(alive):
-        move(int(random.choice(alive.tolist())))
-
-
 def choose(bench: Workbench) -> int:
     """The latent that the URL names; the controls change both."""
-    box, back, on, chance, _ = st.columns([2, 1, 1, 1.6, 3], vertical_alignment="bottom")
     last = bench.d_sae - 1
     asked = st.query_params.get("latent", "0")
     if not asked.isdecimal() or int(asked) > last:
         st.warning(markdown_text(f"There is no latent {asked}: choose 0 to {last}."))
-    latent = int(box.number_input("Latent", 0, last, step=1, key="latent", bind="query-params") or 0)
-    back.button("Previous", on_click=move, args=(latent - 1,), disabled=latent <= 0, width="stretch")
-    on.button("Next", on_click=move, args=(latent + 1,), disabled=latent >= last, width="stretch")
-    chance.button("Random alive", on_click=move_to_random, args=(bench,), icon=":material/casino:", width="stretch")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = st.number_input("Latent", 0, last, step=1, key="latent", bind="query-params", width=170)
+        latent = int(chosen or 0)
+        st.button("Previous", on_click=move, args=(latent - 1,), disabled=latent <= 0, shortcut="P")
+        st.button("Next", on_click=move, args=(latent + 1,), disabled=latent >= last, shortcut="N")
+        st.button("Random alive", on_click=move_to_random, args=(bench,), icon=":material/casino:", shortcut="X")
+        link_panel(bench)
     return latent
 
 
@@ -87,44 +68,6 @@ def statistics_row(page: LatentPage) -> None:
     """The latent's figures, each with its definition."""
     for column, figure in zip(st.columns(len(STATISTICS)), STATISTICS, strict=True):
         column.metric(figure.label, figure.form.format(page.statistics[figure.key]), help=figure.help)
-
-
-def contexts_tabs(contexts: list[Window], max_value: float) -> None:
-    """Contexts by band."""
-    breaks = st.toggle("Break lines where the text does", key="breaks")
-    bands = list(dict.fromkeys(window.band for window in contexts))
-    if not bands:
-        st.caption("No context is stored.")
-        return
-    for band, tab in zip(bands, st.tabs(bands), strict=True):
-        with tab:
-            st.caption(f"Contexts: {band_label(band, bands)}.")
-            st.html(contexts_html([window for window in contexts if window.band == band], max_value, breaks=breaks))
-
-
-def tested_text(page: LatentPage, inspection: Inspection) -> float:
-    """Show the person's text shaded by this latent; its largest value on a normal token."""
-    values, largest = inspection.values(page.latent), largest_on(inspection, page.latent)
-    st.html(wrapped(token_html(inspection.tokens, values, shade_scale(page, inspection))))
-    n_active = int((values > 0).sum())
-    share = f", {largest / page.statistics['max']:.0%} of its maximum" if page.alive else ""
-    strongest = f"; strongest on a normal token {number(largest)}{share}" if largest else ""
-    st.caption(f"Active on {n_active} of {len(values)} tokens{strongest}.")
-    return largest
-
-
-@st.fragment
-def test_panel(page: LatentPage) -> None:
-    """A live test on the left, and where its result falls among all values on the right."""
-    left, right = st.columns([3, 2], gap="large")
-    with left:
-        st.subheader("Test your own text")
-        inspection = inspect_box("Text to run through the model")
-        largest = tested_text(page, inspection) if inspection else 0.0
-    with right:
-        st.subheader("Activations", help="All active values on the indexed text, in equal-width bins; log counts.")
-        figure = activation_histogram(page, largest or None)
-        st.plotly_chart(figure, key="histogram", alt="Histogram of active values", config={"displayModeBar": False})
 
 
 def steering_form(page: LatentPage) -> dict[str, Any] | None:
@@ -212,32 +155,30 @@ def steer_panel(page: LatentPage) -> None:
 
 def show(bench: Workbench, latent: int) -> None:
     """The whole page below the controls."""
-    page, contexts = bench.page(latent), bench.windows(latent)
+    page = bench.page(latent)
     if page.alive:
         statistics_row(page)
     else:
         st.info("This latent never fired on this text: there are no contexts, no values and nothing to explain.")
-    st.subheader("Explanation")
-    st.html(wrapped(explanations_html(page)))
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        is_shown = explanation_panel(page)
+    with right:
+        notes_panel(bench, latent)
+    if is_shown:
+        evidence_panel(bench, page)
     test_panel(page)
     left, right = st.columns([3, 2], gap="large")
     with left:
-        st.subheader("Contexts")
-        contexts_tabs(contexts, page.statistics["max"])
+        contexts_panel(bench, page)
     with right:
-        st.subheader("Logits", help="What its decoder direction alone adds to each token's logit.")
-        st.html(wrapped(logits_html(page)))
+        logits_panel(bench, page)
+    related_panel(bench, page)
     steer_panel(page)
-    st.download_button(
-        "Download this card as HTML",
-        static_page(f"Latent {latent} of {bench.hook_point}", feature_card_html(page, contexts)),
-        f"latent-{latent}.html",
-        "text/html",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    take_panel(bench, latent)
 
 
+arrive()
 bench = workbench()
 latent = choose(bench)
 st.title(f"Latent {latent}")

@@ -1,34 +1,25 @@
-"""Features: the dictionary as a table, filtered, sorted and paged in SQL; a click opens the feature."""
+"""Features: the dictionary as a table, searched, filtered, sorted and paged in SQL; a click opens the feature."""
 
-from dataclasses import dataclass
+import hashlib
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
+from app.feature_table import BEST_FIRST, PAGE_SIZE, NotesOf
+from app.web.finding import noted, notes, passing, searched, table
 from app.web.navigation import go
+from app.web.panels.bulk import bulk_bar
+from app.web.panels.filters import Asked, filter_bar
+from app.web.panels.map import map_panel, within
+from app.web.panels.views import views_bar
 from app.web.state import workbench
-from store.feature_index import FeatureIndex
+from app.workbench import Workbench
 
-PAGE_SIZE = 50
-SORTS: dict[str, str] = {
-    # First, so that a newcomer's first page is of latents with something to read.
-    "score": "score",
-    "score above null": "score_minus_null",
-    "density": "density",
-    "max activation": "max",
-    "documents": "n_docs",
-    "latent": "latent",
-}
-ORDERS = {"high first": "DESC", "low first": "ASC"}
-ROWS = """
-SELECT f.latent, f.explanation, f.score, f.ci_low, f.ci_high, f.n_judged, f.chance, f.null_score, f.promotes,
-       f.density, f.max, f.n_docs
-FROM features f
-WHERE {where} ORDER BY {order} NULLS LAST, latent LIMIT ? OFFSET ?
-"""
-COLUMNS = {
+COLUMNS: dict[str, Any] = {
     "latent": st.column_config.NumberColumn("Latent", format="%d", width="small", pinned=True),
+    "label": st.column_config.TextColumn("Label", help="What people call it."),
     "explanation": st.column_config.TextColumn("Explanation", width="large"),
     "score": st.column_config.NumberColumn("Score", format="%.2f", help="Empty: not scored, or could not be told."),
     "interval": st.column_config.TextColumn("95% interval"),
@@ -41,101 +32,109 @@ COLUMNS = {
     "density": st.column_config.NumberColumn("Density", format="%.3g"),
     "max": st.column_config.NumberColumn("Max", format="%.3g"),
     "n_docs": st.column_config.NumberColumn("Documents", format="%d"),
+    "rating": st.column_config.NumberColumn("Rating", format="%.1f", help="Mean of people's, 1 to 5."),
+    # Of what a search found.
+    "share": st.column_config.NumberColumn("Share", format="%.3g", help="Of the matches, those on which it fires."),
+    "lift": st.column_config.NumberColumn("Lift", format="%.3g", help="Share over what its density lets expect."),
+    "bits": st.column_config.NumberColumn("Evidence", format="%.1f bits"),
+    "similarity": st.column_config.NumberColumn("Cosine", format="%.3f"),
+    "fires": st.column_config.NumberColumn("Fires", format="%.3g", help="Share of the token's uses on which it fires."),
+    "n_hits": st.column_config.NumberColumn("Hits", format="%d", help="Matches on which it fires."),
+    "relevance": st.column_config.NumberColumn("BM25", format="%.2f"),
+    "example": st.column_config.TextColumn("Example", width="large"),
 }
+# Columns of a search that are shown beside those chosen. (Streamlit would show a docstring here on the page.)
+FOUND = ("token", "similarity", "relevance", "bits", "share", "lift", "fires", "n_hits", "example")
 
 
-@dataclass(frozen=True)
-class Filters:
-    """What the person asked to see."""
-
-    text: str
-    low: float | None
-    high: float | None
-    explained: bool
-    scored: bool
-    alive: bool
-
-    def where(self) -> tuple[str, list[Any]]:
-        """The SQL condition and its parameters; nothing typed by a person is part of the SQL."""
-        pattern = f"%{self.text.translate(str.maketrans({character: f'^{character}' for character in '^%_'}))}%"
-        asked = (
-            (bool(self.text), "(f.explanation ILIKE ? ESCAPE '^' OR f.promotes ILIKE ? ESCAPE '^')", [pattern] * 2),
-            (self.low is not None, "f.density >= ?", [self.low]),
-            (self.high is not None, "f.density <= ?", [self.high]),
-            (self.explained, "f.explanation IS NOT NULL", []),
-            (self.scored, "f.score IS NOT NULL", []),
-            (self.alive, "f.n_fired > 0", []),
-        )
-        chosen = [(condition, parameters) for wanted, condition, parameters in asked if wanted]
-        clause = " AND ".join(condition for condition, _ in chosen) or "true"
-        return clause, [value for _, parameters in chosen for value in parameters]
+def found(bench: Workbench, asked: Asked, notes: NotesOf) -> tuple[np.ndarray, pd.DataFrame | None]:
+    """The latents that pass all but the map, in order, and what the search says of them."""
+    latents = passing(bench, asked.filters, notes, asked.order or BEST_FIRST)
+    if asked.search is None:
+        return latents, None
+    rows = searched(bench, asked.search)
+    st.caption(f"Search by {asked.search.by}: {rows.attrs['note']}.")
+    hits = rows["latent"].to_numpy()
+    in_order = hits[np.isin(hits, latents)] if asked.order is None else latents[np.isin(latents, hits)]
+    return in_order, rows
 
 
-def filter_bar() -> tuple[Filters, str]:
-    """The filters and the ORDER BY term; each is kept in the URL, so that a view can be sent to somebody."""
-    text, low, high = st.columns([3, 1, 1])
-    explained, scored, alive, sort, order = st.columns([1, 1, 1, 1.5, 1.5], vertical_alignment="bottom")
-    filters = Filters(
-        text=text.text_input("Explanation or promoted token contains", key="q", bind="query-params").strip(),
-        low=_density(low, "Density from", "from"),
-        high=_density(high, "Density to", "to"),
-        explained=explained.checkbox("Explained only", key="explained", bind="query-params"),
-        scored=scored.checkbox("Scored only", key="scored", bind="query-params"),
-        alive=alive.checkbox("Alive only", value=True, key="alive", bind="query-params"),
-    )
-    column = sort.selectbox("Sort by", list(SORTS), key="sort", bind="query-params")
-    direction = order.segmented_control("Order", list(ORDERS), default="high first", key="order", bind="query-params")
-    return filters, f"f.{SORTS[column]} {ORDERS[direction or 'high first']}"
-
-
-def _density(column: Any, label: str, key: str) -> float | None:
-    return column.number_input(
-        label, 0.0, 1.0, None, 0.001, format="%.6g", key=key, bind="query-params", placeholder="any"
-    )
-
-
-def one_page(index: FeatureIndex, where: str, parameters: list[Any], order: str, page: int) -> pd.DataFrame:
-    """The rows of page `page`, from 1."""
-    query = ROWS.format(where=where, order=order)
-    rows = index.sql(query, [*parameters, PAGE_SIZE, (page - 1) * PAGE_SIZE])
+def one_page(bench: Workbench, latents: np.ndarray, noted: NotesOf, found: pd.DataFrame | None) -> pd.DataFrame:
+    """The rows of the latents of one page."""
+    rows = table(bench).rows(latents, noted)
     bounds = zip(rows["ci_low"], rows["ci_high"], strict=True)
     interval = [f"{low:.2f} to {high:.2f}" if pd.notna(low) and pd.notna(high) else None for low, high in bounds]
-    return rows.assign(interval=interval)
+    rows = rows.assign(interval=interval)
+    if found is None:
+        return rows
+    extra = found.set_index("latent").loc[latents, [name for name in FOUND if name in found]].reset_index(drop=True)
+    return rows.drop(columns=[name for name in extra if name in rows]).join(extra)
 
 
-def table(rows: pd.DataFrame, view: tuple[Any, ...]) -> None:
-    """The table; a click on a row opens its feature."""
+def paged(latents: np.ndarray) -> tuple[int, str]:
+    """The page that is looked at, from 1, and a name for the rows there."""
+    n_pages = max(-(-len(latents) // PAGE_SIZE), 1)
+    view = hashlib.blake2b(latents.tobytes(), digest_size=8).hexdigest()
+    # What is shown first in a session is as the URL says; a new filter starts on its first page.
+    if st.session_state.setdefault("paged", view) != view:
+        st.session_state.update(paged=view, page=1)
+    caption, pager = st.columns([2, 3], vertical_alignment="center")
+    caption.caption(
+        f"{len(latents):,} latent{'s' * (len(latents) != 1)}. Click a cell to open the feature, tick rows to choose "
+        "several. – is not explained, or not scored."
+    )
+    with pager:
+        page = st.pagination(n_pages, key="page", bind="query-params") if n_pages > 1 else 1
+    return min(page, n_pages), f"{view} {page}"
+
+
+def show_table(rows: pd.DataFrame, columns: tuple[str, ...], key: str) -> np.ndarray:
+    """The table; a click on a cell opens its feature. The latents of the rows that are ticked."""
     event = st.dataframe(
         rows,
-        key=f"table {view}",
+        key=f"table {key}",
         hide_index=True,
-        column_order=list(COLUMNS),
+        column_order=columns,
         column_config=COLUMNS,
         placeholder="–",
         on_select="rerun",
-        selection_mode=["single-row", "single-cell"],
+        selection_mode=["multi-row", "single-cell"],
         height="content" if len(rows) <= 12 else 640,
     )
     selection = event["selection"]
-    clicked = [*selection["rows"], *(row for row, _ in selection["cells"])]
-    if clicked:
-        go("feature", latent=str(rows["latent"].iloc[clicked[0]]))
+    if selection["cells"]:
+        go("feature", latent=str(rows["latent"].iloc[selection["cells"][0][0]]))
+    return rows["latent"].to_numpy()[list(selection["rows"])]
+
+
+def show(bench: Workbench) -> None:
+    """The whole page below its title."""
+    written = noted(bench)
+    asked = filter_bar(list(table(bench).columns()), notes(bench).lists(bench.run.inputs["sae"]))
+    latents, rows = found(bench, asked, written)
+    map_panel(bench, latents)
+    latents = within(bench, latents)
+    if not len(latents):
+        st.info("No latent passes these filters.")
+        return
+    page, key = paged(latents)
+    bar = st.container()
+    here = one_page(bench, latents[(page - 1) * PAGE_SIZE : page * PAGE_SIZE], written, rows)
+    columns = shown_columns(asked.columns, rows)
+    ticked = show_table(here, columns, key)
+    with bar:
+        bulk_bar(bench, ticked, latents, written, columns)
+
+
+def shown_columns(chosen: tuple[str, ...], found: pd.DataFrame | None) -> tuple[str, ...]:
+    """The columns in order: what a search says stands behind the latent's number."""
+    extra = [name for name in FOUND if found is not None and name in found]
+    return tuple(dict.fromkeys(["latent", *extra, *chosen]))
 
 
 bench = workbench()
-st.title("Features")
-filters, order = filter_bar()
-where, parameters = filters.where()
-n_rows = int(bench.index.sql(f"SELECT count(*) AS n FROM features f WHERE {where}", parameters)["n"].iloc[0])
-n_pages = max(-(-n_rows // PAGE_SIZE), 1)
-if n_rows == 0:
-    st.info("No latent passes these filters.")
-    st.stop()
-caption, pager = st.columns([2, 3], vertical_alignment="center")
-caption.caption(
-    f"{n_rows:,} latent{'s' * (n_rows != 1)}. Click a row to open the feature. – is not explained, or not scored."
-)
-with pager:
-    # A key of its own for each filter, so that a new filter starts on its first page.
-    page = st.pagination(n_pages, key=f"page {where} {parameters} {order}") if n_pages > 1 else 1
-table(one_page(bench.index, where, parameters, order, page), (where, *parameters, order, page))
+title, views = st.columns([6, 1.2], vertical_alignment="bottom")
+title.title("Features")
+with views:
+    views_bar(bench, "features")
+show(bench)
