@@ -14,7 +14,8 @@ from activations.progress import Progress, no_progress
 from activations.reader import Activations, RowSet
 from activations.shuffle import Shuffled, ShuffleState
 from app.loggers import open_loggers
-from app.training_loop import CHECKPOINTS, DEFAULT_TRAIL, Loop, Trail
+from app.training_loop import DEFAULT_TRAIL, Loop, Trail
+from app.trainings import CHECKPOINTS
 from autointerp.pairing import model_of
 from sae import VARIANTS, SAEConfig, checkpoint
 from sae.base import SAE

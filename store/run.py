@@ -27,6 +27,8 @@ UNCHECKED = frozenset({MANIFEST, "progress.jsonl", "catalog.duckdb", "CURRENT", 
 """Files and folders of a run without a checksum: when it was made, and what can be made again from the others."""
 PUBLISHED = "index.*.duckdb"
 """Files of an index that are not checked either: each time something is published they are others."""
+GLANCE_SECONDS = 0.2
+"""Whoever only looks whether a folder is locked holds its lock for less than this: that is waited for."""
 RECORDED_PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "pyarrow", "duckdb")
 
 
@@ -178,9 +180,9 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         Busy: somebody does.
     """
-    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    lock = FileLock(_lock_file(folder))
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=GLANCE_SECONDS)
     except Timeout as error:
         raise Busy(
             f"another process is making {folder.parent.name} {folder.name} in {folder.parent.parent}{_owner(folder)}: "
@@ -190,6 +192,25 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(folder: Path) -> bool | None:
+    """Whether some process makes or mends the run in `folder` now; None where the lock may not be looked at."""
+    if not _lock_file(folder).exists():
+        return False
+    lock = FileLock(_lock_file(folder), thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except PermissionError:
+        return None
+    lock.release()
+    return False
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.lock"
 
 
 def _owner(folder: Path) -> str:
@@ -246,6 +267,12 @@ def read_run(folder: Path) -> Run:
             f"{folder} holds a run of another config (its manifest was edited): delete the folder and make it again"
         )
     return Run(folder, manifest)
+
+
+def unfinished_runs(root: Path, kind: str) -> list[Run]:
+    """Runs of a kind that were begun and are not finished, whoever makes them or left them."""
+    found = (_readable(path.parent) for path in sorted(root.glob(f"{kind}/*/{MANIFEST}")))
+    return [run for run in found if run and not run.finished]
 
 
 def list_runs(root: Path, kind: str | None = None) -> list[Run]:

@@ -24,6 +24,9 @@ STAND_INS: dict[str, Any] = {"d_in": 1, "d_out": 1, "site_widths": (1,)}
 ITDA_STAND_INS: dict[str, Any] = {"build": BuildConfig(), "hook_point": "", "variant": "itda"}
 """Given in another way, or not at all."""
 
+N_STEPS, D_SAE = 700, 4608
+"""Where they are not named: the demo's."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Args(RootArgs):
@@ -115,8 +118,8 @@ def _args_with(variant: str) -> Any:
     names = {field.name for field in dataclasses.fields(config_cls)}
     hidden = {name: value for name, value in STAND_INS.items() if name in names}
     asked: dict[str, Any] = {
-        "train": unchecked(TrainConfig, {"initialise": True}, n_steps=700),
-        "sae": unchecked(config_cls, hidden, d_sae=4608),
+        "train": unchecked(TrainConfig, {"initialise": True}, n_steps=N_STEPS),
+        "sae": unchecked(config_cls, hidden, d_sae=D_SAE),
     }
     return _with(Args, asked)
 
