@@ -30,7 +30,7 @@ def train_command(run: Run) -> str | None:
         asked = [
             *_flags(VARIANTS[variant].config_cls, {"d_sae": D_SAE} | config["sae"], STAND_INS, d_sae=D_SAE),
             *_flags(TrainConfig, config["train"], {"initialise": True}, n_steps=N_STEPS),
-            *_flags(Args, _of_job(config), {name: None for name in ("root", "activations", "hook_points")}),
+            *_flags(Args, _of_job(config), dict.fromkeys(("root", "activations", "hook_points"))),
         ]
     else:
         return None

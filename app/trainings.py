@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from store import layout
-from store.run import Run, is_locked, list_runs, unfinished_runs
+from store.run import Run, is_being_made, list_runs, unfinished_runs
 
 LOG = "log.jsonl"
 CHECKPOINTS = ".checkpoints"
@@ -16,7 +16,7 @@ SETTINGS = ("train", "build")
 RATE_SECONDS = 60
 """The rate is that of the last minute."""
 STATES: dict[bool | None, str] = {True: "running", False: "interrupted", None: "not finished"}
-"""By whether its folder is locked: what a training is that has not finished."""
+"""By whether a process is at it: what a training is that has not finished."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ class Trained:
         words = [config.get("variant", "sae"), width, *told, config.get("hook_point"), f"({self.run.id[:8]})"]
         return " ".join(str(word) for word in words if word)
 
+    @property
+    def short(self) -> str:
+        """Variant and the start of its id."""
+        return f"{self.run.config.get('variant', 'sae')} {self.run.id[:8]}"
+
 
 @dataclass(frozen=True)
 class Headway:
@@ -85,7 +90,7 @@ def trainings(root: Path) -> list[Trained]:
     """All under `root`, oldest first, those that have not finished last; imported dictionaries are none."""
     found = [Trained(run, "finished") for run in list_runs(root, "sae")]
     for run in sorted(unfinished_runs(root, "sae"), key=lambda run: run.manifest.get("started_at", "")):
-        found.append(Trained(run, STATES[is_locked(run.folder)]))
+        found.append(Trained(run, STATES[is_being_made(run)]))
     return [one for one in found if not set(SETTINGS).isdisjoint(one.run.config)]
 
 

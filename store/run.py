@@ -27,8 +27,6 @@ UNCHECKED = frozenset({MANIFEST, "progress.jsonl", "catalog.duckdb", "CURRENT", 
 """Files and folders of a run without a checksum: when it was made, and what can be made again from the others."""
 PUBLISHED = "index.*.duckdb"
 """Files of an index that are not checked either: each time something is published they are others."""
-GLANCE_SECONDS = 0.2
-"""Whoever only looks whether a folder is locked holds its lock for less than this: that is waited for."""
 RECORDED_PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "pyarrow", "duckdb")
 
 
@@ -180,9 +178,9 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         Busy: somebody does.
     """
-    lock = FileLock(_lock_file(folder))
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
     try:
-        lock.acquire(timeout=GLANCE_SECONDS)
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise Busy(
             f"another process is making {folder.parent.name} {folder.name} in {folder.parent.parent}{_owner(folder)}: "
@@ -194,23 +192,29 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def is_locked(folder: Path) -> bool | None:
-    """Whether some process makes or mends the run in `folder` now; None where the lock may not be looked at."""
-    if not _lock_file(folder).exists():
+def is_being_made(run: Run) -> bool | None:
+    """Whether some process makes an unfinished run now; None where that is another machine's to tell."""
+    pid, _, node = str(run.manifest.get("process", "")).partition(" on ")
+    if node != platform.node():
+        return None if node else False
+    if not pid.isdecimal() or not _lives(int(pid)):
         return False
-    lock = FileLock(_lock_file(folder), thread_local=False)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        # Only where its process lives, which nearly always holds it: nobody else is kept from it by this look.
+        with locked(run.folder):
+            return False
+    except Busy:
         return True
-    except PermissionError:
-        return None
-    lock.release()
-    return False
 
 
-def _lock_file(folder: Path) -> Path:
-    return folder.parent / f".{folder.name}.lock"
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _owner(folder: Path) -> str:

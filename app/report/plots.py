@@ -6,15 +6,13 @@ import plotly.graph_objects as go
 
 from app.cards import escape
 from app.evaluation.loss import RECOVERED
+from app.palette import COLOURS, DASHES
 from app.report.compared import Group
 from app.report.glossary import Plot, metric, plot
 from store.figures import Curve, Figure, find
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#888888")
-"""Okabe and Ito's palette: told apart by every common kind of colour vision."""
 HEIGHT, LEGEND_LINE = 300, 22
 """Pixels: of a plot, and of each further line of its legend."""
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 NORMAL = {"token_class": "normal"}
 # What is on either axis: part, metric, and which of its figures.
 TRADES = (

@@ -21,6 +21,8 @@ SCREENS: dict[str, Screen] = {
     "features": Screen("Features", ":material/table_rows:"),
     "feature": Screen("Feature", ":material/search_insights:"),
     "lab": Screen("Lab", ":material/science:"),
+    "compare": Screen("Compare", ":material/compare_arrows:"),
+    "training": Screen("Training", ":material/monitoring:"),
 }
 """By the name of their file and their place in the URL."""
 

@@ -11,7 +11,7 @@ import torch
 from app.cli import main
 from app.train_command import train_command
 from app.trainings import Trained, checkpoint_steps, headway, trainings
-from store.run import Run, is_locked, list_runs, locked, unfinished_runs
+from store.run import Run, is_being_made, list_runs, locked, unfinished_runs
 
 torch.set_num_threads(1)
 
@@ -37,9 +37,10 @@ def interrupted(root: Path, monkeypatch, *arguments: str) -> Run:
     def stop(*_):
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr("app.training.checkpoint.save", stop)
-        main(["train", *arguments, "--checkpoint-every", "20", "--root", str(root)])
+        with pytest.raises(Killed):
+            main(["train", *arguments, "--checkpoint-every", "20", "--root", str(root)])
     (run,) = unfinished_runs(root, "sae")
     return run
 
@@ -72,9 +73,10 @@ def test_a_killed_training_is_told_from_a_running_one(harvested, monkeypatch):
     (found,) = [one for one in trainings(harvested) if one.run.id == run.id]
     assert (found.state, checkpoint_steps(found)) == ("interrupted", [20, 40])
     with locked(run.folder):
-        assert is_locked(run.folder)
+        assert is_being_made(run)
         assert trainings(harvested)[-1].running
-    assert not is_locked(run.folder)
+    run.manifest["process"] = "1 on another-machine"
+    assert is_being_made(run) is None
     shutil.rmtree(run.folder)
 
 

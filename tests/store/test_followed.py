@@ -47,7 +47,7 @@ def test_a_character_is_never_cut(log):
 def test_only_what_is_new_is_read(log, monkeypatch):
     log.read()
     seen = []
-    monkeypatch.setattr("store.followed._object", lambda line: seen.append(line))
+    monkeypatch.setattr("store.followed._object", seen.append)
     with log.path.open("a") as file:
         file.write('{"step": 30}\n')
     log.read()
