@@ -8,6 +8,7 @@ from typing import Any
 
 from app.commands.train import D_SAE, ITDA_STAND_INS, N_STEPS, STAND_INS, Args
 from app.itda_training import ItdaJob
+from app.trainings import kept_steps
 from sae import VARIANTS
 from sae.itda_build import BuildConfig
 from sae.train import TrainConfig
@@ -35,6 +36,8 @@ def train_command(run: Run) -> str | None:
     else:
         return None
     places = [config["hook_point"], *config.get("other_hook_points", ())]
+    kept = kept_steps(run)  # not in the config: it changes nothing of what is trained
+    asked += ["--keep-every", str(kept[0])] if kept else []
     root = [] if run.root == Path(ROOT) else ["--root", str(run.root)]
     return shlex.join(
         ["monosem", "train", variant, "--activations", *harvests, "--hook-points", *places, *asked, *root]

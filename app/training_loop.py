@@ -4,7 +4,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import time
 from typing import Any, NamedTuple, TextIO
@@ -14,7 +14,8 @@ from torch import Tensor
 from activations.progress import Progress
 from activations.shuffle import Shuffled, ShuffleState
 from app.loggers import Logger, check_loggers
-from app.trainings import CHECKPOINTS, LOG
+from app.trainings import CHECKPOINTS, LOG, kept_folder
+from sae import checkpoint
 from sae.encoder import EncoderSAE
 from sae.train import Step, TrainConfig, Training, TrainingDiverged, TrainingState, train
 from sae.training_checkpoint import Saved, checkpoints, newest, save_state
@@ -34,12 +35,15 @@ class Trail:
 
     checkpoint_every: int = 200
     """Steps between checkpoints from which a killed run goes on; 0 writes none."""
+    keep_every: int = 0
+    """Steps between dictionaries that are kept as they are then, to be compared with one another; 0 keeps none."""
     log_to: tuple[str, ...] = ()
     """Names in `app.loggers.LOGGERS`: told the numbers of every logged step too."""
 
     def __post_init__(self) -> None:
-        if self.checkpoint_every < 0:
-            raise UsageError(f"checkpoint_every={self.checkpoint_every} is negative: choose a number of steps, or 0")
+        for name in ("checkpoint_every", "keep_every"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name}={getattr(self, name)} is negative: choose a number of steps, or 0")
         check_loggers(self.log_to)
 
 
@@ -79,8 +83,10 @@ class Loop:
     folder: Path
     cfg: TrainConfig
     progress: Progress
-    checkpoint_every: int
+    trail: Trail
     loggers: Sequence[Logger]
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """Written beside a dictionary that is kept: where it reads the model."""
 
     def run(
         self, sae: EncoderSAE, reader: Callable[[ShuffleState | None], Shuffled], split: Split, label: str
@@ -122,7 +128,9 @@ class Loop:
                     file.flush()
                     _beat(self.folder, step.step)
                     _tell(self.loggers, step, log[-1])
-                if self.checkpoint_every and _is_due(step.step, self.checkpoint_every, last):
+                if self.trail.keep_every and step.step % self.trail.keep_every == 0:
+                    checkpoint.save(kept_folder(self.folder, step.step), steps.sae, {**self.told, "step": step.step})
+                if self.trail.checkpoint_every and _is_due(step.step, self.trail.checkpoint_every, last):
                     unconfirmed = Unconfirmed(steps.state(), after)
             if unconfirmed:
                 _confirm(self.folder, unconfirmed, file)

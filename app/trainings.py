@@ -11,6 +11,8 @@ from store.run import Run, is_being_made, list_runs, unfinished_runs
 LOG = "log.jsonl"
 CHECKPOINTS = ".checkpoints"
 """Hidden: no part of what a finished run is."""
+KEPT = "steps"
+"""Dictionaries as they were at some steps, each a folder like the run's own checkpoint; part of the run."""
 SETTINGS = ("train", "build")
 """A run of kind `sae` has one of them where it was trained or built here, not imported."""
 RATE_SECONDS = 60
@@ -110,5 +112,19 @@ def headway(training: Trained, log: Sequence[Mapping[str, Any]], beats: Sequence
 
 def checkpoint_steps(training: Trained) -> list[int]:
     """Steps that a killed training can go on from, oldest first."""
-    names = (path.name for path in (training.run.folder / CHECKPOINTS).glob("step-*"))
-    return sorted(int(name.removeprefix("step-")) for name in names if name.removeprefix("step-").isdecimal())
+    return _steps(training.run.folder / CHECKPOINTS)
+
+
+def kept_steps(run: Run) -> list[int]:
+    """Steps whose dictionary was kept, oldest first: they lie at `kept_folder`."""
+    return _steps(run.folder / KEPT)
+
+
+def kept_folder(run: Path, step: int) -> Path:
+    """Where the dictionary of a step of the run in that folder is kept."""
+    return run / KEPT / f"step-{step:08d}"
+
+
+def _steps(folder: Path) -> list[int]:
+    names = (path.name.removeprefix("step-") for path in folder.glob("step-*"))
+    return sorted(int(name) for name in names if name.isdecimal())

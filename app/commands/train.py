@@ -51,6 +51,8 @@ class Args(RootArgs):
     """Order of the rows."""
     checkpoint_every: int = 200
     """Steps between checkpoints from which an interrupted run goes on; 0 writes none."""
+    keep_every: int = 0
+    """Steps between dictionaries that are kept, to be compared in the dashboard; the size of one each. 0 keeps none."""
     log_to: tuple[str, ...] = ()
     """Besides log.jsonl: `tensorboard`, `wandb`."""
 
@@ -82,7 +84,7 @@ def main(arguments: Sequence[str]) -> None:
         batch_size=args.batch_size,
         seed=args.order_seed,
     )
-    trail = Trail(checkpoint_every=args.checkpoint_every, log_to=args.log_to)
+    trail = Trail(checkpoint_every=args.checkpoint_every, keep_every=args.keep_every, log_to=args.log_to)
     print_run(train_sae(job, runs, args.root, progress, trail))
 
 

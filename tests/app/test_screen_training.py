@@ -38,7 +38,7 @@ def root(tmp_path_factory) -> Path:
     for k in ("3", "5"):
         assert main(["train", "topk", *SMALL, "--k", k, "--root", str(root)]) == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("app.training.checkpoint.save", killed)
+        patch.setattr("app.training.heldout", killed)
         with pytest.raises(Killed):
             main(["train", "relu", *SMALL, "--checkpoint-every", "20", "--root", str(root)])
     return root

@@ -10,7 +10,8 @@ import torch
 
 from app.cli import main
 from app.train_command import train_command
-from app.trainings import Trained, checkpoint_steps, headway, trainings
+from app.trainings import Trained, checkpoint_steps, headway, kept_folder, kept_steps, trainings
+from sae import checkpoint
 from store.run import Run, is_being_made, list_runs, locked, unfinished_runs
 
 torch.set_num_threads(1)
@@ -32,13 +33,13 @@ class Killed(Exception):
 
 
 def interrupted(root: Path, monkeypatch, *arguments: str) -> Run:
-    """A training that ended between its last step and its dictionary."""
+    """A training that ended between its last step and its end."""
 
     def stop(*_):
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("app.training.checkpoint.save", stop)
+        patch.setattr("app.training.heldout", stop)
         with pytest.raises(Killed):
             main(["train", *arguments, "--checkpoint-every", "20", "--root", str(root)])
     (run,) = unfinished_runs(root, "sae")
@@ -120,3 +121,19 @@ def test_the_rate_is_of_this_process_and_of_the_last_minute():
 def test_a_training_that_has_only_begun_has_no_rate():
     found = headway(training_of(100), [], [{"time": 5.0, "step": 0, "begun": True}])
     assert (found.step, found.steps_per_s, found.eta_s, found.last_at) == (0, None, None, None)
+
+
+def test_dictionaries_of_steps_are_kept_as_they_were_a_kill_in_between_or_not(harvested, monkeypatch):
+    arguments = ("topk", *SMALL, "--k", "7", "--hook-points", HOOKS[1], "--keep-every", "15")
+    run = interrupted(harvested, monkeypatch, *arguments)
+    kept = {step: (kept_folder(run.folder, step) / "sae.safetensors").read_bytes() for step in kept_steps(run)}
+    assert list(kept) == [15, 30]
+    shutil.rmtree(run.folder / ".checkpoints/step-00000040")
+    shutil.rmtree(run.folder / "steps/step-00000030")
+    assert "--keep-every 15" in (train_command(run) or "")
+    assert main(["train", *arguments, "--root", str(harvested)]) == 0
+    finished = list_runs(harvested, "sae")[-1]
+    assert {step: (kept_folder(finished.folder, step) / "sae.safetensors").read_bytes() for step in kept} == kept
+    assert not torch.equal(*(checkpoint.load(kept_folder(finished.folder, step)).W_dec for step in kept))
+    assert "steps/step-00000015/sae.safetensors" in finished.manifest["files"]
+    assert not finished.broken_files()
