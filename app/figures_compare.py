@@ -123,7 +123,7 @@ def _mark(figure: go.Figure, side: str, point: Point) -> None:
     ring = {"size": 20, "color": SIDE_COLOURS[side], "symbol": "circle-open", "line": {"width": 3}}
     figure.add_scatter(
         x=[point.x.value], y=[point.y.value], mode="markers+text", marker=ring, text=[f"<b>{side}</b>"],
-        textposition="top center" if side == "a" else "bottom center", name=side, hoverinfo="skip",
+        textposition="top left" if side == "a" else "bottom right", name=side, hoverinfo="skip",
     )  # fmt: skip
 
 

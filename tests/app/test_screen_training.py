@@ -10,7 +10,6 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 import app.web
-from app.cli import main
 from app.figures_training import MOST_POINTS, Look, curve_figure, smoothed
 from app.trainings import trainings
 from app.web.navigation import file_of
@@ -20,32 +19,12 @@ from store.run import Run, list_runs, locked, unfinished_runs
 torch.set_num_threads(1)
 
 MAIN = Path(app.web.__file__).parent / "main.py"
-HOOK = "blocks.0.hook_resid_post"
-SMALL = ("--d-sae", "64", "--n-steps", "40", "--batch-size", "128", "--init-rows", "256", "--hook-points", HOOK)
 N_CURVES = 5
 
 
-class Killed(Exception):
-    """In place of SIGKILL."""
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    """Two finished trainings and, newest, a killed one."""
-    root = tmp_path_factory.mktemp("trained") / "runs"
-    tiny = ("--model", "tiny", "--corpus", "stories", "--n-tokens", "3000", "--n-ctx", "64")
-    assert main(["harvest", *tiny, "--hook-points", HOOK, "--root", str(root)]) == 0
-    for k in ("3", "5"):
-        assert main(["train", "topk", *SMALL, "--k", k, "--root", str(root)]) == 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("app.training.heldout", killed)
-        with pytest.raises(Killed):
-            main(["train", "relu", *SMALL, "--checkpoint-every", "20", "--root", str(root)])
-    return root
-
-
-def killed(*_) -> None:
-    raise Killed
+@pytest.fixture
+def root(trained_root: Path) -> Path:
+    return trained_root
 
 
 @pytest.fixture

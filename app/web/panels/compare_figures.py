@@ -130,13 +130,13 @@ def trades(reference: Evaluated, chosen: dict[str, str]) -> None:
     for (title, (across, up, more)), column in zip(TRADES.items(), st.columns(len(TRADES)), strict=True):
         found = trade(root(), reference, across, up)
         column.caption(title)
+        left = {f"{found.n_unlike} measured on other text or in other settings": found.n_unlike}
+        left[f"{found.n_unmeasured} without both figures"] = found.n_unmeasured
+        notes |= {f"{title} leaves out {note}": None for note, n in left.items() if n}
         if len(found.points) < 2:
             column.info("Fewer than two dictionaries were measured alike: `monosem evaluate` measures more.")
             continue
         figure = trade_figure(found.points, chosen, more_is_better=more)
         column.plotly_chart(figure, key=f"trade {title}", alt=title, config={"displayModeBar": False})
-        left = {f"{found.n_unlike} measured on other text or in other settings": found.n_unlike}
-        left[f"{found.n_unmeasured} without both figures"] = found.n_unmeasured
-        notes |= {f"{title} leaves out {note}": None for note, n in left.items() if n}
     also = "".join(f" {note}." for note in notes)
     st.caption(f"Bars are 95% intervals; the dotted line joins those that none betters in both figures.{also}")

@@ -32,7 +32,7 @@ from store.run import Run, find_run
 PAGE_SIZE = 50
 SORTS = {"value": "value", "correlation": "correlation", "latent of a": "a", "latent of b": "b"}
 ORDERS = {"high first": False, "low first": True}
-PER_BAND = 2
+BAND = "top"
 MEASURES = {"decoder": "cosine of decoder rows", "correlation": "correlation of activations"}
 COLUMNS = {
     "a": st.column_config.NumberColumn("a", format="%d", width="small"),
@@ -83,7 +83,7 @@ def _pairing(a: Dictionary, b: Dictionary, indexes: Mapping[str, Run | None]) ->
     """From the newest matching, or else from the decoders; None where neither can be, and then it is said why."""
     found = matching_of(root(), a, b)
     if found is not None:
-        return _matched(found[0].id, *found)
+        return _matched(str(found[0].folder), *found)
     why = why_no_cosine(a, b, models_of(root()))
     if why:
         st.info(f"Their decoders cannot be compared: {markdown_text(why)}.")
@@ -91,7 +91,9 @@ def _pairing(a: Dictionary, b: Dictionary, indexes: Mapping[str, Run | None]) ->
         return None
     try:
         with st.spinner("Comparing both decoders …"):
-            pairing = _nearest(a.ref, b.ref, tuple(run.id if run else "" for run in indexes.values()), a, b, indexes)
+            pairing = _nearest(
+                (str(a.folder), str(b.folder)), tuple(run.id if run else "" for run in indexes.values()), a, b, indexes
+            )
     except ValueError as error:
         st.info(markdown_text(f"Their decoders cannot be compared: {error}."))
         return None
@@ -102,14 +104,13 @@ def _pairing(a: Dictionary, b: Dictionary, indexes: Mapping[str, Run | None]) ->
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
-def _matched(run_id: str, _run: Run, swapped: bool) -> Pairing:
+def _matched(folder: str, _run: Run, swapped: bool) -> Pairing:
     return from_matching(_run, swapped)
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
 def _nearest(
-    ref_a: str,
-    ref_b: str,
+    folders: tuple[str, str],
     index_ids: tuple[str, ...],
     _a: Dictionary,
     _b: Dictionary,
@@ -130,11 +131,11 @@ def _alive(run: Run | None) -> np.ndarray | None:
 
 
 def _known(run: Run | None) -> pd.DataFrame:
-    return known_of(run) if run is None else _explained(run.id, _index(str(run.folder)).version(), run)
+    return known_of(run) if run is None else _explained(str(run.folder), _index(str(run.folder)).version(), run)
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
-def _explained(run_id: str, version: str, _run: Run) -> pd.DataFrame:
+def _explained(folder: str, version: str, _run: Run) -> pd.DataFrame:
     return known_of(_run)
 
 
@@ -218,7 +219,8 @@ def pairs(pairing: Pairing, known: Mapping[str, pd.DataFrame]) -> tuple[int | No
 
 def pair_table(rows: pd.DataFrame, key: str) -> tuple[int | None, int | None] | None:
     """The table; the clicked pair."""
-    told = [name for name in COLUMNS if name in {"a", "b"} or rows[name].notna().any()]
+    filled = set(rows.dropna(axis=1, how="all").columns)
+    told = [name for name in COLUMNS if name in SIDES or name in filled]
     event = st.dataframe(
         rows,
         key=key,
@@ -269,8 +271,7 @@ def side_by_side(pair: tuple[int | None, int | None], indexes: Mapping[str, Run 
                     "feature", f"Latent {latent} of {side}", ":material/open_in_new:", index=run.id, latent=str(latent)
                 )
                 index = _index(str(run.folder))
-                card = feature_card_html(latent_page(index, latent), windows(index, latent), per_band=PER_BAND)
-                st.html(wrapped(card))
+                st.html(wrapped(feature_card_html(latent_page(index, latent), windows(index, latent, BAND))))
 
 
 def splits(pairing: Pairing, known: Mapping[str, pd.DataFrame]) -> None:
