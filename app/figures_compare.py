@@ -22,6 +22,7 @@ TRADES: dict[str, tuple[tuple[str, str, Mapping[str, str]], tuple[str, str, Mapp
 """What is on either axis, and whether more of y is better; less of x always is."""
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "pentagon")
 SIDE_COLOURS = {"a": COLOURS[0], "b": COLOURS[1]}
+SIDE_DASHES = {"a": "solid", "b": "dash"}
 CHANCE = "#888888"
 N_BINS = 50
 HEIGHT = 320
@@ -39,7 +40,7 @@ def best_figure(
         measure: what the values are.
     """
     drawn = {
-        f"{side}: nearest in {'b' if side == 'a' else 'a'}": (values, SIDE_COLOURS[side], "solid")
+        f"{side}: nearest in {'b' if side == 'a' else 'a'}": (values, SIDE_COLOURS[side], SIDE_DASHES[side])
         for side, values in best.items()
     }
     null = np.concatenate(list(chance.values())) if chance else np.array([])
@@ -58,7 +59,11 @@ def best_figure(
             )
     if threshold is not None:
         figure.add_vline(
-            x=threshold, line_color=CHANCE, line_dash="dash", annotation_text=f"matched above {threshold:.2f}"
+            x=threshold,
+            line_color=CHANCE,
+            line_dash="dash",
+            annotation_text=f"matched above {threshold:.2f}",
+            annotation_position="top left",
         )
     figure.update_yaxes(tickformat=".0%")
     return figure

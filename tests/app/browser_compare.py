@@ -48,7 +48,7 @@ def latents(browser: ModuleType, page: Page, base_url: str, a: str, b: str) -> N
     browser.settled(page)
     assert "view=Latents" in page.url
     # The tables are drawn on canvases; the second one's first row is below a header of its height, 35 pixels.
-    page.locator(".stDataFrameGlideDataEditor").nth(1).click(position={"x": 260, "y": 52})
+    page.get_by_test_id("stDataFrame").nth(1).click(position={"x": 260, "y": 52})
     expect(page.locator(".ms-card")).to_have_count(2)
     browser.settled(page)
     assert "pair=" in page.url

@@ -47,7 +47,7 @@ def killed(browser: ModuleType, base_url: str, artifacts: Path, id_: str) -> Non
         page.set_viewport_size(WIDE)  # pyright: ignore[reportArgumentType]
         browser.visit(page, f"{base_url}/training?runs={id_}", "Training")
         expect(page.get_by_text("No process is at it")).to_be_visible(timeout=browser.PAGE_LOAD_MS)
-        expect(page.get_by_test_id("stCode").get_by_text("monosem train relu")).to_be_visible()
+        expect(page.get_by_test_id("stCode").get_by_text("monosem train relu")).to_be_visible(timeout=browser.MODEL_MS)
         browser.check(page)
         browser.screenshot(page, artifacts / "3-killed.png")
 

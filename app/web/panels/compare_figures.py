@@ -134,7 +134,9 @@ def trades(reference: Evaluated, chosen: dict[str, str]) -> None:
         left[f"{found.n_unmeasured} without both figures"] = found.n_unmeasured
         notes |= {f"{title} leaves out {note}": None for note, n in left.items() if n}
         if len(found.points) < 2:
-            column.info("Fewer than two dictionaries were measured alike: `monosem evaluate` measures more.")
+            column.info(
+                "Fewer than two dictionaries have both figures, measured alike: `monosem evaluate` measures more."
+            )
             continue
         figure = trade_figure(found.points, chosen, more_is_better=more)
         column.plotly_chart(figure, key=f"trade {title}", alt=title, config={"displayModeBar": False})

@@ -66,7 +66,7 @@ def latents(a: Dictionary, b: Dictionary) -> None:
     if pairing is None:
         return
     source(pairing, indexes)
-    left, right = st.columns([2, 3], gap="large")
+    left, right = st.columns([4, 5])
     with left:
         counts(pairing)
     with right:
@@ -194,10 +194,8 @@ def counts(pairing: Pairing) -> None:
 def pairs(pairing: Pairing, known: Mapping[str, pd.DataFrame]) -> tuple[int | None, int | None] | None:
     """The table of pairs; the pair that is looked at, by a click or the URL."""
     st.subheader("Latents")
-    kind_box, text_box, sort_box, order_box = st.columns([3, 3, 2, 2], vertical_alignment="bottom")
-    kind = kind_box.segmented_control(
-        "Which", list(KINDS), default=KINDS[0], key="which", bind="query-params", required=True
-    )
+    kind = st.segmented_control("Which", list(KINDS), default=KINDS[0], key="which", bind="query-params", required=True)
+    text_box, sort_box, order_box = st.columns([3, 2, 2.2], vertical_alignment="bottom")
     text = text_box.text_input("An explanation contains", key="q", bind="query-params").strip()
     sort = sort_box.selectbox("Sort by", list(SORTS), key="sort", bind="query-params")
     order = order_box.segmented_control(

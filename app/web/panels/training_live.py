@@ -51,11 +51,15 @@ def unfinished(one: Trained, log: Sequence[Mapping[str, Any]]) -> None:
         steps = checkpoint_steps(one)
         where = f"from its checkpoint at step {steps[-1]:,}" if steps else "from its beginning: it has no checkpoint"
         st.markdown(f"No process is at it: it was killed, or stopped by an error. Run again, it goes on {where}:")
-        st.code(_command(one.run.id, one.run) or "the command or script that began it", language=None, wrap_lines=True)
+        st.code(
+            _command(str(one.run.folder), one.run) or "the command or script that began it",
+            language=None,
+            wrap_lines=True,
+        )
 
 
-@st.cache_data(show_spinner=False, max_entries=50)
-def _command(run_id: str, _run: Run) -> str | None:
+@st.cache_data(show_spinner="Finding the command …", max_entries=50)
+def _command(folder: str, _run: Run) -> str | None:
     # Here, for it brings all variants and torch, which no other part of the page needs.
     from app.train_command import train_command
 

@@ -38,7 +38,7 @@ def choose(found: dict[str, Dictionary]) -> tuple[Dictionary, Dictionary]:
     """Both dictionaries, by the URL."""
     titles = {ref: one.title for ref, one in found.items()}
     default_a, default_b = first_two(found)
-    left, middle, right = st.columns([5, 1.3, 5], vertical_alignment="bottom")
+    left, middle, right = st.columns([4, 1.4, 4], vertical_alignment="bottom")
     a = choose_one(left, "a", "a", titles, default_a)
     b = choose_one(right, "b", "b", titles, default_b)
     middle.button("Swap", on_click=swap, args=(a, b), icon=":material/swap_horiz:", width="stretch", help="a for b")
