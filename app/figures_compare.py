@@ -63,7 +63,7 @@ def best_figure(
             line_color=CHANCE,
             line_dash="dash",
             annotation_text=f"matched above {threshold:.2f}",
-            annotation_position="top left",
+            annotation_position="top left" if threshold > 0.5 else "top right",
         )
     figure.update_yaxes(tickformat=".0%")
     return figure

@@ -117,7 +117,8 @@ def _layout(shown: Quantity, x: str, log_y: bool) -> go.Layout:
         height=HEIGHT,
         margin={"l": 56, "r": 12, "t": 12, "b": 42},
         xaxis={"title": {"text": x}},
-        yaxis={"title": {"text": shown.label}, "type": "log" if log_y else "linear", "exponentformat": "power"},
+        yaxis={"title": {"text": shown.label}, "type": "log" if log_y else "linear", "exponentformat": "power"}
+        | ({"dtick": "D2"} if log_y else {}),
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         showlegend=False,

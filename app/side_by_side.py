@@ -149,7 +149,7 @@ class Trade:
 
     points: Sequence[Point]
     n_unlike: int
-    """Measured on another harvest or in other settings."""
+    """Measured on other text, on other token classes or in other settings."""
     n_unmeasured: int
 
 

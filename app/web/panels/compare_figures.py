@@ -130,7 +130,7 @@ def trades(reference: Evaluated, chosen: dict[str, str]) -> None:
     for (title, (across, up, more)), column in zip(TRADES.items(), st.columns(len(TRADES)), strict=True):
         found = trade(root(), reference, across, up)
         column.caption(title)
-        left = {f"{found.n_unlike} measured on other text or in other settings": found.n_unlike}
+        left = {f"{found.n_unlike} measured on other text, on other token classes or in other settings": found.n_unlike}
         left[f"{found.n_unmeasured} without both figures"] = found.n_unmeasured
         notes |= {f"{title} leaves out {note}": None for note, n in left.items() if n}
         if len(found.points) < 2:
