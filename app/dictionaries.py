@@ -84,8 +84,8 @@ def why_no_cosine(a: Dictionary, b: Dictionary, models: Mapping[str, Any]) -> st
     """
     from activations.hook_point import NAME, RESIDUAL_SITES
 
-    known = [models.get(_harvest(one)) for one in (a, b)]
-    if None in known and _harvest(a) != _harvest(b):
+    known = [[models.get(harvest) for harvest in _harvests(one)] for one in (a, b)]
+    if _harvests(a) != _harvests(b) and any(model is None for of_one in known for model in of_one):
         return "a harvest they were trained on is not there any more, so whether they are of one model is not known"
     if known[0] != known[1]:
         return "they are of different models, whose coordinates have nothing to do with each other"
@@ -104,5 +104,6 @@ def models_of(root: Path) -> dict[str, Any]:
     }
 
 
-def _harvest(one: Dictionary) -> str:
-    return one.run.inputs.get("activations", "")
+def _harvests(one: Dictionary) -> list[str]:
+    """Those it was trained on, a crosscoder's in their order."""
+    return [id_ for kind, id_ in one.run.inputs.items() if kind.startswith("activations")]

@@ -294,6 +294,7 @@ def dictionary(hook_point: str, harvest: str = "h", *others: str) -> Dictionary:
         (dictionary("blocks.1.attn.hook_z"), dictionary("blocks.2.attn.hook_z"), "not coordinates of the same space"),
         (dictionary(HOOK), dictionary(HOOK, "other"), "different models"),
         (dictionary(HOOK), dictionary(HOOK, "gone"), "not known"),
+        (dictionary(HOOK, "gone"), dictionary(HOOK, "gone"), ""),
         (dictionary(HOOK), dictionary(HOOK, "h", "blocks.1.hook_mlp_out"), "not coordinates of the same space"),
     ],
 )

@@ -66,6 +66,12 @@ def test_without_any_run_it_says_what_to_run(page, tmp_path):
     assert "monosem demo" in at.info[0].value
 
 
+def test_a_dictionary_that_was_not_trained_here_is_told_apart(page, runs_root):
+    at = page(runs_root)
+    assert not at.exception
+    assert "1 imported, which have no log" in at.info[0].value
+
+
 def test_curves_are_the_numbers_of_the_logs(page, root):
     a, b = ids(root)
     at = page(root, runs=[a, b])
