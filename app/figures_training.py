@@ -75,13 +75,18 @@ def curve_figure(name: str, logs: Mapping[str, Sequence[Mapping[str, Any]]], loo
     shown = quantity(name)
     log_y = look.log_y and shown.log
     figure = go.Figure(layout=_layout(shown, COUNTERS[look.x], log_y))
+    values: set[float] = set()
     for number, (title, lines) in enumerate(logs.items()):
         x, y = _points(lines, look.x, name)
+        values.update(y[np.isfinite(y)].tolist())
         line = {"color": COLOURS[number % len(COLOURS)], "dash": DASHES[number // len(COLOURS) % len(DASHES)]}
         if look.smoothing:
             _draw(figure, x, y, {**line, "width": 1}, escape(title), opacity=RAW_OPACITY, hoverinfo="skip")
             y = smoothed(y, look.smoothing)
         _draw(figure, x, y, line, escape(title))
+    if len(values) == 1 and not log_y:
+        # Plotly would draw a number that never changes in the middle of ±1, where a learning rate looks like 0.
+        figure.update_yaxes(range=[0, 2 * max(values) or 1])
     return figure
 
 

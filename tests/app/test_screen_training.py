@@ -170,6 +170,12 @@ def test_a_log_axis_is_for_what_is_positive():
     assert list(curve_figure("fvu", {"a": log}, Look(x="n_tokens")).data[0].x) == [20]
 
 
+def test_a_number_that_never_changes_is_read_off_its_axis():
+    log = [{"step": step, "lr": 0.003, "n_dead": 0, "fvu": 1 / step} for step in (1, 2, 3)]
+    ranges = [curve_figure(name, {"a": log}, Look()).layout.yaxis.range for name in ("lr", "n_dead", "fvu")]
+    assert ranges == [(0, 0.006), (0, 1), None]
+
+
 def test_of_a_long_log_the_last_step_is_drawn():
     log = [{"step": step, "fvu": 1.0} for step in range(1, 5 * MOST_POINTS + 4)]
     drawn = curve_figure("fvu", {"a": log}, Look()).data[0].x
