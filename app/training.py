@@ -14,7 +14,8 @@ from activations.progress import Progress, no_progress
 from activations.reader import Activations, RowSet
 from activations.shuffle import Shuffled, ShuffleState
 from app.loggers import open_loggers
-from app.training_loop import CHECKPOINTS, DEFAULT_TRAIL, Loop, Trail
+from app.training_loop import DEFAULT_TRAIL, Loop, Trail
+from app.trainings import CHECKPOINTS
 from autointerp.pairing import model_of
 from sae import VARIANTS, SAEConfig, checkpoint
 from sae.base import SAE
@@ -116,15 +117,15 @@ def _train_into(
     def reader(state: ShuffleState | None) -> Shuffled:
         return rows.shuffled(job.batch_size, job.seed, state=state)
 
+    told = {"run": run.id, "hook_point": job.hook_point, "other_hook_points": list(job.other_hook_points)}
     label = f"train {job.variant} on {len(rows):,} rows"
     with ExitStack() as stack:
         loggers = [
             stack.enter_context(closing(logger)) for logger in open_loggers(trail.log_to, run.root, run.id, run.config)
         ]
-        loop = Loop(run.folder, job.train, progress, trail.checkpoint_every, loggers)
+        loop = Loop(run.folder, job.train, progress, trail, loggers, told)
         log, batches = loop.run(sae, reader, sae.parts, label)
-    places = {"hook_point": job.hook_point, "other_hook_points": list(job.other_hook_points)}
-    checkpoint.save(run.folder, sae, {"run": run.id, **places})
+    checkpoint.save(run.folder, sae, told)
     reading = {
         "reader_wait_share": batches.wait_s / (perf_counter() - started),
         "batch_entropy": sum(line["batch_entropy"] for line in log) / len(log),

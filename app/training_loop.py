@@ -4,8 +4,9 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from time import time
 from typing import Any, NamedTuple, TextIO
 
 from torch import Tensor
@@ -13,16 +14,16 @@ from torch import Tensor
 from activations.progress import Progress
 from activations.shuffle import Shuffled, ShuffleState
 from app.loggers import Logger, check_loggers
+from app.trainings import CHECKPOINTS, LOG, kept_folder
+from sae import checkpoint
 from sae.encoder import EncoderSAE
 from sae.train import Step, TrainConfig, Training, TrainingDiverged, TrainingState, train
 from sae.training_checkpoint import Saved, checkpoints, newest, save_state
+from store import layout
 from store.errors import UsageError
-from store.files import whole_file
+from store.files import disk_errors, whole_file
 
 LOG_EVERY = 10
-LOG = "log.jsonl"
-CHECKPOINTS = ".checkpoints"
-"""Hidden: no part of what a finished run is."""
 
 Split = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
 """From rows as they are read to what the SAE is trained on."""
@@ -34,12 +35,15 @@ class Trail:
 
     checkpoint_every: int = 200
     """Steps between checkpoints from which a killed run goes on; 0 writes none."""
+    keep_every: int = 0
+    """Steps between dictionaries that are kept as they are then, to be compared with one another; 0 keeps none."""
     log_to: tuple[str, ...] = ()
     """Names in `app.loggers.LOGGERS`: told the numbers of every logged step too."""
 
     def __post_init__(self) -> None:
-        if self.checkpoint_every < 0:
-            raise UsageError(f"checkpoint_every={self.checkpoint_every} is negative: choose a number of steps, or 0")
+        for name in ("checkpoint_every", "keep_every"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name}={getattr(self, name)} is negative: choose a number of steps, or 0")
         check_loggers(self.log_to)
 
 
@@ -79,8 +83,10 @@ class Loop:
     folder: Path
     cfg: TrainConfig
     progress: Progress
-    checkpoint_every: int
+    trail: Trail
     loggers: Sequence[Logger]
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """Written beside a dictionary that is kept: where it reads the model."""
 
     def run(
         self, sae: EncoderSAE, reader: Callable[[ShuffleState | None], Shuffled], split: Split, label: str
@@ -109,6 +115,7 @@ class Loop:
         log = _lines_until(self.folder / LOG, done)
         label += f" from step {done:,}" if done else ""
         unconfirmed: Unconfirmed | None = None
+        _beat(self.folder, done, begun=True)
         with (self.folder / LOG).open("a", encoding="utf-8") as file:
             for step in self.progress(steps, last - done, label):
                 if unconfirmed:
@@ -119,12 +126,29 @@ class Loop:
                     log.append({**step.numbers(), **mixing})
                     file.write(json.dumps(log[-1]) + "\n")
                     file.flush()
+                    _beat(self.folder, step.step)
                     _tell(self.loggers, step, log[-1])
-                if self.checkpoint_every and _is_due(step.step, self.checkpoint_every, last):
+                if self.trail.keep_every and step.step % self.trail.keep_every == 0:
+                    checkpoint.save(kept_folder(self.folder, step.step), steps.sae, {**self.told, "step": step.step})
+                if self.trail.checkpoint_every and _is_due(step.step, self.trail.checkpoint_every, last):
                     unconfirmed = Unconfirmed(steps.state(), after)
             if unconfirmed:
                 _confirm(self.folder, unconfirmed, file)
         return log
+
+
+def _beat(folder: Path, step: int, *, begun: bool = False) -> None:
+    """When a step was taken, for whoever watches: beside the log, which is the same whenever it was written.
+
+    Args:
+        folder: of the run.
+        step: the last one taken.
+        begun: whether a process goes on from here; on a new line, for one that was killed can leave half a line.
+    """
+    line = {"time": round(time(), 3), "step": step}
+    path = folder / layout.PROGRESS
+    with disk_errors(path), path.open("a", encoding="utf-8") as file:
+        file.write("\n" * begun + json.dumps(line | {"begun": True} if begun else line) + "\n")
 
 
 def _confirm(folder: Path, one: Unconfirmed, log: TextIO) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -47,6 +47,37 @@ class DecoderMatch(NamedTuple):
     """The other way round."""
     one_to_one: OneToOne | None
     """None where it was not asked for."""
+
+
+class Partners(NamedTuple):
+    """The nearest row of the other dictionary, for each of one's rows."""
+
+    cosine: Float[Tensor, " n"]
+    other: Int[Tensor, " n"]
+    """Its number; the lowest of several."""
+
+
+class BothPartners(NamedTuple):
+    """Nearest rows in both directions."""
+
+    of_a: Partners
+    of_b: Partners
+
+
+def nearest(a: Float[Tensor, "n_a d_in"], b: Float[Tensor, "n_b d_in"]) -> BothPartners:
+    """For each row the one of the other dictionary with the largest signed cosine; no row may be all zeros."""
+    a, b = F.normalize(a.double(), dim=1), F.normalize(b.double(), dim=1)
+    best_b = Partners(torch.full((len(b),), -torch.inf, dtype=torch.float64), torch.zeros(len(b), dtype=torch.int64))
+    of_a = []
+    for first, some in zip(range(0, len(a), BLOCK_ROWS), a.split(BLOCK_ROWS), strict=True):
+        cosines = some @ b.t()
+        of_a.append(cosines.max(dim=1))
+        cosine, row = cosines.max(dim=0)
+        nearer = cosine > best_b.cosine
+        best_b = Partners(torch.where(nearer, cosine, best_b.cosine), torch.where(nearer, row + first, best_b.other))
+    return BothPartners(
+        Partners(torch.cat([one.values for one in of_a]), torch.cat([one.indices for one in of_a])), best_b
+    )
 
 
 def match_decoders(

@@ -24,6 +24,9 @@ STAND_INS: dict[str, Any] = {"d_in": 1, "d_out": 1, "site_widths": (1,)}
 ITDA_STAND_INS: dict[str, Any] = {"build": BuildConfig(), "hook_point": "", "variant": "itda"}
 """Given in another way, or not at all."""
 
+N_STEPS, D_SAE = 700, 4608
+"""Where they are not named: the demo's."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Args(RootArgs):
@@ -48,6 +51,8 @@ class Args(RootArgs):
     """Order of the rows."""
     checkpoint_every: int = 200
     """Steps between checkpoints from which an interrupted run goes on; 0 writes none."""
+    keep_every: int = 0
+    """Steps between dictionaries that are kept, to be compared in the dashboard; the size of one each. 0 keeps none."""
     log_to: tuple[str, ...] = ()
     """Besides log.jsonl: `tensorboard`, `wandb`."""
 
@@ -79,7 +84,7 @@ def main(arguments: Sequence[str]) -> None:
         batch_size=args.batch_size,
         seed=args.order_seed,
     )
-    trail = Trail(checkpoint_every=args.checkpoint_every, log_to=args.log_to)
+    trail = Trail(checkpoint_every=args.checkpoint_every, keep_every=args.keep_every, log_to=args.log_to)
     print_run(train_sae(job, runs, args.root, progress, trail))
 
 
@@ -115,8 +120,8 @@ def _args_with(variant: str) -> Any:
     names = {field.name for field in dataclasses.fields(config_cls)}
     hidden = {name: value for name, value in STAND_INS.items() if name in names}
     asked: dict[str, Any] = {
-        "train": unchecked(TrainConfig, {"initialise": True}, n_steps=700),
-        "sae": unchecked(config_cls, hidden, d_sae=4608),
+        "train": unchecked(TrainConfig, {"initialise": True}, n_steps=N_STEPS),
+        "sae": unchecked(config_cls, hidden, d_sae=D_SAE),
     }
     return _with(Args, asked)
 

@@ -1,6 +1,6 @@
 """What has been measured of a dictionary, read back: no model and no tensor is needed for it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,20 +51,39 @@ def evaluations_of(root: Path, sae_run: Run) -> list[Evaluated]:
 
 def evaluations_among(runs: Iterable[Run], root: Path, sae_run: Run) -> list[Evaluated]:
     """As `evaluations_of`, among evaluations that were looked up already, oldest first."""
+    return _by_harvest(root, sae_run, [run for run in runs if run.inputs.get("sae") == sae_run.id])
+
+
+def all_evaluations(root: Path) -> dict[str, list[Evaluated]]:
+    """The same of every dictionary under `root`, by its id; each manifest is read once."""
+    saes = {run.id: run for run in list_runs(root, "sae")}
+    by_sae: dict[str, list[Run]] = {id_: [] for id_ in saes}
+    for run in list_runs(root, "evaluation"):
+        by_sae.get(run.inputs.get("sae", ""), []).append(run)
+    harvests = {run.id: run for run in list_runs(root, "activations")}
+    return {id_: _by_harvest(root, saes[id_], runs, harvests) for id_, runs in by_sae.items()}
+
+
+def _by_harvest(
+    root: Path, sae_run: Run, runs: Iterable[Run], harvests: Mapping[str, Run] | None = None
+) -> list[Evaluated]:
     found: dict[str, Evaluated] = {}
     for run in runs:
-        if run.inputs.get("sae") != sae_run.id or "part" not in run.config:
+        if "part" not in run.config:
             continue
         harvest = run.inputs["activations"]
         # taken out and put back: the harvest of the newest run goes last
-        evaluated = found.pop(harvest, None) or _none_yet(root, sae_run, harvest)
+        evaluated = found.pop(harvest, None) or _none_yet(root, sae_run, harvest, harvests)
         if evaluated is not None:
             evaluated.runs[run.config["part"]] = run
             found[harvest] = evaluated
     return list(found.values())
 
 
-def _none_yet(root: Path, sae_run: Run, harvest: str) -> Evaluated | None:
+def _none_yet(root: Path, sae_run: Run, harvest: str, harvests: Mapping[str, Run] | None) -> Evaluated | None:
+    if harvests is not None:
+        known = harvests.get(harvest)
+        return None if known is None else Evaluated(sae_run=sae_run, activations_run=known)
     try:
         return Evaluated(sae_run=sae_run, activations_run=find_run(root, harvest, "activations"))
     except UsageError:

@@ -11,6 +11,7 @@ from activations.losses import ReplaceAll, TokenLosses, token_losses_under
 from activations.prepare import heldout_sequences
 from activations.progress import Progress, no_progress
 from activations.reader import Activations
+from app.evaluation.comparable import ALL_PREDICTIONS
 from app.evaluation.subject import NotApplicable, Subject
 from app.evaluation.withheld import figure
 from sae.intervals import GroupSums
@@ -21,9 +22,6 @@ from store.shards import TOKEN_CLASSES
 
 ABLATIONS = ("zero ablation", "mean ablation")
 CLEAN = "clean model"
-ALL_PREDICTIONS = "all predictions"
-RECOVERED = {"token_class": ALL_PREDICTIONS, "setting": "against mean ablation"}
-"""Which of the recovered shares sum the others up."""
 CALLED = {"sink": "sink, first position"}
 """First positions predict too, and have the class of sinks."""
 MEAN_ROWS = 16_384

@@ -7,10 +7,11 @@ from typing import Any, Generic, TypeVar
 from activations.progress import Progress
 from app.evaluation.absorption import AbsorptionConfig, measure_absorption
 from app.evaluation.atoms import AtomsConfig, measure_atoms
+from app.evaluation.comparable import RECOVERED
 from app.evaluation.geometry import GeometryConfig, measure_geometry
 from app.evaluation.itda import ItdaConfig, measure_itda
 from app.evaluation.legacy import LegacyConfig, measure_legacy
-from app.evaluation.loss import RECOVERED, LossConfig, measure_loss
+from app.evaluation.loss import LossConfig, measure_loss
 from app.evaluation.probing import ProbingConfig, measure_probing
 from app.evaluation.reconstruction import ReconstructionConfig, measure_reconstruction
 from app.evaluation.recovery import RecoveryConfig, measure_recovery

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from app.cards import escape
-from app.report.colours import COLOURS, DASHES
+from app.palette import COLOURS, DASHES
 from autointerp.arms import EXPLANATION, NULLS
 from autointerp.report_queries import N_BINS
 from autointerp.reporting import Above, Density, Rows

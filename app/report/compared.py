@@ -1,24 +1,19 @@
-"""Several dictionaries: whether their figures may be compared, which are seeds of one setting, what those say."""
+"""Several dictionaries: which are seeds of one setting, and what those say together."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from app.evaluation.comparable import title
 from app.evaluation.evaluated import Evaluated
 from sae.intervals import seeds_interval
 from store.figures import Figure
 from store.hashing import content_hash, plain
-from store.run import Run
 
 SEEDS = ("seed", "init_seed", "order_seed")
 """Settings that differ between runs of one setting."""
-
-
-HARVEST_SETTINGS = ("n_ctx", "model_dtype", "dtype", "sink_norm_ratio")
-"""Those that change what a row is, or which class it has."""
 
 
 @dataclass(frozen=True)
@@ -65,51 +60,6 @@ def _flat(config: Any, before: str = "") -> dict[str, Any]:
     if not isinstance(config, Mapping):
         return {before: config}
     return {k: v for key, value in config.items() for k, v in _flat(value, str(key)).items()}
-
-
-def title(run: Run, n_seeds: int = 1) -> str:
-    """A dictionary's few words: variant, width, what its sparsity is set by, and its id or how many seeds there are."""
-    # of what another library trained only the widths are sure: other settings may be defaults that nobody chose
-    settings = {} if "origin" in run.config else run.config.get("sae", {})
-    told = [f"{key}={settings[key]}" for key in ("k", "target_l0", "l1_coefficient", "levels") if settings.get(key)]
-    which = f"{n_seeds} seeds" if n_seeds > 1 else run.id[:8]
-    origin = [f"from {run.config['origin'].get('format', 'elsewhere')}"] if "origin" in run.config else []
-    return " ".join([run.config["variant"], str(run.results["d_sae"]), *told, *origin, f"({which})"])
-
-
-def differences(evaluated: Sequence[Evaluated]) -> list[str]:
-    """What keeps figures of these dictionaries from being compared, a sentence each; none where nothing does."""
-    bases = [_basis(one) for one in evaluated]
-    names = sorted({name for basis in bases for name in basis})
-    found = []
-    for name in names:
-        values = [basis.get(name, "not measured") for basis in bases]
-        if len(set(values)) > 1:
-            told = "; ".join(f"{one.sae_run.id[:8]}: {value}" for one, value in zip(evaluated, values, strict=True))
-            found.append(f"{name} differ ({told})")
-    return found
-
-
-def _basis(one: Evaluated) -> dict[str, str]:
-    """What must agree for two dictionaries' figures to be about the same thing."""
-    harvest, same = one.activations_run, one.activations_run.same
-    settings = same.get("text_settings", {})
-    return {
-        "models": content_hash(same.get("model", {})),
-        "texts": f"{content_hash([same.get('text'), settings])}, {harvest.results.get('n_tokens', 0):,} tokens",
-        "hook points": one.sae_run.config["hook_point"],
-        "settings of harvests": ", ".join(
-            f"{key}={same['settings'][key]}" for key in HARVEST_SETTINGS if same.get("settings")
-        ),
-        "norms that make sinks": f"{_sink_norm(one):.4g}",
-        "token classes trained on": "+".join(one.sae_run.config.get("classes", [])),
-    } | {f"settings of {part}": content_hash(run.config["settings"]) for part, run in one.runs.items()}
-
-
-def _sink_norm(one: Evaluated) -> float:
-    return (
-        one.activations_run.results["hook_points"].get(one.sae_run.config["hook_point"], {}).get("sink_norm", math.nan)
-    )
 
 
 def _seedless(value: Any) -> Any:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from app.cards import escape
-from app.evaluation.loss import RECOVERED
-from app.report.colours import COLOURS, DASHES
+from app.evaluation.comparable import RECOVERED
+from app.palette import COLOURS, DASHES
 from app.report.compared import Group
 from app.report.glossary import Plot, metric, plot
 from store.figures import Curve, Figure, find

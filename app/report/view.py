@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import plotly.graph_objects as go
 
+from app.evaluation.comparable import differences, title
 from app.evaluation.evaluated import Compared, Evaluated
 from app.evaluation.parts import ACROSS, PARTS
-from app.report.compared import Group, differences, groups, title
+from app.report.compared import Group, groups
 from app.report.glossary import metric
 from app.report.plots import curve_figures, trade_figures
 from app.summary import number

@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 
 from app.cards import escape
 from app.interpretation.plots import layout
-from app.report.colours import COLOURS
+from app.palette import COLOURS
 
 GREY = "#9aa1a9"
 RANDOM = {"random latents": "dot", "random direction": "dash"}

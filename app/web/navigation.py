@@ -21,7 +21,9 @@ SCREENS: dict[str, Screen] = {
     "features": Screen("Features", ":material/table_rows:"),
     "feature": Screen("Feature", ":material/search_insights:"),
     "lab": Screen("Lab", ":material/science:"),
+    "compare": Screen("Compare", ":material/compare_arrows:"),
     "interpret": Screen("Interpret", ":material/psychology:"),
+    "training": Screen("Training", ":material/monitoring:"),
 }
 """By the name of their file and their place in the URL."""
 

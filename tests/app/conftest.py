@@ -38,6 +38,22 @@ def browser() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def compared_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Dictionaries to lay side by side; tests that change something copy it."""
+    root = tmp_path_factory.mktemp("compared") / "runs"
+    _load("trained_runs").build_compared(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trainings, the newest of which was killed; tests that change something copy it."""
+    root = tmp_path_factory.mktemp("trained") / "runs"
+    _load("trained_runs").build_trained(root)
+    return root
+
+
+@pytest.fixture(scope="session")
 def runs_root(tmp_path_factory: pytest.TempPathFactory, fixture_index: ModuleType) -> Path:
     """Runs with an index, its explanations and scores."""
     root = tmp_path_factory.mktemp("runs")

@@ -11,9 +11,9 @@ import torch
 from activations.prepare import heldout_sequences
 from activations.reader import Activations
 from app.cli import main
+from app.evaluation.comparable import ALL_PREDICTIONS
 from app.evaluation.evaluated import Evaluated, evaluations_of
 from app.evaluation.job import evaluate_dictionary, evaluate_part, requests
-from app.evaluation.loss import ALL_PREDICTIONS
 from app.evaluation.parts import PARTS, TABLE, Part
 from app.evaluation.reconstruction import ALL_BUT_FIRST, ReconstructionConfig
 from app.evaluation.subject import NotApplicable, Subject

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from app.cli import main
+from app.evaluation.comparable import differences
 from app.evaluation.evaluated import Evaluated
 from app.evaluation.job import evaluate_dictionary, requests
-from app.report.compared import differences, groups
+from app.report.compared import groups
 from app.report.job import render, write_report
 from app.report.view import by_class, cell, of_one, page
 from sae.intervals import seeds_interval

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sae import decoder_match
-from sae.decoder_match import match_decoders, random_alike, repeated
+from sae.decoder_match import match_decoders, nearest, random_alike, repeated
 from sae.geometry import random_like
 
 
@@ -98,3 +98,16 @@ def test_repeated_rows_are_those_after_their_first(monkeypatch):
     base = rows(6, 16)
     all_rows = torch.cat([base, -2 * base[[1, 5]], rows(2, 16, seed=1), base[[1]]])
     assert repeated(all_rows, 0.999).tolist() == [False] * 6 + [True, True, False, False, True]
+
+
+def test_the_nearest_row_is_that_of_the_largest_cosine_in_both_directions_a_block_at_a_time_or_not(monkeypatch):
+    a, b = rows(7, 16, seed=3), rows(11, 16, seed=4)
+    unit_a, unit_b = (one.double() / one.double().norm(dim=1, keepdim=True) for one in (a, b))
+    cosines = unit_a @ unit_b.t()
+    for block in (1024, 3):
+        monkeypatch.setattr("sae.decoder_match.BLOCK_ROWS", block)
+        of_a, of_b = nearest(a, b)
+        torch.testing.assert_close(of_a.cosine, cosines.amax(dim=1))
+        torch.testing.assert_close(of_b.cosine, cosines.amax(dim=0))
+        assert of_a.other.tolist() == cosines.argmax(dim=1).tolist()
+        assert of_b.other.tolist() == cosines.argmax(dim=0).tolist()
