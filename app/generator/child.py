@@ -80,8 +80,8 @@ def _steer(bench: Workbench, *, edits: list[dict[str, Any]], **asked: Any) -> Ge
             yield {"kind": "token", "side": step.side, "text": step.text}
 
 
-def _inspect(bench: Workbench, *, text: str) -> Generator[dict[str, Any]]:
-    yield {"kind": "result", "result": plain.plain_inspection(bench.inspect(text))}
+def _inspect(bench: Workbench, *, text: str, chat: bool, losses: bool) -> Generator[dict[str, Any]]:
+    yield {"kind": "result", "result": plain.plain_inspection(bench.inspect(text, chat=chat, losses=losses))}
 
 
 ANSWERS: dict[str, Callable[..., Any]] = {"inspect": _inspect, "steer": _steer}

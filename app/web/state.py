@@ -9,7 +9,8 @@ import streamlit as st
 
 from app.cards import markdown_text
 from app.generator import Job, Worker
-from app.workbench import Inspection, Workbench
+from app.inspection import Inspection
+from app.workbench import Workbench
 from store.errors import UsageError
 
 INDEX = "index"

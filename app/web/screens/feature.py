@@ -24,8 +24,9 @@ from app.cards import (
 )
 from app.figures import activation_histogram
 from app.generator import Job, Stopped
+from app.inspection import Inspection
 from app.web.state import MAX_TEXT, MODEL_SPINNER, inspect_box, tell, workbench, worker
-from app.workbench import Inspection, Workbench
+from app.workbench import Workbench
 from store.errors import UsageError
 from store.latents import LatentPage, Window
 

@@ -5,9 +5,10 @@ import pandas as pd
 import streamlit as st
 
 from app.cards import number, token_html, visible, wrapped
+from app.inspection import Inspection
 from app.web.navigation import go
 from app.web.state import inspect_box, workbench
-from app.workbench import Inspection, Workbench
+from app.workbench import Workbench
 
 N_STRONGEST = 200
 RANKS: dict[str, str] = {"share of the latent's maximum": "share", "activation": "value"}
