@@ -21,6 +21,7 @@ from store.run import Run, find_run
 if TYPE_CHECKING:
     from app.steered import Steering, Token
     from autointerp.concept import Concept
+    from autointerp.prompt_findings import Contrasted, Effects, Step
     from autointerp.steer_config import SteerConfig
     from autointerp.sweep import SweepConfig
 
@@ -161,6 +162,54 @@ class Workbench:
         quantile = own_quantiles(self.index, found.latent, found.value)
         columns = found._asdict() | {"token_class": tuple(found.token_class.tolist()), "quantile": quantile}
         return Inspection(tokens=read.tokens, token_ids=tuple(read.ids), **columns)
+
+    def effects(
+        self,
+        text: str,
+        latent: int,
+        pos: int,
+        *,
+        chat: bool = False,
+        everywhere: bool = False,
+        target: str | None = None,
+    ) -> "Effects":
+        """What a latent does to the token after token `pos` of a text: in full, by running the model without it, and
+        directly; see `autointerp.effects`.
+
+        Args:
+            text: to read.
+            latent: its number.
+            pos: the token, counted from BOS where the model has one, as `inspect` counts them.
+            chat: put the text through the model's chat template.
+            everywhere: in full, take the latent away on every token, not on this one alone.
+            target: the next token whose loss is told; by default the one that comes next.
+
+        Raises:
+            UsageError: as `inspect`; or no such latent or token, or a `target` that is not one token.
+        """
+        from autointerp.effects import effects
+        from autointerp.typed import typed
+
+        with self._busy:
+            ids = typed(self._subject, text, chat=chat).ids
+            return effects(self._subject, ids, latent, pos, everywhere=everywhere, target=target)
+
+    def contrast(self, a: Sequence[str], b: Sequence[str], **settings: int) -> "Contrasted":
+        """Latents that tell texts `a` from texts `b`, both ways round; see `autointerp.contrasting`.
+
+        Raises:
+            UsageError: a side without texts, a text on both, or one that does not fit the model's context.
+        """
+        *_, found = self.contrast_steps(a, b, **settings)
+        return found  # pyright: ignore[reportReturnType]
+
+    def contrast_steps(self, a: Sequence[str], b: Sequence[str], **settings: int) -> "Iterator[Step | Contrasted]":
+        """What `contrast` does, batch by batch; what it returns is the last item."""
+        from autointerp.contrasting import steps
+
+        with self._busy:
+            subject = self._subject
+        return steps(subject, a, b, **settings)
 
     def steer(
         self,

@@ -84,7 +84,24 @@ def _inspect(bench: Workbench, *, text: str, chat: bool, losses: bool) -> Genera
     yield {"kind": "result", "result": plain.plain_inspection(bench.inspect(text, chat=chat, losses=losses))}
 
 
-ANSWERS: dict[str, Callable[..., Any]] = {"inspect": _inspect, "steer": _steer}
+def _effects(bench: Workbench, **asked: Any) -> Generator[dict[str, Any]]:
+    from app.generator.plain_prompt import answer_effects
+
+    return answer_effects(bench, **asked)
+
+
+def _contrast(bench: Workbench, **asked: Any) -> Generator[dict[str, Any]]:
+    from app.generator.plain_prompt import answer_contrast
+
+    return answer_contrast(bench, **asked)
+
+
+ANSWERS: dict[str, Callable[..., Any]] = {
+    "contrast": _contrast,
+    "effects": _effects,
+    "inspect": _inspect,
+    "steer": _steer,
+}
 """What may be asked: generators of messages, the last of them the result."""
 
 
