@@ -20,7 +20,7 @@ SCREENS: dict[str, Screen] = {
     "home": Screen("Home", ":material/home:"),
     "features": Screen("Features", ":material/table_rows:"),
     "feature": Screen("Feature", ":material/search_insights:"),
-    "lab": Screen("Lab", ":material/science:"),
+    "prompt": Screen("Prompt lab", ":material/science:"),
 }
 """By the name of their file and their place in the URL."""
 

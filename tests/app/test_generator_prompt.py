@@ -43,7 +43,7 @@ def test_a_text_comes_with_all_its_figures(worker: Worker, bench: Workbench):
 
 @pytest.mark.parametrize("settings", [{}, {"everywhere": True, "target": "z"}])
 def test_effects_are_those_of_the_workbench(worker: Worker, bench: Workbench, settings: dict):
-    latent = int(bench.inspect("Ahoy there").at(4, 1)["latent"][0])
+    latent = bench.inspect("Ahoy there").at(4, 1)["latent"].tolist()[0]
     asked = {"text": "Ahoy there", "latent": latent, "pos": 4, **settings}
     found, direct = worker.ask("effects", plain_prompt.effects, **asked).result(SECONDS), bench.effects(**asked)
     np.testing.assert_array_equal(found.loss_change, direct.loss_change)

@@ -3,18 +3,14 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-import app.web
 from app.cards import steering_html
 from app.web import state
-from app.web.navigation import file_of
 from app.workbench import Workbench
 
-WEB = Path(app.web.__file__).parent
 TIMEOUT = 60
 
 
@@ -25,24 +21,6 @@ def _one_worker():
         patch.setenv("OMP_NUM_THREADS", "1")
         yield
     state._worker.clear()
-
-
-@pytest.fixture
-def dashboard(runs_root, monkeypatch):
-    """Opens a page of the dashboard, on the shared runs unless another root is given."""
-
-    def open_page(name: str, root: Path = runs_root, **query: str) -> AppTest:
-        monkeypatch.setenv("MONOSEM_ROOT", str(root))
-        monkeypatch.setenv("MONOSEM_INDEX", "latest")
-        at = AppTest.from_file(str(WEB / "main.py"), default_timeout=TIMEOUT)
-        if name != "home":
-            at.switch_page(str(file_of(name)))
-        for key, value in query.items():
-            at.query_params[key] = value
-        return at.run()
-
-    yield open_page
-    state._open.clear()
 
 
 def html(at: AppTest) -> str:
@@ -341,22 +319,3 @@ def test_the_server_has_no_model_of_its_own(dashboard, fixture_index):
     at.text_area[0].set_value("Ahoy")
     until(steer(click(at, "Run")), is_written)
     assert "_subject" not in vars(state.workbench())
-
-
-def test_the_lab_ranks_latents_by_share_of_their_maximum(dashboard):
-    at = dashboard("lab")
-    at.text_area[0].set_value("Ahoy <b>")
-    click(at, "Run")
-    rows = at.dataframe[0].value
-    assert not at.exception
-    assert rows["share"].dropna().is_monotonic_decreasing
-    assert (rows["density"] <= 0.1).all()
-    assert "Ahoy" not in at.markdown
-
-
-def test_the_lab_lists_what_fires_on_one_token(dashboard):
-    at = dashboard("lab")
-    at.text_area[0].set_value("Ahoy <b>")
-    click(at, "Run")
-    at.selectbox[1].set_value(3).run()
-    assert set(at.dataframe[0].value["pos"]) == {3}
