@@ -71,9 +71,9 @@ def _shade_by_loss(browser: Any, page: Page) -> None:
 
 def _pick_a_token(browser: Any, page: Page) -> None:
     """A click on the fourth token lists its latents, and one on the second of those looks at it."""
-    tables = page.locator(".stDataFrameGlideDataEditor")
+    tables = page.get_by_test_id("stDataFrame")
     tables.first.click(position={"x": 120, "y": ROW * 4 + 15})
-    expect(page.get_by_text("Latents on token 3")).to_be_visible()
+    expect(page.get_by_text("Latents on token 3")).to_be_visible(timeout=browser.PAGE_LOAD_MS)
     browser.settled(page)
     assert "pos=3" in page.url
     tables.nth(1).click(position={"x": 60, "y": ROW * 2 + 15})

@@ -1,6 +1,6 @@
 """One text in the Prompt lab: its tokens shaded, its figures token by token, and its latents ranked."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ QUANTILE_HELP = (
     "and its quantiles. – never fired there."
 )
 TOKEN_COLUMNS = {
-    "pos": st.column_config.NumberColumn("", format="%d", width=40),
+    "pos": st.column_config.NumberColumn("#", format="%d", width=50),
     "token": st.column_config.TextColumn("Token"),
     "loss": st.column_config.NumberColumn("Loss", format="%.3g", help=SHADES["loss"].about),
     "error": st.column_config.NumberColumn("Error", format="%.3g", help=SHADES["error"].about),
@@ -174,8 +174,12 @@ def _token_table(inspection: Inspection, by: By) -> None:
         column_order=list(TOKEN_COLUMNS),
         column_config=TOKEN_COLUMNS,
         placeholder="–",
-        height=390,
+        height=_height(len(rows)),
     )
+
+
+def _height(n_rows: int) -> int | Literal["content"]:
+    return "content" if n_rows <= 10 else 390
 
 
 def _latent_table(rows: pd.DataFrame, pos: int | None, inspection: Inspection) -> None:
@@ -192,7 +196,7 @@ def _latent_table(rows: pd.DataFrame, pos: int | None, inspection: Inspection) -
         column_order=[name for name in LATENT_COLUMNS if pos is None or name not in ("token", "pos")],
         column_config=LATENT_COLUMNS,
         placeholder="–",
-        height=390,
+        height=_height(len(rows)),
     )
 
 
