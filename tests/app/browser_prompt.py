@@ -70,16 +70,23 @@ def _shade_by_loss(browser: Any, page: Page) -> None:
 
 
 def _pick_a_token(browser: Any, page: Page) -> None:
-    """A click on the fourth token lists its latents, and one on the second of those looks at it."""
-    tables = page.get_by_test_id("stDataFrame")
-    tables.first.click(position={"x": 120, "y": ROW * 4 + 15})
+    """A click on the fourth token lists its latents, and one on the first of those looks at it."""
+    _click(page, 0, 3, 120)
     expect(page.get_by_text("Latents on token 3")).to_be_visible(timeout=browser.PAGE_LOAD_MS)
     browser.settled(page)
     assert "pos=3" in page.url
-    tables.nth(1).click(position={"x": 60, "y": ROW * 2 + 15})
-    expect(page.get_by_label("Latent", exact=True)).not_to_have_value("")
+    _click(page, 1, 0, 60)
+    expect(page.get_by_label("Latent", exact=True)).not_to_have_value("", timeout=browser.PAGE_LOAD_MS)
     browser.settled(page)
     assert "latent=" in page.url
+
+
+def _click(page: Page, table: int, row: int, x: int) -> None:
+    """Click a row, as a hand does: a table takes no click before the pointer has moved in it."""
+    where = page.get_by_test_id("stDataFrame").nth(table)
+    where.hover()
+    page.wait_for_timeout(300)
+    where.click(position={"x": x, "y": ROW * (row + 1) + ROW // 2})
 
 
 def _measure(browser: Any, page: Page) -> None:
