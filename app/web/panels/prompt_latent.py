@@ -40,12 +40,10 @@ def latent_panel(
 
 def ways_on(latents: Sequence[int], prompt: str) -> None:
     """Links to the feature and to steering, where there is such a page."""
-    feature, steer, _ = st.columns([1.4, 1.4, 5])
-    if len(latents) == 1:
-        with feature:
+    with st.container(horizontal=True):
+        if len(latents) == 1:
             link("feature", "Open the feature", ":material/search_insights:", latent=str(latents[0]))
-    if "steering" in SCREENS:
-        with steer:
+        if "steering" in SCREENS:
             query = {"latents": ",".join(map(str, latents))} | ({"prompt": prompt} if prompt else {})
             link("steering", "Steer from here", ":material/tune:", **query)
 

@@ -158,7 +158,9 @@ def _ranked(bench: Workbench, inspection: Inspection, by: By, densest: float, po
     rows = inspection.top(None, by) if pos is None else inspection.at(pos, None, by)
     known = bench.index.sql(KNOWN, [rows["latent"].tolist()])
     joined = rows.merge(known, on="latent", how="left")
-    kept = joined.loc[joined["density"] <= densest].head(N_STRONGEST).reset_index(drop=True)
+    sparse = joined.loc[joined["density"] <= densest]
+    kept = sparse.head(N_STRONGEST).reset_index(drop=True)
+    kept.attrs["left out"] = len(joined) - len(sparse)
     return kept.assign(token=[visible(token) for token in kept["token"]])
 
 
@@ -184,7 +186,9 @@ def _height(n_rows: int) -> int | Literal["content"]:
 
 def _latent_table(rows: pd.DataFrame, pos: int | None, inspection: Inspection) -> None:
     where = "the whole text, each where it peaks" if pos is None else f"token {pos}, {visible(inspection.tokens[pos])}"
-    st.caption(markdown_text(f"Latents on {where}. Click one to look at it."))
+    dense = rows.attrs.get("left out", 0)
+    left_out = f" {dense} denser {'one is' if dense == 1 else 'ones are'} left out." if dense else ""
+    st.caption(markdown_text(f"Latents on {where}.{left_out} Click one to look at it."))
     if rows.empty:
         st.info("No latent passes: raise the density limit or choose another token.")
         return
