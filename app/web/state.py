@@ -98,7 +98,7 @@ def inspect_box(label: str) -> Inspection | None:
     if asked and text and text.strip():
         st.session_state.pop("inspection", None)
         with usage_errors(), st.spinner(MODEL_SPINNER):
-            job = worker().inspect(text)
+            job = worker().inspect(text, losses=False)
             tell(job)
             st.session_state["inspection"] = job.result()
             st.session_state["inspected_text"] = text
