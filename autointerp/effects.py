@@ -52,36 +52,29 @@ def effects(
         UsageError: no such latent or token, a token that edits leave alone, a `target` that is not one token, or a
             dictionary of several hook points.
     """
-    if not 0 <= pos < len(ids):
-        raise UsageError(f"there is no token {pos}: choose 0 to {len(ids) - 1}")
-    if not 0 <= latent < subject.sae.cfg.d_sae:
-        raise UsageError(f"there is no latent {latent}: choose 0 to {subject.sae.cfg.d_sae - 1}")
+    for what, number, end in (("token", pos, len(ids)), ("latent", latent, subject.sae.cfg.d_sae)):
+        if not 0 <= number < end:
+            raise UsageError(f"there is no {what} {number}: choose 0 to {end - 1}")
     with subject.busy, torch.inference_mode():
         run = _run(subject, torch.tensor([ids]), latent, None if everywhere else pos)
         if not everywhere and (pos == 0 or float(run.x[pos].norm()) > subject.sink_norm):
-            raise UsageError(
-                f"token {pos} is the first one or an attention sink, which edits leave alone: choose another"
-            )
+            raise UsageError(f"token {pos} is the first or an attention sink, which edits leave alone: choose another")
         activation = float(subject.sae.encode(run.x[pos : pos + 1].to(subject.sae.W_dec)).select(latent))
         wanted = _target(subject, ids, pos, target, run.clean[pos])
-        full = _change(subject, run.clean[pos], run.without[pos], wanted)
-        direct = _direct(subject, run, pos, latent, activation)
-        clean_loss = -float(run.clean[pos].double().log_softmax(0)[wanted])
+        write, no_direct = _direct(subject, run, pos, latent, activation)
         return Effects(
             latent=latent,
             pos=pos,
             everywhere=everywhere,
             target=subject.lm.tokenizer.decode([wanted]),
             activation=activation,
-            clean_loss=clean_loss,
-            full=full,
+            clean_loss=-float(run.clean[pos].double().log_softmax(0)[wanted]),
+            full=_change(subject, run.clean[pos], run.without[pos], wanted),
             n_altered=run.n_altered,
             loss_change=_loss_change(run, ids),
-            direct=None
-            if isinstance(direct, str)
-            else _change(subject, run.clean[pos], run.clean[pos] - direct, wanted),
-            logit=None if isinstance(direct, str) else float(direct[wanted] - direct.mean()),
-            no_direct=direct if isinstance(direct, str) else "",
+            direct=None if write is None else _change(subject, run.clean[pos], run.clean[pos] - write, wanted),
+            logit=None if write is None else float(write[wanted] - write.mean()),
+            no_direct=no_direct,
         )
 
 
@@ -164,18 +157,18 @@ def _loss_change(run: _Run, ids: list[int]) -> np.ndarray:
     return out
 
 
-def _direct(subject: "Subject", run: _Run, pos: int, latent: int, activation: float) -> Tensor | str:
-    """`[d_vocab]` what the latent's write adds to the logits after `pos`; or why that cannot be told."""
+def _direct(subject: "Subject", run: _Run, pos: int, latent: int, activation: float) -> tuple[Tensor | None, str]:
+    """`[d_vocab]` what the latent's write adds to the logits after `pos`; or None, and why that cannot be told."""
     row, W_O = subject.sae.W_dec[latent : latent + 1].detach().float(), subject.lm.head_outputs(subject.hook)
     if W_O is not None:
         row = through_heads(row.cpu(), W_O.cpu()).rows
     elif not subject.hook.in_residual_basis:
-        return f"{subject.hook.name} is not in the basis of the residual stream, so the unembedding cannot read it"
+        return None, f"{subject.hook.name} is not in the residual stream's basis, so the unembedding cannot read it"
     U = subject.lm.unembedding().float()
     nothing = torch.zeros(1, 1, subject.lm.d_model, dtype=run.x_last.dtype, device=run.x_last.device)
     bias = subject.lm.logits_from(torch.zeros(1, 1, dtype=torch.long), _last(subject), nothing)[0, 0].float()
     ours, theirs = run.x_last[pos].to(U) @ U, (run.clean[pos] - bias).to(U)
     scale = (ours @ theirs) / (ours @ ours)
     if float((theirs - scale * ours).norm()) > LINEAR * float(theirs.norm()):
-        return "this model's logits are not the final norm's output times the unembedding, so that no part adds up"
-    return (scale * activation * (row[0].to(U) @ U)).to(run.clean)
+        return None, "this model's logits are not the final norm's output times the unembedding, so no part adds up"
+    return (scale * activation * (row[0].to(U) @ U)).to(run.clean), ""

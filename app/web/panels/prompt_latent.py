@@ -1,6 +1,7 @@
 """One latent of a text in the Prompt lab: what it does to the next token, and ways on from here."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -59,7 +60,27 @@ def _effect(bench: Workbench, inspection: Inspection, latent: int, at: int, text
     """What taking it away does, asked for by a button: it runs the model twice."""
     token = visible(inspection.tokens[at])
     st.markdown(f"**Effect on the token after token {at}, {markdown_text(token)}**")
-    comes = visible(inspection.tokens[at + 1]) if at + 1 < len(inspection.tokens) else "the likeliest"
+    wanted, clicked = _form(visible(inspection.tokens[at + 1]) if at + 1 < len(inspection.tokens) else "the likeliest")
+    question = (bench.run.id, text, chat, latent, at, *wanted.values())
+    if clicked:
+        forget("effects")
+        settings = {"text": text, "latent": latent, "pos": at, "chat": chat, **wanted}
+        asked("effects", question, lambda: worker().ask("effects", effects, **settings))
+    job = answered("effects", question)
+    found = outcome("effects", job) if job is not None else None
+    if found is not None:
+        st.html(effects_html(found))
+        st.caption("In full, on every token's own loss: above 0, taking the latent away makes the token less likely.")
+        st.plotly_chart(
+            token_bars(inspection.tokens, found.loss_change, "change of loss, nats", chosen=at),
+            key="loss change",
+            alt="Change of each token's loss, a bar for each",
+            config={"displayModeBar": False},
+        )
+
+
+def _form(comes: str) -> tuple[dict[str, Any], bool]:
+    """How it is measured, and whether to; `comes` is the next token unless another is typed."""
     with st.form("effects", border=False):
         where, following, button = st.columns([3, 2, 2], vertical_alignment="bottom")
         over = where.segmented_control(
@@ -79,23 +100,4 @@ def _effect(bench: Workbench, inspection: Inspection, latent: int, at: int, text
             help="Whose loss is told; by default the one that comes. Most words are one with the space before them.",
         )
         clicked = button.form_submit_button("Measure", icon=":material/straighten:", width="stretch")
-    wanted = {"everywhere": over == EVERYWHERE, "target": target or None}
-    question = (bench.run.id, text, chat, latent, at, *wanted.values())
-    if clicked:
-        forget("effects")
-        asked(
-            "effects",
-            question,
-            lambda: worker().ask("effects", effects, text=text, latent=latent, pos=at, chat=chat, **wanted),
-        )
-    job = answered("effects", question)
-    found = outcome("effects", job) if job is not None else None
-    if found is not None:
-        st.html(effects_html(found))
-        st.caption("In full, on every token's own loss: above 0, taking the latent away makes the token less likely.")
-        st.plotly_chart(
-            token_bars(inspection.tokens, found.loss_change, "change of loss, nats", chosen=at),
-            key="loss change",
-            alt="Change of each token's loss, a bar for each",
-            config={"displayModeBar": False},
-        )
+    return {"everywhere": over == EVERYWHERE, "target": target or None}, clicked
