@@ -39,6 +39,8 @@ class Tokenizer(ABC):
     """Ids are below it."""
     fingerprint: str
     """Changes when the same text could give other ids."""
+    has_chat_template: bool = False
+    """Whether chats are written as the model was trained to read them."""
 
     @abstractmethod
     def encode(self, text: str) -> Encoding:
@@ -61,8 +63,13 @@ class Tokenizer(ABC):
         """The text of some tokens."""
 
     @abstractmethod
-    def chat(self, message: str) -> list[int]:
-        """Ids of a user's message ready for the model's answer; without a chat template, BOS and the message."""
+    def chat(self, message: str | Sequence[Message]) -> list[int]:
+        """Ids of a user's message, or of a chat, ready for the model's answer where a user has the last word; without a
+        chat template, BOS and the words.
+
+        Raises:
+            UsageError: the template refuses the chat.
+        """
 
     def with_bos(self, ids: Sequence[int]) -> list[int]:
         """`ids` after BOS, for a tokenizer that has one."""
@@ -93,9 +100,9 @@ class ByteTokenizer(Tokenizer):
         """The text of some bytes; special tokens give nothing."""
         return bytes(token_id for token_id in ids if token_id < 256).decode("utf-8", "replace")
 
-    def chat(self, message: str) -> list[int]:
-        """BOS and the message's bytes."""
-        return self.with_bos(self.encode(message).ids)
+    def chat(self, message: str | Sequence[Message]) -> list[int]:
+        """BOS and the words' bytes."""
+        return self.with_bos(self.encode(_words(message)).ids)
 
 
 @final
@@ -111,6 +118,7 @@ class HFTokenizer(Tokenizer):
         self._fast = self._hf.backend_tokenizer
         self._fast.no_truncation()
         self._fast.no_padding()
+        self.has_chat_template = bool(self._hf.chat_template)
         self.bos_id = self._hf.bos_token_id
         self.d_vocab = len(self._hf)
         self.special_ids = frozenset(self._hf.all_special_ids)
@@ -127,7 +135,7 @@ class HFTokenizer(Tokenizer):
 
     def render(self, turns: Sequence[Message]) -> Rendered:
         """A chat through the model's own template."""
-        if not self._hf.chat_template:
+        if not self.has_chat_template:
             return super().render(turns)
         text = self._rendered([turn.content for turn in turns], turns)
         # The template alone, with a mark for each turn's words, tells its own words from theirs: "user" may be either.
@@ -136,8 +144,11 @@ class HFTokenizer(Tokenizer):
 
     def _rendered(self, contents: Sequence[str], turns: Sequence[Message]) -> str:
         messages = [{"role": turn.role, "content": content} for turn, content in zip(turns, contents, strict=True)]
+        return self._templated(messages, tokenize=False)
+
+    def _templated(self, messages: list[dict[str, str]], **how: bool) -> Any:
         try:
-            return self._hf.apply_chat_template(messages, tokenize=False)
+            return self._hf.apply_chat_template(messages, **how)
         except Exception as error:  # a template is a program of the model: it may raise anything
             raise UsageError(
                 f"the model's chat template refuses a chat ({error}): mend it, or use --chat plain"
@@ -147,13 +158,18 @@ class HFTokenizer(Tokenizer):
         """The text of some tokens, special ones included."""
         return self._hf.decode(list(ids), clean_up_tokenization_spaces=False)
 
-    def chat(self, message: str) -> list[int]:
-        """The message through the model's own chat template."""
-        if not self._hf.chat_template:
-            return self.with_bos(self.encode(message).ids)
-        messages = [{"role": "user", "content": message}]
-        out = self._hf.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-        return list(out["input_ids"])
+    def chat(self, message: str | Sequence[Message]) -> list[int]:
+        """The message, or the chat, through the model's own chat template."""
+        if not self.has_chat_template:
+            return self.with_bos(self.encode(_words(message)).ids)
+        turns = [Message("user", message)] if isinstance(message, str) else message
+        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        answers = messages[-1]["role"] != "assistant"
+        return list(self._templated(messages, add_generation_prompt=answers, return_dict=True)["input_ids"])
+
+
+def _words(message: str | Sequence[Message]) -> str:
+    return message if isinstance(message, str) else plain_chat(message).text
 
 
 def _content_spans(text: str, marked: str, marks: Sequence[str], turns: Sequence[Message]) -> list[tuple[int, int]]:

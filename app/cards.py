@@ -12,8 +12,8 @@ from store.latents import LatentPage, Logit, Window
 from store.shards import TOKEN_CLASSES
 
 if TYPE_CHECKING:
+    from app.inspection import Inspection
     from app.steered import Steering
-    from app.workbench import Inspection
 
 HISTOGRAM_HEIGHT = 60
 """Of the picture, in pixels."""

@@ -1,13 +1,10 @@
 """The workbench in a notebook: features, inspected texts and steered texts that show themselves as HTML."""
 
-import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -15,14 +12,11 @@ from app.cards import (
     bands_html,
     escape,
     feature_card_html,
-    number,
-    shade_scale,
-    strongest_html,
-    token_html,
     wrapped,
 )
 from app.figures import activation_histogram
 from app.notebook_steering import FoundConcept, SteeredText
+from app.notebook_text import Html, InspectedText, count, latent_number
 from store.confined import Parameters
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
@@ -30,14 +24,11 @@ from store.index_tables import SCHEMAS
 from store.latents import LatentPage, Window
 
 if TYPE_CHECKING:
-    from app.workbench import Inspection, Workbench
+    from app.workbench import Workbench
     from autointerp.steer_config import SteerConfig
 
-TOP_SHOWN = 8
-"""Latents listed below an inspected text."""
 EXAMPLES = ("band", "value", "token", "text", "source", "title", "doc_id", "seq", "pos", "split")
 """Columns of `Feature.examples`."""
-KNOWN = "SELECT latent, max, explanation FROM features WHERE latent IN (SELECT unnest(?::BIGINT[]))"
 
 
 def open_workbench(root: Path | str = "runs", index: str = "latest") -> "NotebookWorkbench":
@@ -53,13 +44,6 @@ def open_workbench(root: Path | str = "runs", index: str = "latest") -> "Noteboo
     from app.workbench import Workbench
 
     return NotebookWorkbench(Workbench.open(root, index))
-
-
-class Html(str):
-    """HTML that a notebook shows as what it says; to everything else, a string."""
-
-    def _repr_html_(self) -> str:
-        return str(self)
 
 
 @dataclass(frozen=True)
@@ -125,15 +109,21 @@ class NotebookWorkbench:
         Raises:
             UsageError: there is no such latent.
         """
-        return Feature(self.workbench, self.workbench.page(_latent(latent)))
+        return Feature(self.workbench, self.workbench.page(latent_number(latent)))
 
-    def inspect(self, text: str) -> "InspectedText":
-        """Which latents fire on each token of `text`; the model is loaded the first time.
+    def inspect(self, text: str, *, chat: bool = False, losses: bool = True) -> InspectedText:
+        """Which latents fire on each token of `text`, what the SAE misses there and how it surprises; the model is
+        loaded the first time.
+
+        Args:
+            text: to read.
+            chat: put it through the model's chat template.
+            losses: find each token's loss, too, which takes the whole model.
 
         Raises:
-            UsageError: there is no text, or more than the model's context.
+            UsageError: there is no text, more than the model's context, or no chat template.
         """
-        return InspectedText(self.workbench, self.workbench.inspect(text))
+        return InspectedText(self.workbench, self.workbench.inspect(text, chat=chat, losses=losses))
 
     def steer(
         self,
@@ -236,7 +226,7 @@ class Feature:
             bands = self.workbench.index.sql("SELECT DISTINCT band FROM contexts ORDER BY band")["band"]
             if band not in set(bands):
                 raise UsageError(f"there is no band {band!r}: choose one of {', '.join(bands)}")
-        return found[: _count(k)]
+        return found[: count(k)]
 
     def histogram(self, marker: float | None = None) -> go.Figure:
         """Its active values as a Plotly figure, counts on a log axis.
@@ -262,124 +252,3 @@ class Feature:
 
     def _repr_html_(self) -> str:
         return feature_card_html(self.page, self.workbench.windows(self.latent))
-
-
-@dataclass(frozen=True)
-class InspectedText:
-    """A text and the latents that fire on it; shown with its strongest latents."""
-
-    workbench: "Workbench"
-    """What it was put through."""
-    inspection: "Inspection"
-    """Every activation, token by token."""
-
-    @property
-    def tokens(self) -> tuple[str, ...]:
-        """The text's tokens, with the one the model puts in front."""
-        return self.inspection.tokens
-
-    @property
-    def fvu(self) -> float | None:
-        """Fraction of variance unexplained by the SAE on this text's normal tokens; None for fewer than two."""
-        return self.inspection.fvu
-
-    def values(self, latent: int) -> np.ndarray:
-        """`[n_tokens]` activation of `latent`, 0 where it is silent.
-
-        Raises:
-            UsageError: there is no such latent.
-        """
-        number, last = _latent(latent), self.workbench.d_sae - 1
-        if not 0 <= number <= last:
-            raise UsageError(f"there is no latent {number}: choose 0 to {last}")
-        return self.inspection.values(number)
-
-    def top(self, k: int | None = 10, by: Literal["value", "share"] = "value") -> pd.DataFrame:
-        """The strongest latents: `latent value share token pos n_tokens explanation`; `token` and `pos` are its peak's.
-
-        Args:
-            k: how many at most; None for all.
-            by: the `value` at the peak (on a normal token), or what `share` it is of the latent's maximum on the
-                harvested text: above 1 where it never fired so strongly there, NaN (and last) where it never fired.
-
-        Raises:
-            UsageError: `by` is neither, or `k` is negative.
-        """
-        if by not in ("value", "share"):
-            raise UsageError(f"by={by!r} is no order of latents: choose value or share")
-        peaks = self._peaks
-        ordered = peaks if by == "value" else peaks.sort_values("share", ascending=False, kind="stable")
-        return ordered.iloc[: _count(k)].reset_index(drop=True)
-
-    @cached_property
-    def _peaks(self) -> pd.DataFrame:
-        """Every latent that fires on a normal token, by value."""
-        found = self.inspection.top(None)
-        found.insert(2, "share", found["value"] / self._known["max"].to_numpy())
-        return found.assign(explanation=self._known["explanation"].to_numpy())
-
-    @cached_property
-    def _known(self) -> pd.DataFrame:
-        """What the index knows of them: `max`, NaN where there is none, and `explanation`."""
-        latents = self.inspection.top(None)["latent"]
-        known = self.workbench.index.sql(KNOWN, [latents.tolist()]).set_index("latent").loc[latents]
-        return known.assign(max=known["max"].astype(float).where(known["max"] > 0))
-
-    def matrix(self, latents: Iterable[int] | None = None) -> pd.DataFrame:
-        """Activations as a data frame: a row a token (by `pos` and `token`), a column a latent.
-
-        Args:
-            latents: which, in this order; by default all that fire on a normal token, the strongest first.
-
-        Raises:
-            UsageError: there is no such latent.
-        """
-        chosen = [_latent(each) for each in (self._peaks["latent"] if latents is None else latents)]
-        columns = {each: self.values(each) for each in chosen}
-        rows = pd.MultiIndex.from_arrays([range(len(self.tokens)), self.tokens], names=["pos", "token"])
-        return pd.DataFrame(columns, index=rows).rename_axis(columns="latent")
-
-    def tokens_html(self, latent: int | None = None) -> Html:
-        """The tokens shaded by one latent, each saying its activation.
-
-        Args:
-            latent: which; without one, each normal token is shaded by the latent that comes nearest to its own maximum
-                there, and says which that is.
-
-        Raises:
-            UsageError: there is no such latent.
-        """
-        if latent is not None:
-            return Html(wrapped(self._shaded(_latent(latent))))
-        scales = np.fmax(self._peaks["value"], self._known["max"].to_numpy())
-        return Html(wrapped(strongest_html(self.inspection, dict(zip(self._peaks["latent"], scales, strict=True)))))
-
-    def _shaded(self, latent: int) -> str:
-        page = self.workbench.page(latent)
-        return token_html(self.tokens, self.inspection.values(latent), shade_scale(page, self.inspection))
-
-    def _repr_html_(self) -> str:
-        rows = [
-            f'<div class="ms-context"><div class="ms-small">{_named(row)}</div>{self._shaded(row["latent"])}</div>'
-            for row in self.top(TOP_SHOWN).to_dict("records")
-        ]
-        return wrapped(f'<div class="ms-small">FVU on this text {number(self.fvu)}</div>{"".join(rows)}')
-
-
-def _named(row: dict[str, Any]) -> str:
-    said = f" · {escape(row['explanation'])}" if isinstance(row["explanation"], str) else ""
-    return f"latent {row['latent']}{said}"
-
-
-def _latent(number: Any) -> int:
-    """A latent's number as the index has it: data frames hold numbers of other types."""
-    try:
-        return operator.index(number)
-    except TypeError as error:
-        raise UsageError(f"{number!r} is no latent: give its number, such as 12") from error
-
-
-def _count(k: int | None) -> int | None:
-    if k is not None and k < 0:
-        raise UsageError(f"k={k} is no number of rows: choose 0 or more, or None for all")
-    return k

@@ -3,77 +3,30 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from app.evaluation.evaluated import Evaluated, evaluations_of
 from app.feature_query import features_query
+from app.inspection import Inspection
 from store.confined import Parameters
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
-from store.latents import LatentPage, Window, latent_page, token_texts, windows
+from store.latents import LatentPage, Window, latent_page, windows
+from store.quantiles import own_quantiles
 from store.run import Run, find_run
-from store.shards import TOKEN_CLASSES
 
 if TYPE_CHECKING:
     from app.steered import Steering, Token
     from autointerp.concept import Concept
+    from autointerp.prompt_findings import Contrasted, Effects, Step
     from autointerp.search import Searcher
     from autointerp.steer_config import SteerConfig
     from autointerp.subject import Subject
     from autointerp.sweep import SweepConfig
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """One text through model and dictionary."""
-
-    tokens: tuple[str, ...]
-    """BOS first where the model has one."""
-    token_class: tuple[int, ...]
-    """As `store.shards.TOKEN_CLASSES`: sinks and special tokens are encoded too, but did not train the dictionary."""
-    latent: np.ndarray
-    """`[n_events]`: which latent fired."""
-    pos: np.ndarray
-    """`[n_events]`: on which token."""
-    value: np.ndarray
-    """`[n_events]`: how strongly."""
-    fvu: float | None
-    """Reconstruction error over the text's normal tokens as a share of their variance; None for fewer than two."""
-
-    def values(self, latent: int) -> np.ndarray:
-        """`[n_tokens]` activation of one latent, 0 where it is silent."""
-        out = np.zeros(len(self.tokens))
-        here = self.latent == latent
-        out[self.pos[here]] = self.value[here]
-        return out
-
-    def top(self, k: int | None = 10) -> pd.DataFrame:
-        """The `k` strongest latents by their highest value on a normal token: `latent value token pos n_tokens`.
-
-        Args:
-            k: how many at most; None for all.
-        """
-        normal = np.array(self.token_class)[self.pos] == TOKEN_CLASSES["normal"]
-        latent, pos, value = self.latent[normal], self.pos[normal], self.value[normal]
-        found, n_tokens = np.unique(latent, return_counts=True)
-        strongest = np.lexsort((-value, latent))[np.searchsorted(np.sort(latent), found)]
-        chosen = np.argsort(-value[strongest])[:k]
-        peak = strongest[chosen]
-        return pd.DataFrame(
-            {
-                "latent": latent[peak],
-                "value": value[peak],
-                "token": [self.tokens[place] for place in pos[peak]],
-                "pos": pos[peak],
-                "n_tokens": n_tokens[chosen],
-            }
-        )
 
 
 class Workbench:
@@ -234,42 +187,76 @@ class Workbench:
 
         return self._searcher.search(query, by, SearchConfig(n=n, **settings))
 
-    def inspect(self, text: str) -> Inspection:
-        """Which latents fire on which token of `text`.
+    def inspect(self, text: str, *, chat: bool = False, losses: bool = True) -> Inspection:
+        """Which latents fire on which token of `text`, what of each the dictionary misses, and how it surprises.
+
+        Args:
+            text: to read.
+            chat: put it through the model's chat template: its turns, where lines begin with `user:` and the like, or
+                all of it as one message.
+            losses: find each token's loss, too. It takes the whole model, and for a text of ten thousand tokens some
+                gigabytes.
 
         Raises:
-            UsageError: there is no text, or more than the model's context.
+            UsageError: there is no text, more than the model's context, or no chat template.
         """
-        ids = self._subject.ids(text)
-        tokenizer = self._subject.lm.tokenizer
-        encoding = tokenizer.encode(text)
-        pieces = token_texts(text, encoding.char_start, encoding.char_end)
-        special = tokenizer.token_texts(ids[: len(ids) - len(pieces)])
+        from autointerp.per_token import per_token
+        from autointerp.typed import typed
+
         with self._busy:
-            return self._inspect(ids, (*special, *pieces))
+            read = typed(self._subject, text, chat=chat)
+            found = per_token(self._subject, read.ids, losses=losses)
+        quantile = own_quantiles(self.index, found.latent, found.value)
+        columns = found._asdict() | {"token_class": tuple(found.token_class.tolist()), "quantile": quantile}
+        return Inspection(tokens=read.tokens, token_ids=tuple(read.ids), **columns)
 
-    def _inspect(self, ids: list[int], tokens: tuple[str, ...]) -> Inspection:
-        import torch
+    def effects(
+        self,
+        text: str,
+        latent: int,
+        pos: int,
+        *,
+        chat: bool = False,
+        everywhere: bool = False,
+        target: str | None = None,
+    ) -> "Effects":
+        """What a latent does to the token after token `pos` of a text: in full, by running the model without it, and
+        directly; see `autointerp.effects`.
 
-        from sae.metrics import StreamingFVU
+        Args:
+            text: to read.
+            latent: its number.
+            pos: the token, counted from BOS where the model has one, as `inspect` counts them.
+            chat: put the text through the model's chat template.
+            everywhere: in full, take the latent away on every token, not on this one alone.
+            target: the next token whose loss is told; by default the one that comes next.
 
-        with torch.inference_mode():
-            x = self._subject.rows(ids)
-            out = self._subject.sae(x)
-            classes = self._subject.classes(ids, x.norm(dim=1).numpy())
-            normal = torch.from_numpy(classes == TOKEN_CLASSES["normal"])
-            fvu = StreamingFVU()
-            fvu.update(x[normal], out.x_hat[normal])
-            on = out.latents.active.numpy()
-            pos, latent, value = (t.numpy()[on] for t in (out.latents.rows, out.latents.indices, out.latents.values))
-        return Inspection(
-            tokens=tokens,
-            token_class=tuple(int(c) for c in classes),
-            latent=latent,
-            pos=pos,
-            value=value,
-            fvu=fvu.value() if int(normal.sum()) > 1 else None,
-        )
+        Raises:
+            UsageError: as `inspect`; or no such latent or token, or a `target` that is not one token.
+        """
+        from autointerp.effects import effects
+        from autointerp.typed import typed
+
+        with self._busy:
+            ids = typed(self._subject, text, chat=chat).ids
+            return effects(self._subject, ids, latent, pos, everywhere=everywhere, target=target)
+
+    def contrast(self, a: Sequence[str], b: Sequence[str], **settings: int) -> "Contrasted":
+        """Latents that tell texts `a` from texts `b`, both ways round; see `autointerp.contrasting`.
+
+        Raises:
+            UsageError: a side without texts, a text on both, or one that does not fit the model's context.
+        """
+        *_, found = self.contrast_steps(a, b, **settings)
+        return found  # pyright: ignore[reportReturnType]
+
+    def contrast_steps(self, a: Sequence[str], b: Sequence[str], **settings: int) -> "Iterator[Step | Contrasted]":
+        """What `contrast` does, batch by batch; what it returns is the last item."""
+        from autointerp.contrasting import steps
+
+        with self._busy:
+            subject = self._subject
+        return steps(subject, a, b, **settings)
 
     def steer(
         self,

@@ -80,8 +80,8 @@ def _steer(bench: Workbench, *, edits: list[dict[str, Any]], **asked: Any) -> Ge
             yield {"kind": "token", "side": step.side, "text": step.text}
 
 
-def _inspect(bench: Workbench, *, text: str) -> Generator[dict[str, Any]]:
-    yield {"kind": "result", "result": plain.plain_inspection(bench.inspect(text))}
+def _inspect(bench: Workbench, *, text: str, chat: bool, losses: bool) -> Generator[dict[str, Any]]:
+    yield {"kind": "result", "result": plain.plain_inspection(bench.inspect(text, chat=chat, losses=losses))}
 
 
 def _search(bench: Workbench, **asked: Any) -> Generator[dict[str, Any]]:
@@ -98,8 +98,22 @@ def _directions(bench: Workbench, *, latent: int) -> Generator[dict[str, Any]]:
     yield {"kind": "result", "result": {"directions": found}}
 
 
+def _effects(bench: Workbench, **asked: Any) -> Generator[dict[str, Any]]:
+    from app.generator.plain_prompt import answer_effects
+
+    return answer_effects(bench, **asked)
+
+
+def _contrast(bench: Workbench, **asked: Any) -> Generator[dict[str, Any]]:
+    from app.generator.plain_prompt import answer_contrast
+
+    return answer_contrast(bench, **asked)
+
+
 ANSWERS: dict[str, Callable[..., Any]] = {
+    "contrast": _contrast,
     "directions": _directions,
+    "effects": _effects,
     "inspect": _inspect,
     "search": _search,
     "steer": _steer,

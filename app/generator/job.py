@@ -35,6 +35,8 @@ class Job(Generic[T]):
         self.texts = {"clean": "", "steered": ""}
         """What is written so far."""
         self.n_tokens = {"clean": 0, "steered": 0}
+        self.progress = (0, 0)
+        """Of what is measured in steps: how many are done, and of how many."""
         self.note = ""
         """What happened to the worker since the request before; empty if nothing did."""
         self._result: dict[str, Any] | None = None
@@ -75,6 +77,8 @@ class Job(Generic[T]):
         match message["kind"]:
             case "started":
                 self.started = True
+            case "progress":
+                self.progress = (message["done"], message["of"])
             case "token":
                 self.texts[message["side"]] = message["text"]
                 self.n_tokens[message["side"]] += 1

@@ -1,18 +1,18 @@
 """What crosses between the processes: lines of JSON, and results as plain data and back. Nothing is unpickled."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.workbench import Inspection
+from app.inspection import Inspection
 
 if TYPE_CHECKING:
     from app.steered import Steering
     from autointerp.steer_config import SteerConfig
 
-ARRAYS = ("latent", "pos", "value")
+ARRAYS = ("latent", "pos", "value", "quantile", "error", "fvu_part", "loss")
 """Fields of an `Inspection` that are arrays."""
 
 
@@ -44,9 +44,7 @@ def plain_inspection(inspection: Inspection) -> dict[str, Any]:
     """An `Inspection` for `line`: each array with its type."""
     arrays = {name: getattr(inspection, name) for name in ARRAYS}
     return {
-        "tokens": inspection.tokens,
-        "token_class": inspection.token_class,
-        "fvu": inspection.fvu,
+        **{each.name: getattr(inspection, each.name) for each in fields(Inspection) if each.name not in ARRAYS},
         **{name: {"dtype": array.dtype.str, "values": array.tolist()} for name, array in arrays.items()},
     }
 
@@ -54,9 +52,7 @@ def plain_inspection(inspection: Inspection) -> dict[str, Any]:
 def inspection(plain: dict[str, Any]) -> Inspection:
     """The `Inspection` that went through `plain_inspection` and JSON."""
     arrays = {name: np.array(plain[name]["values"], plain[name]["dtype"]) for name in ARRAYS}
-    return Inspection(
-        tokens=tuple(plain["tokens"]), token_class=tuple(plain["token_class"]), fvu=plain["fvu"], **arrays
-    )
+    return Inspection(**{**_as_tuples(plain), **arrays})
 
 
 def _as_tuples(plain: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from app.generator.job import Job, WorkerDied
 from app.generator.plain import inspection, line, steering
-from app.workbench import Inspection
+from app.inspection import Inspection
 
 if TYPE_CHECKING:
     from app.steered import Steering
@@ -66,9 +66,9 @@ class Worker:
         settings = {"n_tokens": n_tokens, "temperature": temperature, "seed": seed, "chat": chat}
         return self.ask("steer", steering, **request, **settings)
 
-    def inspect(self, text: str) -> Job[Inspection]:
+    def inspect(self, text: str, *, chat: bool = False, losses: bool = True) -> Job[Inspection]:
         """Begin what `Workbench.inspect` does."""
-        return self.ask("inspect", inspection, text=text)
+        return self.ask("inspect", inspection, text=text, chat=chat, losses=losses)
 
     def ask(self, do: str, decode: Callable[[dict[str, Any]], T], **asked: Any) -> Job[T]:
         """Begin anything of `app.generator.child.ANSWERS`.

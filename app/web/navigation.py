@@ -20,7 +20,7 @@ SCREENS: dict[str, Screen] = {
     "home": Screen("Home", ":material/home:"),
     "features": Screen("Features", ":material/table_rows:"),
     "feature": Screen("Feature", ":material/search_insights:"),
-    "lab": Screen("Lab", ":material/science:"),
+    "prompt": Screen("Prompt lab", ":material/science:"),
     "compare": Screen("Compare", ":material/compare_arrows:"),
     "interpret": Screen("Interpret", ":material/psychology:"),
     "training": Screen("Training", ":material/monitoring:"),

@@ -9,7 +9,8 @@ import streamlit as st
 
 from app.cards import markdown_text
 from app.generator import Job, Worker
-from app.workbench import Inspection, Workbench
+from app.inspection import Inspection
+from app.workbench import Workbench
 from store.errors import UsageError
 
 INDEX = "index"
@@ -98,7 +99,7 @@ def inspect_box(label: str) -> Inspection | None:
     if asked and text and text.strip():
         st.session_state.pop("inspection", None)
         with usage_errors(), st.spinner(MODEL_SPINNER):
-            job = worker().inspect(text)
+            job = worker().inspect(text, losses=False)
             tell(job)
             st.session_state["inspection"] = job.result()
             st.session_state["inspected_text"] = text

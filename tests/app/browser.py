@@ -263,12 +263,12 @@ def next_latent(page: Page, base_url: str, latent: int) -> None:
     expect(page.get_by_text("Active on")).to_be_visible()
 
 
-def lab(page: Page, base_url: str, latent: int) -> None:
-    """The lab ranks latents on a text, and a click opens one."""
-    visit(page, f"{base_url}/lab", "Lab")
-    page.get_by_label("Text", exact=True).fill(TEXT)
+def prompt(page: Page, base_url: str, latent: int) -> None:
+    """The Prompt lab ranks latents on a text, token by token."""
+    visit(page, f"{base_url}/prompt", "Prompt lab")
+    page.get_by_label("Text or chat", exact=True).fill(TEXT)
     page.get_by_role("button", name="Run", exact=True).click()
-    expect(page.get_by_test_id("stDataFrame")).to_be_visible(timeout=MODEL_MS)
+    expect(page.get_by_test_id("stDataFrame").first).to_be_visible(timeout=MODEL_MS)
     _reads_as_typed(page)
     settled(page)
 
@@ -290,6 +290,6 @@ STEPS = {
     "steering": steering,
     "stopping": stopping,
     "next": next_latent,
-    "lab": lab,
+    "prompt": prompt,
     "narrow": narrow,
 }

@@ -177,10 +177,33 @@ class TestInspectedText:
         assert set(found["latent"]) == set(inspected.top(None)["latent"])
 
     def test_top_by_anything_else_is_refused(self, inspected):
-        with pytest.raises(UsageError, match="by='quantile' is no order of latents: choose value or share"):
-            inspected.top(by="quantile")
+        with pytest.raises(UsageError, match="by='rank' is no order of latents: choose value, share or quantile"):
+            inspected.top(by="rank")
+        with pytest.raises(UsageError, match="by='share' is no order of latents: choose value or quantile"):
+            inspected.per_token(by="share")
         with pytest.raises(UsageError, match="k=-2"):
             inspected.top(-2)
+
+    def test_a_quantile_is_among_the_latents_own_values(self, wb, inspected):
+        found = inspected.top(k=None, by="quantile")
+        known = found["quantile"].notna().to_numpy()
+        assert known.any()
+        assert not known[known.sum() :].any(), "those that never fired are last"
+        assert found["quantile"][known].is_monotonic_decreasing
+        for row in found[known].head(5).itertuples():
+            events = wb.index.events(int(row.latent)).value
+            counts = wb.workbench.page(int(row.latent)).histogram
+            assert row.quantile == pytest.approx((events <= row.value).mean(), abs=counts.max() / counts.sum() + 1e-9)
+
+    def test_every_token_has_its_figures_and_its_strongest_latents(self, inspected):
+        for by in ("value", "quantile"):
+            found = inspected.per_token(2, by)
+            assert found["token"].tolist() == list(inspected.tokens)
+            assert found["n_active"].sum() == len(inspected.inspection.latent)
+            for row in found.head(12).to_dict("records"):
+                own = inspected.inspection.at(row["pos"], 2, by)["latent"].tolist()
+                assert [row["1"], row["2"]] == [*own, -1, -1][:2]
+        assert found["loss"].isna().tolist() == [True] + [False] * (len(found) - 1)
 
     def test_the_matrix_has_every_activation(self, inspected):
         found = inspected.matrix()

@@ -319,22 +319,3 @@ def test_the_server_has_no_model_of_its_own(dashboard, fixture_index):
     at.text_area[0].set_value("Ahoy")
     until(steer(click(at, "Run")), is_written)
     assert "_subject" not in vars(state.workbench())
-
-
-def test_the_lab_ranks_latents_by_share_of_their_maximum(dashboard):
-    at = dashboard("lab")
-    at.text_area[0].set_value("Ahoy <b>")
-    click(at, "Run")
-    rows = at.dataframe[0].value
-    assert not at.exception
-    assert rows["share"].dropna().is_monotonic_decreasing
-    assert (rows["density"] <= 0.1).all()
-    assert "Ahoy" not in at.markdown
-
-
-def test_the_lab_lists_what_fires_on_one_token(dashboard):
-    at = dashboard("lab")
-    at.text_area[0].set_value("Ahoy <b>")
-    click(at, "Run")
-    at.selectbox[1].set_value(3).run()
-    assert set(at.dataframe[0].value["pos"]) == {3}

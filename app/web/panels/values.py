@@ -4,8 +4,8 @@ import streamlit as st
 
 from app.cards import largest_on, number, shade_scale, token_html, wrapped
 from app.figures import activation_histogram
+from app.inspection import Inspection
 from app.web.state import inspect_box
-from app.workbench import Inspection
 from store.latents import LatentPage
 
 
