@@ -10,7 +10,7 @@ from app.workbench import Inspection
 
 if TYPE_CHECKING:
     from app.steered import Steering
-    from autointerp.steer_config import SteerConfig
+    from autointerp.steer_config import SteerEdit
 
 ARRAYS = ("latent", "pos", "value")
 """Fields of an `Inspection` that are arrays."""
@@ -33,11 +33,11 @@ def steering(plain: dict[str, Any]) -> "Steering":
     return Steering(**{**_as_tuples(plain), "edits": edits(plain["edits"])})
 
 
-def edits(plain: list[dict[str, Any]]) -> "tuple[SteerConfig, ...]":
-    """`SteerConfig`s that went through `dataclasses.asdict` and JSON."""
-    from autointerp.steer_config import SteerConfig
+def edits(plain: list[dict[str, Any]]) -> "tuple[SteerEdit, ...]":
+    """`SteerConfig`s and `SteerVector`s that went through `dataclasses.asdict` and JSON."""
+    from autointerp.steer_config import SteerConfig, SteerVector
 
-    return tuple(SteerConfig(**_as_tuples(each)) for each in plain)
+    return tuple((SteerVector if "vector" in each else SteerConfig)(**_as_tuples(each)) for each in plain)
 
 
 def plain_inspection(inspection: Inspection) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from app.generator.plain import inspection, line, steering
 from app.workbench import Inspection
 
 if TYPE_CHECKING:
-    from app.steered import Steering
-    from autointerp.steer_config import SteerConfig
+    from app.steered import Side, Steering
+    from autointerp.steer_config import SteerEdit
 
 T = TypeVar("T")
 CLOSING_SECONDS = 5.0
@@ -46,16 +46,17 @@ class Worker:
     def steer(
         self,
         prompt: str,
-        latent: "int | Sequence[int] | Sequence[SteerConfig]",
+        latent: "int | Sequence[int] | Sequence[SteerEdit]",
         strength: float = 1.0,
         *,
         n_tokens: int = 40,
         temperature: float = 0.7,
         seed: int = 0,
         chat: bool = True,
+        sides: "Sequence[Side]" = ("steered", "clean"),
         **edit: Any,
     ) -> "Job[Steering]":
-        """Begin what `Workbench.steer` does, with the same arguments.
+        """Begin what `Workbench.steer` does, with the same arguments, and `sides` as `Workbench.steps` has it.
 
         Raises:
             UsageError: edits that have no such setting; what else is refused is raised by the job's `result`.
@@ -64,6 +65,7 @@ class Worker:
 
         request = {"prompt": prompt, "edits": [asdict(each) for each in edits_of(latent, strength, **edit)]}
         settings = {"n_tokens": n_tokens, "temperature": temperature, "seed": seed, "chat": chat}
+        settings["sides"] = list(sides)
         return self.ask("steer", steering, **request, **settings)
 
     def inspect(self, text: str) -> Job[Inspection]:

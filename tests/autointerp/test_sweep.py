@@ -17,7 +17,7 @@ from autointerp.sweep.arms import Arms, takes_away
 from autointerp.sweep.job import _control, _good
 from autointerp.sweep.measures import distinct, first_ids, in_part, mass, repetition, share_of
 from autointerp.sweep.reading import Cells
-from sae.intervene import WHEN
+from sae.edits import WHEN
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
 from store.run import Run, find_run
