@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from app.steered import Side, Steering, Token
     from autointerp.concept import Concept
     from autointerp.steer_config import SteerEdit
-    from autointerp.sweep import SweepConfig
+    from autointerp.sweep import Measured, SweepConfig
 
 
 @dataclass(frozen=True)
@@ -317,6 +317,16 @@ class Workbench:
         from autointerp.sweep import sweep
 
         return sweep(cfg, self.run, self.run.root, progress, self._subject)
+
+    def sweep_steps(self, cfg: "SweepConfig") -> "Iterator[Measured | Run]":
+        """What `sweep` does, cell by cell; the run is the last item. Whoever stops keeps what was measured.
+
+        Raises:
+            UsageError: as `sweep`, once the first item is asked for.
+        """
+        from autointerp.sweep import steps
+
+        return steps(cfg, self.run, self.run.root, self._subject)
 
     @cached_property
     def mean_norm(self) -> float | None:

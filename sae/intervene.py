@@ -82,8 +82,7 @@ class Intervention:
             sink_norm: rows that are longer are attention sinks: they are left alone, and meet no condition.
 
         Raises:
-            ValueError: no edit, a latent or a vector that cannot be of `sae`, or a dictionary whose rows are not what it
-                reads.
+            ValueError: no edit, one that cannot be of `sae`, or a dictionary whose rows are not what it reads.
         """
         if not configs:
             raise ValueError("there is nothing to do: give at least one InterventionConfig")

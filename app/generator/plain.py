@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app.workbench import Inspection
+from store.errors import UsageError
 
 if TYPE_CHECKING:
     from app.steered import Steering
     from autointerp.steer_config import SteerEdit
+    from autointerp.sweep import SweepConfig
 
 ARRAYS = ("latent", "pos", "value")
 """Fields of an `Inspection` that are arrays."""
@@ -38,6 +40,21 @@ def edits(plain: list[dict[str, Any]]) -> "tuple[SteerEdit, ...]":
     from autointerp.steer_config import SteerConfig, SteerVector
 
     return tuple((SteerVector if "vector" in each else SteerConfig)(**_as_tuples(each)) for each in plain)
+
+
+def sweep_config(plain: dict[str, Any]) -> "SweepConfig":
+    """A `SweepConfig` that went through `dataclasses.asdict` and JSON.
+
+    Raises:
+        UsageError: one that cannot be.
+    """
+    from autointerp.sweep import SweepConfig
+
+    (edit,) = edits([plain["edit"]])
+    try:
+        return SweepConfig(**{**_as_tuples(plain), "edit": edit})
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
 
 
 def plain_inspection(inspection: Inspection) -> dict[str, Any]:

@@ -21,6 +21,7 @@ SCREENS: dict[str, Screen] = {
     "features": Screen("Features", ":material/table_rows:"),
     "feature": Screen("Feature", ":material/search_insights:"),
     "lab": Screen("Lab", ":material/science:"),
+    "steering": Screen("Steering lab", ":material/tune:"),
 }
 """By the name of their file and their place in the URL."""
 

@@ -3,10 +3,11 @@
 import logging
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -69,8 +70,32 @@ def sweep(
     """
     with start_run(root, "steering", cfg, {"index": index_run.id}) as run:
         if not run.finished:
-            _Job(cfg, run, index_run, subject).go(progress)
+            job = _Job(cfg, run, index_run, subject)
+            for _ in progress(job.steps(), len(job.every), "steer"):
+                pass
     return run
+
+
+class Measured(NamedTuple):
+    """How far a sweep is."""
+
+    n_done: int
+    """Cells."""
+    n_cells: int
+    cell: Cell
+    """The last that was measured."""
+
+
+def steps(cfg: SweepConfig, index_run: Run, root: Path, subject: "Subject | None" = None) -> Iterator[Measured | Run]:
+    """What `sweep` does, cell by cell; the run is the last item. Whoever stops keeps the cells that were measured.
+
+    Raises:
+        UsageError: as `sweep`, once the first item is asked for.
+    """
+    with start_run(root, "steering", cfg, {"index": index_run.id}) as run:
+        if not run.finished:
+            yield from _Job(cfg, run, index_run, subject).steps()
+    yield run
 
 
 class _Job:
@@ -83,14 +108,24 @@ class _Job:
         self.arms = Arms(cfg, self.subject, np.asarray(density.to_numpy(zero_copy_only=False), float))
         self.cells = Cells(cfg, self.subject, self.arms)
 
-    def go(self, progress: Progress) -> None:
+    @cached_property
+    def every(self) -> list[Cell]:
+        """All cells, none of them refused."""
         refuse_texts(self.cfg, self.subject)
-        every = self.arms.cells()
-        self._refuse(every)
+        cells = self.arms.cells()
+        self._refuse(cells)
+        return cells
+
+    def steps(self) -> Iterator[Measured]:
+        """Measure cell by cell; the run is finished after the last."""
         found: dict[str, Rows] = defaultdict(list)
-        for number, cell in enumerate(progress(every, len(every), "steer")):
+        for number, cell in enumerate(self.every):
             for table, rows in self._cell(number, cell).items():
                 found[table] += rows
+            yield Measured(number + 1, len(self.every), cell)
+        self._finish(found)
+
+    def _finish(self, found: dict[str, Rows]) -> None:
         found["summary"] = summary(found["measures"])
         for table, schema in SCHEMAS.items():
             write_table(

@@ -5,6 +5,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from streamlit.testing.v1 import AppTest
+
+import app.web
+from app.web import state
+from app.web.navigation import file_of
+
+WEB = Path(app.web.__file__).parent
+TIMEOUT = 60
 
 
 def _load(name: str) -> ModuleType:
@@ -35,3 +43,21 @@ def runs_root(tmp_path_factory: pytest.TempPathFactory, fixture_index: ModuleTyp
     root = tmp_path_factory.mktemp("runs")
     fixture_index.build_workbench(root)
     return root
+
+
+@pytest.fixture
+def dashboard(runs_root, monkeypatch):
+    """Opens a page of the dashboard, on the shared runs unless another root is given."""
+
+    def open_page(name: str, root: Path = runs_root, **query: str) -> AppTest:
+        monkeypatch.setenv("MONOSEM_ROOT", str(root))
+        monkeypatch.setenv("MONOSEM_INDEX", "latest")
+        at = AppTest.from_file(str(WEB / "main.py"), default_timeout=TIMEOUT)
+        if name != "home":
+            at.switch_page(str(file_of(name)))
+        for key, value in query.items():
+            at.query_params[key] = value
+        return at.run()
+
+    yield open_page
+    state._open.clear()

@@ -3,18 +3,14 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-import app.web
 from app.cards import steering_html
 from app.web import state
-from app.web.navigation import file_of
 from app.workbench import Workbench
 
-WEB = Path(app.web.__file__).parent
 TIMEOUT = 60
 
 
@@ -25,24 +21,6 @@ def _one_worker():
         patch.setenv("OMP_NUM_THREADS", "1")
         yield
     state._worker.clear()
-
-
-@pytest.fixture
-def dashboard(runs_root, monkeypatch):
-    """Opens a page of the dashboard, on the shared runs unless another root is given."""
-
-    def open_page(name: str, root: Path = runs_root, **query: str) -> AppTest:
-        monkeypatch.setenv("MONOSEM_ROOT", str(root))
-        monkeypatch.setenv("MONOSEM_INDEX", "latest")
-        at = AppTest.from_file(str(WEB / "main.py"), default_timeout=TIMEOUT)
-        if name != "home":
-            at.switch_page(str(file_of(name)))
-        for key, value in query.items():
-            at.query_params[key] = value
-        return at.run()
-
-    yield open_page
-    state._open.clear()
 
 
 def html(at: AppTest) -> str:
