@@ -80,8 +80,7 @@ def mask_html(steering: "Steering") -> str:
         else:
             pieces.append(token_html([token], [0.0], 1.0))
     return (
-        f'<details open><summary>{_changed(steering)}</summary><div class="ms-text">{"".join(pieces)}</div>'
-        f'<div class="ms-small">{LEGEND}</div></details>'
+        f'<details open><summary>{_changed(steering)}</summary><div class="ms-text">{"".join(pieces)}</div></details>'
     )
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal, NamedTuple, final
 
 from activations.generation import stream
@@ -90,8 +89,7 @@ def steps(
     running = wanted.begin()
     clean = _Continuation(subject, "clean", stream(lm, ids, n_tokens, temperature, seed))
     written = _Continuation(subject, "steered", stream(lm, ids, n_tokens, temperature, seed), running)
-    for pair in zip_longest(*({"clean": clean, "steered": written}[side] for side in sides)):
-        yield from filter(None, pair)
+    yield from _in_turns([{"clean": clean, "steered": written}[side] for side in sides])
     # Each token takes a pass, and so does the end of the text, where it came before the last token asked for.
     n_passes = (len(written.ids) + (len(written.ids) < n_tokens)) * ("steered" in sides)
     if written.n_hook_calls != n_passes:
@@ -113,6 +111,18 @@ def steps(
         n_hook_calls=written.n_hook_calls,
         seed=seed,
     )
+
+
+def _in_turns(texts: "Sequence[_Continuation]") -> Iterator[Token]:
+    """One token of each after the other, each as soon as it is there; those that have ended are left out."""
+    going = [iter(each) for each in texts]
+    while going:
+        for each in tuple(going):
+            token = next(each, None)
+            if token is None:
+                going.remove(each)
+            else:
+                yield token
 
 
 @final

@@ -80,22 +80,22 @@ def drive_dashboard(base_url: str, artifacts: Path, latent: int, without: Contai
         without: steps that are left out.
     """
     artifacts.mkdir(parents=True, exist_ok=True)
-    with _page() as page:
+    with new_page() as page:
         elsewhere: list[str] = []
-        page.on("request", lambda request: elsewhere.append(request.url) if _leaves(request.url, base_url) else None)
+        page.on("request", lambda request: elsewhere.append(request.url) if leaves(request.url, base_url) else None)
         for number, (name, step) in enumerate(STEPS.items()):
             if name in without:
                 continue
             step(page, base_url, latent)
-            _check(page)
-            _screenshot(page, artifacts / f"{number}-{name}.png")
+            check(page)
+            screenshot(page, artifacts / f"{number}-{name}.png")
         assert not elsewhere, f"the dashboard fetched from elsewhere: {elsewhere[:3]}"
 
 
 def draw_report(report: Path, artifacts: Path) -> int:
     """Open a report file; how many plots were drawn. It fetches nothing, and fits its window, wide or narrow."""
     artifacts.mkdir(parents=True, exist_ok=True)
-    with _page() as page:
+    with new_page() as page:
         elsewhere: list[str] = []
         page.on("request", lambda request: elsewhere.append(request.url) if request.url.startswith("http") else None)
         page.goto(report.resolve().as_uri())
@@ -115,7 +115,7 @@ def draw_report(report: Path, artifacts: Path) -> int:
 def open_offline(file: Path, artifacts: Path) -> None:
     """Open an exported page: nothing of it runs, nothing is fetched, and it fits its window with all of it unfolded."""
     artifacts.mkdir(parents=True, exist_ok=True)
-    with _page() as page:
+    with new_page() as page:
         elsewhere: list[str] = []
         page.on(
             "request", lambda request: elsewhere.append(request.url) if not request.url.startswith("file") else None
@@ -131,12 +131,12 @@ def open_offline(file: Path, artifacts: Path) -> None:
         assert not elsewhere, f"the page fetched {elsewhere[:3]}"
 
 
-def _leaves(url: str, base_url: str) -> bool:
+def leaves(url: str, base_url: str) -> bool:
     return url.startswith("http") and urlsplit(url).netloc != urlsplit(base_url).netloc
 
 
 @contextmanager
-def _page() -> Iterator[Page]:
+def new_page() -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         try:
@@ -147,13 +147,13 @@ def _page() -> Iterator[Page]:
             browser.close()
 
 
-def _check(page: Page) -> None:
+def check(page: Page) -> None:
     """No traceback on the page, and nothing that came with a text has run."""
     expect(page.get_by_test_id("stException")).to_have_count(0)
     assert page.evaluate("window.pwned") is None, "a script from a corpus ran in the page"
 
 
-def _screenshot(page: Page, path: Path) -> None:
+def screenshot(page: Page, path: Path) -> None:
     """The whole page: it scrolls inside the window, so the window grows to its height."""
     size = page.viewport_size
     assert size is not None
@@ -163,7 +163,7 @@ def _screenshot(page: Page, path: Path) -> None:
     page.set_viewport_size(size)
 
 
-def _settled(page: Page) -> None:
+def settled(page: Page) -> None:
     """Wait until the server has finished the run and the page shows all of it."""
     # Widgets come as scripts of their own, and grey boxes stand for them until then.
     page.wait_for_load_state("networkidle")
@@ -172,15 +172,15 @@ def _settled(page: Page) -> None:
     expect(page.locator("[data-testid=stApp][data-test-script-state=running]")).to_have_count(0, timeout=MODEL_MS)
 
 
-def _visit(page: Page, url: str, title: str) -> None:
+def visit(page: Page, url: str, title: str) -> None:
     page.goto(url)
     expect(page.get_by_role("heading", name=title, level=1, exact=True)).to_be_visible(timeout=PAGE_LOAD_MS)
-    _settled(page)
+    settled(page)
 
 
 def home(page: Page, base_url: str, latent: int) -> None:
     """The overview shows its figures."""
-    _visit(page, base_url, "Feature index")
+    visit(page, base_url, "Feature index")
     expect(page.get_by_test_id("stMetric").filter(has_text="Alive")).to_be_visible()
     expect(page.get_by_test_id("stPlotlyChart")).to_be_visible()
 
@@ -198,7 +198,7 @@ def features(page: Page, base_url: str, latent: int) -> None:
     box.fill("")
     box.press("Enter")
     expect(page.get_by_test_id("stDataFrame")).to_be_visible()
-    _settled(page)
+    settled(page)
 
 
 def row(page: Page, base_url: str, latent: int) -> None:
@@ -206,12 +206,12 @@ def row(page: Page, base_url: str, latent: int) -> None:
     # The table is drawn on a canvas: the second row is 35 pixels high below a header of the same height.
     page.locator(".stDataFrameGlideDataEditor").first.click(position={"x": 260, "y": 52})
     expect(page.get_by_role("heading", name="Latent")).to_be_visible()
-    _settled(page)
+    settled(page)
 
 
 def feature(page: Page, base_url: str, latent: int) -> None:
     """A feature opens by its URL, and a token under the pointer tells its activation."""
-    _visit(page, f"{base_url}/feature?latent={latent}", f"Latent {latent}")
+    visit(page, f"{base_url}/feature?latent={latent}", f"Latent {latent}")
     token = page.locator(".ms-context mark").first
     token.scroll_into_view_if_needed()
     token.hover()
@@ -258,25 +258,25 @@ def next_latent(page: Page, base_url: str, latent: int) -> None:
     """The next button opens the next latent, and the tested text is still there."""
     page.get_by_role("button", name="Next", exact=True).click()
     expect(page.get_by_role("heading", name=f"Latent {latent + 1}", exact=True)).to_be_visible()
-    _settled(page)
+    settled(page)
     assert f"latent={latent + 1}" in page.url
     expect(page.get_by_text("Active on")).to_be_visible()
 
 
 def lab(page: Page, base_url: str, latent: int) -> None:
     """The lab ranks latents on a text, and a click opens one."""
-    _visit(page, f"{base_url}/lab", "Lab")
+    visit(page, f"{base_url}/lab", "Lab")
     page.get_by_label("Text", exact=True).fill(TEXT)
     page.get_by_role("button", name="Run", exact=True).click()
     expect(page.get_by_test_id("stDataFrame")).to_be_visible(timeout=MODEL_MS)
     _reads_as_typed(page)
-    _settled(page)
+    settled(page)
 
 
 def narrow(page: Page, base_url: str, latent: int) -> None:
     """A telephone's width shows a feature without scrolling sideways."""
     page.set_viewport_size(NARROW)  # pyright: ignore[reportArgumentType]
-    _visit(page, f"{base_url}/feature?latent={latent}", f"Latent {latent}")
+    visit(page, f"{base_url}/feature?latent={latent}", f"Latent {latent}")
     overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
     assert overflow <= 0, f"the page is {overflow} pixels too wide"
 

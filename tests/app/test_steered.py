@@ -48,6 +48,15 @@ def test_the_steps_are_the_tokens_of_both_texts_in_turns_and_then_what_steer_ret
         assert [each.text for each in own] == [decode([e.id for e in own[: i + 1]]) for i in range(len(own))]
 
 
+def test_a_token_is_there_before_the_other_text_is_read(bench: Workbench, edits, monkeypatch):
+    n_steps, step = [], bench._subject.lm.step
+    monkeypatch.setattr(bench._subject.lm, "step", lambda *given: n_steps.append(1) or step(*given))
+    with closing(bench.steps("Ahoy", edits, **ASKED)) as steps:  # pyright: ignore[reportArgumentType]
+        for n in (1, 2, 3):
+            next(steps)
+            assert len(n_steps) == n
+
+
 def test_each_text_is_what_the_model_writes_alone(bench: Workbench, edits):
     subject = bench._subject
     ids = subject.lm.tokenizer.with_bos(subject.lm.tokenizer.encode("Ahoy").ids)

@@ -128,7 +128,7 @@ def edits_panel(bench: Workbench, latents: Sequence[int]) -> tuple[SteerEdit, ..
 def _latent_row(bench: Workbench, latent: int, known: Known) -> SteerConfig:
     with st.container(border=True):
         said = f" · {known.explanation}" if known.explanation else ""
-        link("feature", markdown_text(f"Latent {latent}{said}"), latent=str(latent))
+        link("feature", markdown_text(f"Latent {latent}{said}"), ":material/search_insights:", latent=str(latent))
         op_box, strength_box, when_box, decode_box = st.columns(4)
         op = op_box.selectbox("Operation", CHOICES["op"], key=f"op{latent}", bind="query-params", help=OPERATIONS_HELP)
         takes = OPERATIONS[op].takes_value

@@ -16,8 +16,8 @@ from store.notes import Notes, Steered
 
 N_SHOWN = 200
 COLUMNS = {
-    "made_at": st.column_config.DatetimeColumn("When", format="YYYY-MM-DD HH:mm", width="small"),
-    "author": st.column_config.TextColumn("Who", width="small"),
+    "made_at": st.column_config.DatetimeColumn("When", format="YYYY-MM-DD HH:mm", width=140),
+    "author": st.column_config.TextColumn("Who", width=80),
     "prompt": st.column_config.TextColumn("Prompt", width="medium"),
     "edits": st.column_config.TextColumn("Edits", width="large"),
     "steered": st.column_config.TextColumn("Steered", width="medium"),

@@ -67,7 +67,7 @@ def sweep_panel(bench: Workbench, settings: SteeringSettings) -> None:
     if read_only():
         st.caption("Read-only: sweeps that were made can be read, none can be started.")
     else:
-        with st.expander("Measure a new one", expanded=not swept and _sweeping(bench) is None):
+        with st.expander("Measure a new one", expanded=SWEEP not in st.query_params and _sweeping(bench) is None):
             _form(bench, settings)
     sweeping = _sweeping(bench)
     if sweeping is not None:
@@ -268,8 +268,8 @@ def _shown(run: Run) -> None:
 def _section(section: Section) -> None:
     with st.expander(section.title, expanded=section.id == "effect"):
         st.caption(markdown_text(section.about))
-        for line in section.remarks:
-            st.markdown(f"- {markdown_text(line)}")
+        if section.remarks:
+            st.markdown("\n".join(f"- {markdown_text(line)}" for line in section.remarks))
         for number, figure in enumerate(section.plots):
             st.plotly_chart(figure, key=f"{section.id} {number}", alt=section.title, config={"displayModeBar": False})
         for table in section.tables:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from app.cards import markdown_text
-from app.cards_steering import being_written_html, sample_html
+from app.cards_steering import LEGEND, being_written_html, sample_html
 from app.generator import Job
 from app.steering_settings import SteeringSettings, command, snippet
 from app.web.jobs import of_tab
@@ -63,7 +63,7 @@ def settings_panel(bench: Workbench) -> SteeringSettings | None:
         latents = numbers_of(typed, "latent", bench.d_sae - 1)
         _refuse_url(latents)
         edits = edits_panel(bench, latents)
-        left, right = st.columns([3, 2], gap="large")
+        left, right = st.columns(2, gap="medium")
         with left:
             prompt = steering.prompt_box(bind="query-params")
         with right:
@@ -123,7 +123,7 @@ def result_panel(bench: Workbench, asked: Asked) -> None:
         return
     found = _found(asked)
     if found:
-        st.caption(markdown_text(found[0].told))
+        st.caption(f"{markdown_text(found[0].told)}. {LEGEND}")
     if found and len(found) == len(asked.jobs) and not asked.is_kept:
         asked.is_kept = True
         with usage_errors():
