@@ -137,6 +137,9 @@ def test_the_whole_state_is_in_the_url(dashboard):
         ({"latents": "3", "when3": "never"}, "when3=never is not known"),
         ({"latents": "3", "strength3": "much"}, "strength3=much is no number"),
         ({"latents": "3", "strength3": "nan"}, "is no number"),
+        ({"latents": "3", "tokens": "9999"}, "tokens=9999 is out of range: choose 1 to 200"),
+        ({"latents": "3", "samples": "0"}, "samples=0 is out of range: choose 1 to 8"),
+        ({"latents": "3", "above3": "-1", "when3": "token"}, "above3=-1 is out of range: choose 0 or more"),
         ({"latents": "3", "tokens": "many"}, "tokens=many is no number"),
         ({"latents": "3", "when3": "token", "condition3": "x"}, "condition: latent x is none"),
     ],
@@ -166,7 +169,7 @@ def test_where_it_was_changed_and_what_is_never_touched_is_shown(dashboard):
     assert f"changed on {sum(found.altered)} of {len(found.altered)} tokens" in html(at)
     assert html(at).count("border-bottom:2px dotted") == found.touchable.count(False) == 1
     assert "of its length" in html(at)
-    assert "never edited, whatever is asked" in html(at)
+    assert "never edited, whatever is asked" in told(at.caption[0])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, isfinite, nan
 from typing import Any
 
 import streamlit as st
@@ -24,7 +25,6 @@ KNOWN = """SELECT latents.latent, latents.q999, features.explanation
 FROM latents JOIN features USING (latent) WHERE list_contains(?, latents.latent)"""
 CHOICES: dict[str, tuple[str, ...]] = {"op": tuple(OPERATIONS), "when": WHEN, "decode": DECODE}
 """Settings of a row that are one of a few, the first by default."""
-NUMBERS: dict[str, float] = {"strength": 1.0, "above": 0.0}
 VECTOR_STRENGTH = 0.1
 # A box that stands in the URL stands there as it is shown: what a name means is in its help.
 OPERATIONS_HELP = "\n".join(f"- {name}: {operation.about}" for name, operation in OPERATIONS.items())
@@ -74,25 +74,28 @@ def refuse_url(query: Mapping[str, str], latents: Sequence[int]) -> None:
             asked = query.get(f"{name}{who}")
             if asked is not None and asked not in known:
                 raise UsageError(f"{name}{who}={asked[:40]} is not known: choose one of {', '.join(known)}")
-        for name in NUMBERS:
-            refuse_number(query, f"{name}{who}")
+        refuse_number(query, f"strength{who}")
+        refuse_number(query, f"above{who}", 0.0)
 
 
-def refuse_number(query: Mapping[str, str], name: str) -> None:
-    """Say that a setting of a URL is no number.
+def refuse_number(query: Mapping[str, str], name: str, low: float = -inf, high: float = inf) -> None:
+    """Say that a setting of a URL is no number, or out of range.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is none, or is not from `low` to `high`.
     """
     asked = query.get(name)
     if asked is None:
         return
     try:
-        is_one = float(asked) - float(asked) == 0
+        value = float(asked)
     except ValueError:
-        is_one = False
-    if not is_one:
+        value = nan
+    if not isfinite(value):
         raise UsageError(f"{name}={asked[:40]} is no number: give one, such as 1.5")
+    if not low <= value <= high:
+        ends = f"{low:g} or more" if high == inf else f"{low:g} to {high:g}"
+        raise UsageError(f"{name}={asked[:40]} is out of range: choose {ends}")
 
 
 def known_of(bench: Workbench, latents: Sequence[int]) -> dict[int, Known]:

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from app.steered import Steering
 
 MAX_SAMPLES = 8
-SAMPLING = ("tokens", "temperature", "seed", "samples")
+SAMPLING = {
+    "tokens": (1, steering.MAX_TOKENS),
+    "temperature": (0, 2),
+    "seed": (0, steering.LARGEST_SEED),
+    "samples": (1, MAX_SAMPLES),
+}
+"""Ends of what a URL may ask for."""
 
 
 @dataclass
@@ -85,8 +91,8 @@ def _refuse_url(latents: Sequence[int]) -> None:
     """Say what of the URL is none, and go on with what the boxes hold."""
     with usage_errors():
         refuse_url(st.query_params, latents)
-        for name in SAMPLING:
-            refuse_number(st.query_params, name)
+        for name, ends in SAMPLING.items():
+            refuse_number(st.query_params, name, *ends)
 
 
 def ask(bench: Workbench, settings: SteeringSettings) -> Asked:
