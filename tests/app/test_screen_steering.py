@@ -95,6 +95,7 @@ def test_a_url_of_another_page_opens_it_filled_in(dashboard):
     assert not at.exception
     assert not at.error
     assert at.text_area(key="prompt").value == "Ahoy"
+    assert not at.markdown, "Streamlit shows values that stand alone in a page's code"
     assert [at.selectbox(key=f"op{latent}").value for latent in (12, 3)] == ["clamp", "clamp"]
 
 

@@ -1,15 +1,18 @@
 """Steering token by token: it is what steering at once is, and leaves no edit behind however it ends."""
 
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from activations.statistics import mean_norm
 from app.steered import Steering, Token
 from app.workbench import Workbench
 from autointerp.steer_config import SteerConfig, SteerVector
+from sae.checkpoint import decoder_norms
 from store.errors import UsageError
 
 ASKED = {"n_tokens": 12, "temperature": 0.9, "seed": 5, "chat": False}
@@ -186,3 +189,18 @@ class TestVectors:
         monkeypatch.setattr(bench._subject, "mean_norm", None)
         with pytest.raises(UsageError, match="no unit of strength"):
             bench.steer("Ahoy", [SteerVector(vector=(1.0,) * 32)], **ASKED)
+
+
+def test_the_mean_length_of_activations_is_of_normal_tokens_and_of_this_hook_point(bench: Workbench, tmp_path: Path):
+    assert bench.mean_norm == bench._subject.mean_norm == 5.5
+    assert mean_norm(bench.activations_run, "blocks.1.hook_resid_post") is None
+    assert mean_norm(replace(bench.activations_run, folder=tmp_path), "blocks.0.hook_resid_post") is None
+
+
+def test_lengths_of_decoder_rows_are_read_without_the_dictionary(bench: Workbench, tmp_path: Path):
+    rows = bench._subject.sae.W_dec.detach()
+    assert decoder_norms(bench.sae_run.folder, [3, 29, 0]) == pytest.approx(rows[[3, 29, 0]].norm(dim=1).tolist())
+    with pytest.raises(UsageError, match="cannot be read"):
+        decoder_norms(tmp_path, [3])
+    with pytest.raises(UsageError, match="cannot be read"):
+        decoder_norms(bench.sae_run.folder, [30])

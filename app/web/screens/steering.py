@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from app.steered import Steering
 
 MAX_SAMPLES = 8
+# Ends of what a URL may ask for. (Streamlit would show a docstring here on the page.)
 SAMPLING = {
     "tokens": (1, steering.MAX_TOKENS),
     "temperature": (0, 2),
     "seed": (0, steering.LARGEST_SEED),
     "samples": (1, MAX_SAMPLES),
 }
-"""Ends of what a URL may ask for."""
 
 
 @dataclass
