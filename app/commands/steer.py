@@ -85,6 +85,9 @@ def _also(given: str) -> SteerConfig:
         (edit,) = edits([json.loads(given)])
     except (TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"--also {given}: {error}: give the settings of one edit as JSON") from error
+    lists = (edit.condition, edit.above, *((edit.latents, edit.strength) if isinstance(edit, SteerConfig) else ()))
+    if not all(isinstance(each, tuple) for each in lists):
+        raise UsageError(f"--also {given}: latents, strength, condition and above are lists, such as [35]")
     if not isinstance(edit, SteerConfig):
         raise UsageError(f"--also {given}: the command line takes edits of latents only")
     return edit
