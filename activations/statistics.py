@@ -16,8 +16,10 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from store import layout
 from store.errors import UsageError
 from store.files import whole_file
+from store.run import Run
 from store.shards import TOKEN_CLASSES, Rows, as_torch
 from store.tables import STATISTICS
 
@@ -175,6 +177,19 @@ def read_statistics(path: Path) -> dict[Group, Moments]:
         )
         for row in rows
     }
+
+
+def mean_norm(run: Run, hook_point: str) -> float | None:
+    """Mean length of activations on a harvest's normal tokens; None where nothing was counted.
+
+    Raises:
+        UsageError: what was counted is damaged.
+    """
+    path = run.folder / layout.STATISTICS
+    if not path.exists():
+        return None
+    found = chosen(read_statistics(path), hook_point, "all", ("normal",))
+    return found.mean_norm if found.n else None
 
 
 def chosen(groups: Mapping[Group, Moments], hook_point: str, split: str, classes: Sequence[str]) -> Moments:

@@ -48,7 +48,10 @@ class SteeredText:
         """
         if len(self.steering.edits) != 1:
             raise UsageError(f"{len(self.steering.edits)} edits are in place, a sweep is of one: steer with one")
-        return swept(self.workbench, self.steering.edits[0], prompts=prompts, retain=retain, words=words, **settings)
+        (edit,) = self.steering.edits
+        if not isinstance(edit, SteerConfig):
+            raise UsageError("a vector of your own is in place, a sweep is of latents: steer with some")
+        return swept(self.workbench, edit, prompts=prompts, retain=retain, words=words, **settings)
 
     def _repr_html_(self) -> str:
         return wrapped(steering_html(self.steering))

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal, NamedTuple, final
 
 from activations.generation import stream
-from autointerp.steer_config import SteerConfig, intervention, told
+from autointerp.steer_config import SteerEdit, intervention, told
 from store.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,6 +13,8 @@ if TYPE_CHECKING:
     from sae.intervene import Edit
 
 Side = Literal["clean", "steered"]
+SIDES: tuple[Side, ...] = ("steered", "clean")
+"""In the order in which their tokens are written: whoever steers waits for the steered ones."""
 
 
 class Token(NamedTuple):
@@ -30,7 +31,7 @@ class Steering:
     """A continuation with edits in place, beside the same one without."""
 
     prompt: str
-    edits: tuple[SteerConfig, ...]
+    edits: tuple[SteerEdit, ...]
     values: tuple[tuple[float, ...], ...]
     """What the edits' strengths are in units of x; empty where an edit takes none."""
     clean: str
@@ -40,10 +41,14 @@ class Steering:
     steered_tokens: tuple[str, ...]
     altered: tuple[bool, ...]
     """Of the prompt's tokens and of those that were written and read: whether an edit changed the activation there."""
+    touchable: tuple[bool, ...]
+    """Of the same tokens: False for the first and for attention sinks, which nothing is done to whatever is asked."""
+    shares: tuple[float, ...]
+    """|x' − x| / |x| of each token on which x was changed, in their order."""
     share_of_norm: float | None
     """Mean |x' − x| / |x| where it was changed; None where it was nowhere."""
     n_hook_calls: int
-    """Forward passes in which the edits took part."""
+    """Forward passes in which the edits took part: every one of the steered text, which is checked."""
     seed: int
 
     @property
@@ -55,14 +60,17 @@ class Steering:
 def steps(
     subject: "Subject",
     prompt: str,
-    edits: Sequence[SteerConfig],
+    edits: Sequence[SteerEdit],
     *,
     n_tokens: int,
     temperature: float,
     seed: int,
     chat: bool,
+    sides: Sequence[Side] = SIDES,
 ) -> Iterator[Token | Steering]:
     """Continue `prompt` with and without `edits`, token by token, the two texts in turns; the last item is both.
+
+    `sides` says which are written, and which of them first; the other's is empty.
 
     Edits are in the model only while a token is computed, so that whoever stops, at whatever token, leaves none behind,
     and who asks the same subject in between meets the clean model.
@@ -74,15 +82,19 @@ def steps(
     if not prompt.strip():
         raise UsageError("there is no prompt: type something to continue")
     lm, tokenizer = subject.lm, subject.lm.tokenizer
-    wanted = intervention(edits, subject.sae, subject.units, subject.sink_norm)
+    wanted = intervention(edits, subject.sae, subject.units, subject.sink_norm, subject.mean_norm)
     if not all(cfg.causal for cfg in wanted.configs if cfg.when == "input"):
         raise UsageError("causal=False decides by whole texts, and this one is being written: use causal=True")
     ids = tokenizer.chat(prompt) if chat else tokenizer.with_bos(tokenizer.encode(prompt).ids)
     running = wanted.begin()
     clean = _Continuation(subject, "clean", stream(lm, ids, n_tokens, temperature, seed))
     written = _Continuation(subject, "steered", stream(lm, ids, n_tokens, temperature, seed), running)
-    for pair in zip_longest(clean, written):
-        yield from filter(None, pair)
+    yield from _in_turns([{"clean": clean, "steered": written}[side] for side in sides])
+    # Each token takes a pass, and so does the end of the text, where it came before the last token asked for.
+    n_passes = (len(written.ids) + (len(written.ids) < n_tokens)) * ("steered" in sides)
+    if written.n_hook_calls != n_passes:
+        # An edit that was left out of a pass, or made twice in one, makes every figure below a lie.
+        raise RuntimeError(f"the edit took part in {written.n_hook_calls} passes, and {n_passes} wrote the text")
     yield Steering(
         prompt=prompt,
         edits=tuple(edits),
@@ -92,11 +104,25 @@ def steps(
         prompt_tokens=tokenizer.token_texts(ids),
         clean_tokens=tokenizer.token_texts(clean.ids),
         steered_tokens=tokenizer.token_texts(written.ids),
-        altered=running.trace.of_sequence(0),
+        altered=running.trace.of_sequence(0) if "steered" in sides else (),
+        touchable=running.trace.of_sequence(0, running.trace.touchable) if "steered" in sides else (),
+        shares=running.trace.shares(0) if "steered" in sides else (),
         share_of_norm=running.trace.mean_length,
         n_hook_calls=written.n_hook_calls,
         seed=seed,
     )
+
+
+def _in_turns(texts: "Sequence[_Continuation]") -> Iterator[Token]:
+    """One token of each after the other, each as soon as it is there; those that have ended are left out."""
+    going = [iter(each) for each in texts]
+    while going:
+        for each in tuple(going):
+            token = next(each, None)
+            if token is None:
+                going.remove(each)
+            else:
+                yield token
 
 
 @final

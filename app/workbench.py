@@ -20,13 +20,13 @@ from store.quantiles import own_quantiles
 from store.run import Run, find_run
 
 if TYPE_CHECKING:
-    from app.steered import Steering, Token
+    from app.steered import Side, Steering, Token
     from autointerp.concept import Concept
     from autointerp.prompt_findings import Contrasted, Effects, Step
     from autointerp.search import Searcher
-    from autointerp.steer_config import SteerConfig
+    from autointerp.steer_config import SteerEdit
     from autointerp.subject import Subject
-    from autointerp.sweep import SweepConfig
+    from autointerp.sweep import Measured, SweepConfig
 
 
 class Workbench:
@@ -261,7 +261,7 @@ class Workbench:
     def steer(
         self,
         prompt: str,
-        latent: int | Sequence[int] | Sequence["SteerConfig"],
+        latent: int | Sequence[int] | Sequence["SteerEdit"],
         strength: float = 1.0,
         *,
         n_tokens: int = 40,
@@ -298,14 +298,17 @@ class Workbench:
     def steps(
         self,
         prompt: str,
-        edits: Sequence["SteerConfig"],
+        edits: Sequence["SteerEdit"],
         *,
         n_tokens: int = 40,
         temperature: float = 0.7,
         seed: int = 0,
         chat: bool = True,
+        sides: Sequence["Side"] = ("steered", "clean"),
     ) -> "Iterator[Token | Steering]":
         """What `steer` does, token by token; what it returns is the last item. Whoever stops leaves no edit behind.
+
+        `sides` says which of the two texts are written, and which of them first.
 
         Raises:
             UsageError: as `steer`, once the first item is asked for.
@@ -314,7 +317,9 @@ class Workbench:
 
         with self._busy:
             subject = self._subject
-        return steps(subject, prompt, edits, n_tokens=n_tokens, temperature=temperature, seed=seed, chat=chat)
+        return steps(
+            subject, prompt, edits, n_tokens=n_tokens, temperature=temperature, seed=seed, chat=chat, sides=sides
+        )
 
     def concept(self, concept: Sequence[str], other: Sequence[str], **settings: Any) -> "Concept":
         """Latents that fire on texts with a concept and not on others; see `autointerp.concept.choose`.
@@ -346,6 +351,27 @@ class Workbench:
         from autointerp.sweep import sweep
 
         return sweep(cfg, self.run, self.run.root, progress, self._subject)
+
+    def sweep_steps(self, cfg: "SweepConfig") -> "Iterator[Measured | Run]":
+        """What `sweep` does, cell by cell; the run is the last item. Whoever stops keeps what was measured.
+
+        Raises:
+            UsageError: as `sweep`, once the first item is asked for.
+        """
+        from autointerp.sweep import steps
+
+        return steps(cfg, self.run, self.run.root, self._subject)
+
+    @cached_property
+    def mean_norm(self) -> float | None:
+        """Mean length of the activations on normal tokens, the unit of vectors of one's own; None if it is not known.
+
+        Raises:
+            UsageError: what the harvest counted is damaged.
+        """
+        from activations.statistics import mean_norm
+
+        return mean_norm(self.activations_run, self.hook_point)
 
     @cached_property
     def _searcher(self) -> "Searcher":

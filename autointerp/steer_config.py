@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from sae.base import SAE
-from sae.intervene import OPERATIONS, Intervention, InterventionConfig
+from sae.edits import OPERATIONS, DirectionConfig, InterventionConfig
+from sae.intervene import Intervention
 from store.errors import UsageError
 
 IN_UNITS = ("clamp", "add")
@@ -42,16 +43,38 @@ class SteerConfig:
         return () if self.when == "always" else self.condition or self.latents
 
 
+@dataclass(frozen=True, kw_only=True)
+class SteerVector:
+    """A direction of one's own that is added."""
+
+    vector: tuple[float, ...]
+    """`[d_in]`; where it points is all that counts. `autointerp.steer_vector.read_vector` reads one from a file."""
+    strength: float = 0.1
+    """Length of what is added, as a share of the mean length of activations in the harvested text; below 0 it is added
+    the other way."""
+    name: str = "a vector"
+    """What it is called where an edit is told in words."""
+    when: str = "always"
+    """As `SteerConfig.when`."""
+    condition: tuple[int, ...] = ()
+    """Latents one of which has to fire."""
+    above: tuple[float, ...] = (0.0,)
+    """How high they have to be, in multiples of their q99.9: one for all, or one each."""
+
+
+SteerEdit = SteerConfig | SteerVector
+
+
 def edits_of(
-    latent: int | Sequence[int] | Sequence[SteerConfig], strength: float | Sequence[float] = 1.0, **edit: Any
-) -> tuple[SteerConfig, ...]:
+    latent: int | Sequence[int] | Sequence[SteerEdit], strength: float | Sequence[float] = 1.0, **edit: Any
+) -> tuple[SteerEdit, ...]:
     """Edits from the shortest way to say them: a latent, several that are edited alike, or what they are.
 
     Raises:
         UsageError: there is no such setting, or settings beside edits that have their own.
     """
     several = (latent,) if isinstance(latent, int | np.integer) else tuple(latent)
-    ready = tuple(each for each in several if isinstance(each, SteerConfig))
+    ready = tuple(each for each in several if isinstance(each, SteerEdit))
     if ready:
         if len(ready) < len(several) or edit:
             raise UsageError("give latents with settings, or SteerConfigs, which have their own: not both")
@@ -64,7 +87,11 @@ def edits_of(
 
 
 def intervention(
-    configs: Sequence[SteerConfig], sae: SAE, units: np.ndarray, sink_norm: float = float("inf")
+    configs: Sequence[SteerEdit],
+    sae: SAE,
+    units: np.ndarray,
+    sink_norm: float = float("inf"),
+    mean_norm: float | None = None,
 ) -> Intervention:
     """The edits in units of x.
 
@@ -73,21 +100,28 @@ def intervention(
         sae: whose latents they are.
         units: `[d_sae]` q99.9 of each latent, 0 for one that never fired.
         sink_norm: activations that are longer are left alone.
+        mean_norm: of activations, the unit of vectors; None where it is not known.
 
     Raises:
         UsageError: a setting that is none, a latent that there is not, or one that never fired and so has no unit.
     """
     try:
-        return Intervention(sae, *(_absolute(cfg, sae.cfg.d_sae, units) for cfg in configs), sink_norm=sink_norm)
+        return Intervention(
+            sae, *(_absolute(cfg, sae.cfg.d_sae, units, mean_norm) for cfg in configs), sink_norm=sink_norm
+        )
     except ValueError as error:
         raise UsageError(str(error)) from error
 
 
-def _absolute(cfg: SteerConfig, d_sae: int, units: np.ndarray) -> InterventionConfig:
+def _absolute(
+    cfg: SteerEdit, d_sae: int, units: np.ndarray, mean_norm: float | None
+) -> InterventionConfig | DirectionConfig:
     _refuse_idle(cfg)
-    for latent in (*cfg.latents, *cfg.condition):
+    for latent in (*(() if isinstance(cfg, SteerVector) else cfg.latents), *cfg.condition):
         if not 0 <= latent < d_sae:
             raise UsageError(f"there is no latent {latent}: choose 0 to {d_sae - 1}")
+    if isinstance(cfg, SteerVector):
+        return _direction(cfg, units, mean_norm)
     return InterventionConfig(
         latents=cfg.latents,
         op=cfg.op,
@@ -100,10 +134,29 @@ def _absolute(cfg: SteerConfig, d_sae: int, units: np.ndarray) -> InterventionCo
     )
 
 
-def _refuse_idle(cfg: SteerConfig) -> None:
+def _direction(cfg: SteerVector, units: np.ndarray, mean_norm: float | None) -> DirectionConfig:
+    if mean_norm is None:
+        raise UsageError(
+            "how long activations are is not known, so a vector has no unit of strength: `monosem harvest --repair` "
+            "writes what is missing"
+        )
+    if cfg.when != "always" and not cfg.condition:
+        raise UsageError(f"when={cfg.when} needs a condition for a vector: name the latents one of which has to fire")
+    return DirectionConfig(
+        vector=cfg.vector,
+        length=cfg.strength * mean_norm,
+        when=cfg.when,
+        condition=cfg.condition,
+        above=_scaled("above", cfg.above, cfg.condition, units) if any(cfg.above) else (0.0,),
+    )
+
+
+def _refuse_idle(cfg: SteerEdit) -> None:
     """Settings that would do nothing are mistakes."""
     if cfg.when == "always" and (cfg.condition or any(cfg.above)):
         raise UsageError("a condition does nothing on every position: choose when=input or when=token, or leave it out")
+    if isinstance(cfg, SteerVector):
+        return
     if cfg.op in OPERATIONS and not OPERATIONS[cfg.op].takes_value and cfg.strength != (1.0,):
         raise UsageError(f"{cfg.op} takes no strength: leave it out, or choose clamp, add or scale")
     if not cfg.causal and cfg.when != "input":
@@ -130,8 +183,10 @@ def _scaled(what: str, times: tuple[float, ...], latents: tuple[int, ...], units
     return tuple(float(time * units[latent]) for time, latent in zip(every, latents, strict=True))
 
 
-def told(cfg: SteerConfig) -> str:
+def told(cfg: SteerEdit) -> str:
     """An edit in words, for people."""
+    if isinstance(cfg, SteerVector):
+        return f"{cfg.strength:g} × the mean length of activations added along {cfg.name}{_place_told(cfg)}"
     who = f"latent{'s' * (len(cfg.latents) > 1)} {', '.join(map(str, cfg.latents))}"
     times = ", ".join(f"{time:g}" for time in cfg.strength)
     what = {
@@ -141,12 +196,16 @@ def told(cfg: SteerConfig) -> str:
         "ablate": f"{who} set to 0",
         "project_out": f"the decoder rows of {who} projected out",
     }[cfg.op]
-    of = ", ".join(map(str, cfg.watched))
+    rest = ", the reconstruction in place of the activation" if cfg.decode == "full" else ""
+    return f"{what}{_place_told(cfg)}{rest}"
+
+
+def _place_told(cfg: SteerEdit) -> str:
+    of = ", ".join(map(str, cfg.watched if isinstance(cfg, SteerConfig) else cfg.condition))
     height = f" above {', '.join(f'{time:g}' for time in cfg.above)} × q99.9" if any(cfg.above) else ""
     where = {
         "always": "on every token but the first",
         "input": f"from the first token on that one of {of} fires on{height}",
         "token": f"on tokens that one of {of} fires on{height}",
     }[cfg.when]
-    rest = ", the reconstruction in place of the activation" if cfg.decode == "full" else ""
-    return f"{what}, {where}{rest}"
+    return f", {where}"

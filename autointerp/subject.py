@@ -14,12 +14,14 @@ from torch import Tensor
 from activations.lm import LanguageModel, Splice
 from activations.models import load_recorded
 from activations.reading import right_padded
+from activations.statistics import mean_norm
 from activations.window import with_sinks
 from autointerp.pairing import only_hook_point
 from autointerp.steering import Direction, Found, Steered, Text, TokenChange, strengths_at
 from sae import checkpoint
 from sae.base import SAE
-from sae.intervene import Edit, Intervention, InterventionConfig, push
+from sae.edits import InterventionConfig
+from sae.intervene import Edit, Intervention, push
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
 from store.latents import Logit, Window
@@ -34,7 +36,15 @@ BATCH = 16
 class Subject:
     """A model and its dictionary, asked by one at a time: edits are in the model while it runs."""
 
-    def __init__(self, lm: LanguageModel, sae: SAE, hook_point: str, sink_norm: float, units: np.ndarray) -> None:
+    def __init__(
+        self,
+        lm: LanguageModel,
+        sae: SAE,
+        hook_point: str,
+        sink_norm: float,
+        units: np.ndarray,
+        mean_norm: float | None = None,
+    ) -> None:
         """Ask `lm` through `sae`.
 
         Args:
@@ -43,9 +53,10 @@ class Subject:
             hook_point: a name in it.
             sink_norm: tokens whose activations are longer are sinks, in which latents do not count as firing.
             units: `[d_sae]` a high activation of each latent, 0 for one that never fired.
+            mean_norm: mean length of activations on the harvest's normal tokens, if it is known.
         """
         self.lm, self.sae, self.hook = lm, sae, lm.hook_point(hook_point)
-        self.sink_norm, self.units = sink_norm, units
+        self.sink_norm, self.units, self.mean_norm = sink_norm, units, mean_norm
         self.alive = np.flatnonzero(units > 0)
         self.busy = threading.RLock()
 
@@ -72,6 +83,7 @@ class Subject:
             hook_point,
             sink_norm,
             np.nan_to_num(np.asarray(units.to_numpy(zero_copy_only=False), float)),
+            mean_norm(activations_run, hook_point),
         )
 
     def ids(self, text: Text) -> list[int]:

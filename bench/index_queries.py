@@ -27,6 +27,7 @@ from bench import made_up
 from bench.harness import Figure, main, write
 from store.feature_index import TEXT_FOLDER, FeatureIndex
 from store.index import publish, write_part
+from store.index_tables import SCHEMAS
 from store.latents import latent_page, windows
 from store.run import Run, list_runs, start_run
 from store.token_map import TokenMap, write_token_map
@@ -137,7 +138,9 @@ def made(root: Path, n_tokens: int, d_sae: int, k: int) -> Run:
         run.finish(results)
     for kind, columns in said(rng, d_sae).items():
         with start_run(root, kind, {"made up": d_sae}, {"index": run.id}) as told:
-            write_part(told.folder, kind, columns | {"run": [told.id] * len(columns["latent"])})
+            n = len(columns["latent"])
+            full = {name: columns.get(name, [None] * n) for name in SCHEMAS[kind].names}
+            write_part(told.folder, kind, full | {"run": [told.id] * n})
             told.finish({})
     publish(run)
     return run

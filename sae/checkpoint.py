@@ -7,11 +7,12 @@ between the renames sees a mismatch and not half of each.
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
@@ -58,6 +59,23 @@ def load(folder: Path) -> SAE:
     # copying into the existing parameters restores their memory layout, W_enc's transposed one included
     sae.load_state_dict(tensors)
     return sae
+
+
+def decoder_norms(folder: Path, latents: Sequence[int]) -> list[float]:
+    """Lengths of these latents' decoder rows, with nothing else read.
+
+    Raises:
+        UsageError: the file is missing or damaged, or has no such rows.
+    """
+    path = Path(folder) / TENSORS_FILE
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            rows = tensors.get_slice("W_dec")
+            return [float(rows[latent].double().norm()) for latent in latents]
+    except (OSError, SafetensorError, IndexError) as error:
+        raise UsageError(
+            f"{path} cannot be read ({error}): the checkpoint is damaged, train or copy it again"
+        ) from error
 
 
 def describe(folder: Path) -> dict[str, Any]:

@@ -4,13 +4,13 @@ An edit moves x along decoder rows by what the latents lack: x' = x + Σ_i (a'_i
 the SAE's error x − x_hat(x) passes through untouched (Templeton et al. 2024, transformer-circuits.pub/2024/
 scaling-monosemanticity, "Feature steering"). `full` puts the reconstruction x_hat(a') in its place and costs that
 error (SAUCE, arXiv:2503.14530). Where: on every position, on those at or after one that meets a condition, or on those
-that meet it (three tiers: Goyal et al. 2025, arXiv:2505.14536; causal, so that no decision reads a later token).
+that meet it (three tiers: Goyal et al. 2025, arXiv:2505.14536; causal, so that no decision reads a later token). A
+direction of one's own is added beside them: x' = x + length · u.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import isfinite
 from typing import NamedTuple
 
 import torch
@@ -18,83 +18,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae.base import SAE
+from sae.edits import OPERATIONS, DirectionConfig, InterventionConfig
 
 Edit = Callable[[Tensor, Tensor, bool], Tensor]
 """`[batch, pos, d_in]` activations, `[batch, pos]` bool where they may be touched, and whether the sequences go on from
 the call before; to activations of the same shape."""
-
-
-class Operation(NamedTuple):
-    """What is done to latents."""
-
-    about: str
-    changed: Callable[[Tensor, Tensor, Tensor], Tensor] | None
-    """From the change so far, the latents' values `[rows, n]` and the wanted values `[n]` to the change; None where x
-    is moved whatever its latents are."""
-    reads: bool
-    """Whether it needs the latents' values."""
-    takes_value: bool
-
-
-OPERATIONS: Mapping[str, Operation] = {
-    "clamp": Operation("hold at a value", lambda c, z, v: v - z, reads=True, takes_value=True),
-    "add": Operation("add a value", lambda c, z, v: c + v, reads=False, takes_value=True),
-    "scale": Operation("multiply by a gain", lambda c, z, v: (z + c) * v - z, reads=True, takes_value=True),
-    "ablate": Operation("set to 0", lambda c, z, v: -z, reads=True, takes_value=False),
-    "project_out": Operation("remove all of x along decoder rows", None, reads=False, takes_value=False),
-}
-"""By the name used on the command line. Edits of one latent compose in their order; projections come last."""
-WHEN = ("always", "input", "token")
-"""On every position; from the first on at which the condition is met; on those at which it is met."""
-DECODE = ("delta", "full")
 RANK_TOLERANCE = 1e-6
 """Directions of a set of rows that are shorter, as a share of the longest, are rounding."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class InterventionConfig:
-    """One edit of some latents."""
-
-    latents: tuple[int, ...]
-    op: str = "clamp"
-    """clamp, add, scale, ablate or project_out."""
-    values: tuple[float, ...] = ()
-    """One for each latent, or one for all: in units of x for `clamp` and `add`, a factor for `scale`."""
-    when: str = "always"
-    """always, input (from the first position on at which the condition is met), token (where it is met)."""
-    condition: tuple[int, ...] = ()
-    """Latents of which one has to be above `above`; empty for those that are edited."""
-    above: tuple[float, ...] = (0.0,)
-    """What those have to be above, in units of x: one for all, or one for each."""
-    causal: bool = True
-    """Whether `input` decides by what came until now. If not, by the whole text, which has to be there already."""
-    decode: str = "delta"
-    """delta keeps the SAE's error; full puts the reconstruction in place of x."""
-
-    def __post_init__(self) -> None:
-        for name, known in (("op", OPERATIONS), ("when", WHEN), ("decode", DECODE)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}={getattr(self, name)!r} is not known: choose one of {', '.join(known)}")
-        for name in ("latents", "condition"):
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise ValueError(f"{name}={getattr(self, name)} names one twice: give each once")
-        if not self.latents:
-            raise ValueError("latents=() edits nothing: name at least one")
-        wanted = (1, len(self.latents)) if OPERATIONS[self.op].takes_value else (0,)
-        if len(self.values) not in wanted:
-            raise ValueError(
-                f"{self.op} of {len(self.latents)} latents takes {' or '.join(map(str, sorted(set(wanted))))} values, "
-                f"not {len(self.values)}"
-            )
-        if len(self.above) not in (1, len(self.condition or self.latents)):
-            raise ValueError(f"above={self.above} is not one number, nor one for each latent of the condition")
-        if not all(map(isfinite, (*self.values, *self.above))):
-            raise ValueError(f"values={self.values}, above={self.above}: choose finite numbers")
-
-    @property
-    def watched(self) -> tuple[int, ...]:
-        """The latents that the condition is about; none where there is no condition."""
-        return () if self.when == "always" else self.condition or self.latents
 
 
 @dataclass
@@ -110,10 +40,21 @@ class Trace:
     lengths: list[Float[Tensor, " n_altered"]] = field(default_factory=list)
     """Of each call: |x' − x| / |x| of the changed positions."""
 
-    def of_sequence(self, number: int) -> tuple[bool, ...]:
-        """Which positions of a sequence of the last batch were changed, from its first on."""
-        start = max(i for i, continues in enumerate(self.continued) if not continues)
-        return tuple(bool(each) for part in self.altered[start:] for each in part[number])
+    def of_sequence(self, number: int, which: list[Tensor] | None = None) -> tuple[bool, ...]:
+        """Which positions of a sequence of the last batch were changed, from its first on; or, of `which` in place of
+        `altered`, for what that says."""
+        parts = self.altered if which is None else which
+        return tuple(bool(each) for part in parts[self._last :] for each in part[number])
+
+    def shares(self, number: int) -> tuple[float, ...]:
+        """|x' − x| / |x| of the changed positions of a sequence of the last batch, in their order."""
+        calls = zip(self.altered[self._last :], self.lengths[self._last :], strict=True)
+        return tuple(float(each) for at, lengths in calls for each in lengths[at.nonzero()[:, 0].cpu() == number])
+
+    @property
+    def _last(self) -> int:
+        """The call with which the last batch began."""
+        return max(i for i, continues in enumerate(self.continued) if not continues)
 
     @property
     def n_altered(self) -> int:
@@ -130,7 +71,9 @@ class Trace:
 class Intervention:
     """Edits that go together, of one dictionary. It has no state of its own: `begin` gives what runs."""
 
-    def __init__(self, sae: SAE, *configs: InterventionConfig, sink_norm: float = float("inf")) -> None:
+    def __init__(
+        self, sae: SAE, *configs: InterventionConfig | DirectionConfig, sink_norm: float = float("inf")
+    ) -> None:
         """Check that the edits are of this dictionary.
 
         Args:
@@ -139,7 +82,7 @@ class Intervention:
             sink_norm: rows that are longer are attention sinks: they are left alone, and meet no condition.
 
         Raises:
-            ValueError: no edit, a latent that is none of `sae`, or a dictionary whose rows are not what it reads.
+            ValueError: no edit, one that cannot be of `sae`, or a dictionary whose rows are not what it reads.
         """
         if not configs:
             raise ValueError("there is nothing to do: give at least one InterventionConfig")
@@ -148,25 +91,39 @@ class Intervention:
             raise ValueError(
                 f"{type(sae).__name__} writes elsewhere than it reads: choose a dictionary of one hook point"
             )
-        for latent in (i for cfg in configs for i in (*cfg.latents, *cfg.condition)):
-            if not 0 <= latent < sae.cfg.d_sae:
-                raise ValueError(f"latent={latent} is outside 0..{sae.cfg.d_sae - 1}: d_sae={sae.cfg.d_sae}")
         self.sae, self.configs, self.sink_norm = sae, configs, sink_norm
+        for latent in (i for cfg in self._of_latents for i in cfg.latents):
+            self._refuse_unknown(latent)
+        for latent in (i for cfg in configs for i in cfg.condition):
+            self._refuse_unknown(latent)
+        for cfg in configs:
+            if isinstance(cfg, DirectionConfig) and len(cfg.vector) != sae.cfg.d_in:
+                raise ValueError(
+                    f"a vector has {len(cfg.vector)} numbers, x has {sae.cfg.d_in}: give one of that length"
+                )
         self._bases: dict[tuple[int, ...], Tensor] = {}
 
     def begin(self) -> "Running":
         """The edit of a batch of sequences, from their first position on."""
         return Running(self)
 
+    def _refuse_unknown(self, latent: int) -> None:
+        if not 0 <= latent < self.sae.cfg.d_sae:
+            raise ValueError(f"latent={latent} is outside 0..{self.sae.cfg.d_sae - 1}: d_sae={self.sae.cfg.d_sae}")
+
+    @property
+    def _of_latents(self) -> tuple[InterventionConfig, ...]:
+        return tuple(cfg for cfg in self.configs if isinstance(cfg, InterventionConfig))
+
     @cached_property
     def edited(self) -> Int[Tensor, " n_edited"]:
         """The latents that edits change, ascending; those that `project_out` removes are none of them."""
-        return self._tensor({i for cfg in self.configs if OPERATIONS[cfg.op].changed for i in cfg.latents})
+        return self._tensor({i for cfg in self._of_latents if OPERATIONS[cfg.op].changed for i in cfg.latents})
 
     @cached_property
     def read(self) -> Int[Tensor, " n_read"]:
         """The latents whose values are needed, ascending: where none is, nothing is encoded."""
-        changing = {i for cfg in self.configs if OPERATIONS[cfg.op].reads for i in cfg.latents}
+        changing = {i for cfg in self._of_latents if OPERATIONS[cfg.op].reads for i in cfg.latents}
         return self._tensor(changing | {i for cfg in self.configs for i in cfg.watched})
 
     @cached_property
@@ -192,30 +149,39 @@ class Intervention:
 class _Step(NamedTuple):
     """One edit with what of the dictionary it needs."""
 
-    cfg: InterventionConfig
+    cfg: InterventionConfig | DirectionConfig
+    changed: Callable[[Tensor, Tensor, Tensor], Tensor] | None
+    """What its operation does to latents; None where it moves x whatever they are."""
     at: Int[Tensor, " n"]
     """Columns of its latents among those that are edited."""
     wanted: Float[Tensor, " n"]
     watched: Int[Tensor, " n_watched"]
     """Columns of its condition's latents among those that are read."""
     above: Float[Tensor, " n_above"]
-    removes: bool
-    """Whether x loses what it has along the latents' decoder rows."""
+    removes: tuple[int, ...]
+    """Latents along whose decoder rows x loses what it has."""
+    added: Float[Tensor, " d_in"] | None
+    """What is added to x."""
 
     @classmethod
-    def of(cls, what: Intervention, cfg: InterventionConfig) -> "_Step":
-        like = what.sae.W_dec
-        moves = OPERATIONS[cfg.op].changed is None
-        values = cfg.values * len(cfg.latents) if len(cfg.values) == 1 else cfg.values
-        own = torch.tensor(() if moves else cfg.latents, dtype=torch.long, device=like.device)
-        watched = torch.tensor(cfg.watched, dtype=torch.long, device=like.device)
+    def of(cls, what: Intervention, cfg: InterventionConfig | DirectionConfig) -> "_Step":
+        like, own, wanted, removes, added, changed = what.sae.W_dec, (), (), (), None, None
+        if isinstance(cfg, DirectionConfig):
+            vector = torch.tensor(cfg.vector, dtype=torch.float64)
+            added = (vector * (cfg.length / vector.norm())).to(like)
+        else:
+            changed = OPERATIONS[cfg.op].changed
+            own, removes = (cfg.latents, ()) if changed else ((), cfg.latents)
+            wanted = cfg.values * len(cfg.latents) if len(cfg.values) == 1 else cfg.values
         return cls(
             cfg,
-            torch.searchsorted(what.edited, own),
-            torch.tensor(values).to(like),
-            torch.searchsorted(what.read, watched),
+            changed,
+            torch.searchsorted(what.edited, torch.tensor(own, dtype=torch.long, device=like.device)),
+            torch.tensor(wanted).to(like),
+            torch.searchsorted(what.read, torch.tensor(cfg.watched, dtype=torch.long, device=like.device)),
             torch.tensor(cfg.above).to(like),
-            moves,
+            removes,
+            added,
         )
 
 
@@ -284,12 +250,16 @@ class Running:
 
 def _read(what: Intervention, x: Tensor) -> tuple[Float[Tensor, "rows n_read"], Tensor | None]:
     """The latents' values, and the reconstruction where one is asked for; nothing is encoded for nothing."""
-    if any(cfg.decode == "full" for cfg in what.configs):
+    if any(_rebuilds(cfg) for cfg in what.configs):
         x_hat, latents = what.sae(x)
         return latents.columns(what.read), x_hat
     if not len(what.read):
         return x.new_zeros(len(x), 0), None
     return what.sae.encode(x).columns(what.read), None
+
+
+def _rebuilds(cfg: InterventionConfig | DirectionConfig) -> bool:
+    return isinstance(cfg, InterventionConfig) and cfg.decode == "full"
 
 
 def _edited(
@@ -301,20 +271,31 @@ def _edited(
     own[:, read] = values[:, torch.searchsorted(what.read, what.edited[read])]
     change, rebuilt = torch.zeros_like(own), torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for step, where in zip(what.steps, met, strict=True):
-        changed = OPERATIONS[step.cfg.op].changed
-        if changed is not None:
-            new = changed(change[:, step.at], own[:, step.at], step.wanted)
+        if step.changed is not None:
+            new = step.changed(change[:, step.at], own[:, step.at], step.wanted)
             change[:, step.at] = new if where is None else torch.where(where[:, None], new, change[:, step.at])
-        if step.cfg.decode == "full":
+        if _rebuilds(step.cfg):
             rebuilt |= True if where is None else where
     base = x if x_hat is None else torch.where(rebuilt[:, None], x_hat, x)
-    moved = (change != 0).any(dim=1)
+    moved, added = (change != 0).any(dim=1), _added(what, x, met)
     out = torch.where(moved[:, None], base + change @ what.rows, base)
+    if added is not None:
+        moved, out = moved | (added != 0).any(dim=1), torch.where(added != 0, out + added, out)
     removed = [(step, where) for step, where in zip(what.steps, met, strict=True) if step.removes]
     if removed:
         along = _along(what, out, removed)
         moved, out = moved | (along != 0).any(dim=1), out - along
     return out, moved | rebuilt
+
+
+def _added(what: Intervention, x: Tensor, met: Sequence[Tensor | None]) -> Float[Tensor, "rows d_in"] | None:
+    """The directions that are added to rows, together; None where none is asked for."""
+    parts = [
+        step.added.expand_as(x) if where is None else where[:, None] * step.added
+        for step, where in zip(what.steps, met, strict=True)
+        if step.added is not None
+    ]
+    return torch.stack(parts).sum(dim=0) if parts else None
 
 
 def _along(what: Intervention, x: Tensor, removed: Sequence[tuple[_Step, Tensor | None]]) -> Float[Tensor, "rows d_in"]:
@@ -324,7 +305,7 @@ def _along(what: Intervention, x: Tensor, removed: Sequence[tuple[_Step, Tensor 
     patterns, which = met.unique(dim=1, return_inverse=True)
     out = torch.zeros_like(x)
     for number, pattern in enumerate(patterns.t()):
-        latents = {i for (step, _), on in zip(removed, pattern.tolist(), strict=True) if on for i in step.cfg.latents}
+        latents = {i for (step, _), on in zip(removed, pattern.tolist(), strict=True) if on for i in step.removes}
         if latents:
             basis = what.basis(tuple(sorted(latents)))
             mine = which == number

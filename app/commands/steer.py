@@ -1,6 +1,7 @@
 """`monosem steer`."""
 
 import importlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,6 +11,7 @@ import tyro
 from app.arguments import RootArgs, parse
 from app.log import console, printable
 from autointerp.steer_config import SteerConfig
+from store.errors import UsageError
 
 OTHERS = {"sweep": "app.sweeping.sweep_command", "concept": "app.sweeping.concept_command"}
 """What else there is, and where."""
@@ -25,11 +27,16 @@ class Args(RootArgs, SteerConfig):
     Example: monosem steer "Once upon a time" --latents 21 --strength 2
 
     Example: monosem steer "Tell me a story." --latents 21 35 --op ablate --when token --chat
+
+    Example: monosem steer "Once upon a time" --latents 21 --also '{"latents": [35], "op": "ablate"}'
     """
 
     causal: Annotated[bool, tyro.conf.Suppress] = True
     prompt: tyro.conf.Positional[str]
     """What to go on from."""
+    also: tuple[str, ...] = ()
+    """Further edits, after those of the settings above: each the settings of one as JSON, such as
+    '{"latents": [35], "op": "ablate", "when": "token"}'."""
     n_tokens: int = 40
     """New tokens at most."""
     temperature: float = 0.7
@@ -52,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
     from app.workbench import Workbench
 
     bench = Workbench.open(args.root, args.index_run)
-    edits = [checked(SteerConfig, args)]
+    edits = [checked(SteerConfig, args), *map(_also, args.also)]
     found = bench.steer(
         args.prompt, edits, n_tokens=args.n_tokens, temperature=args.temperature, seed=args.seed, chat=args.chat
     )
@@ -64,3 +71,23 @@ def main(arguments: Sequence[str]) -> None:
     for name, text in (("clean", found.clean), ("steered", found.steered), ("changed in brackets", where)):
         console.rule(name, align="left", style="dim")
         print(printable(text))
+
+
+def _also(given: str) -> SteerConfig:
+    """An edit from JSON.
+
+    Raises:
+        UsageError: it is none.
+    """
+    from app.generator.plain import edits
+
+    try:
+        (edit,) = edits([json.loads(given)])
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"--also {given}: {error}: give the settings of one edit as JSON") from error
+    lists = (edit.condition, edit.above, *((edit.latents, edit.strength) if isinstance(edit, SteerConfig) else ()))
+    if not all(isinstance(each, tuple) for each in lists):
+        raise UsageError(f"--also {given}: latents, strength, condition and above are lists, such as [35]")
+    if not isinstance(edit, SteerConfig):
+        raise UsageError(f"--also {given}: the command line takes edits of latents only")
+    return edit

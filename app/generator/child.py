@@ -59,6 +59,9 @@ def answer(bench: Callable[[], Workbench], requests: Iterable[dict[str, Any]], c
                     send({"job": number, **message})
                     if number in cancelled:
                         break
+        if number in cancelled:
+            # Whoever cancelled it knows by this that we are there.
+            send({"job": number, "kind": "dropped"})
         cancelled.discard(number)
 
 
@@ -78,6 +81,16 @@ def _steer(bench: Workbench, *, edits: list[dict[str, Any]], **asked: Any) -> Ge
             yield {"kind": "result", "result": plain.plain_steering(step)}
         else:
             yield {"kind": "token", "side": step.side, "text": step.text}
+
+
+def _sweep(bench: Workbench, *, cfg: dict[str, Any]) -> Generator[dict[str, Any]]:
+    from autointerp.sweep import Measured
+
+    for step in bench.sweep_steps(plain.sweep_config(cfg)):
+        if isinstance(step, Measured):
+            yield {"kind": "progress", "done": step.n_done, "of": step.n_cells}
+        else:
+            yield {"kind": "result", "result": {"run": step.id}}
 
 
 def _inspect(bench: Workbench, *, text: str, chat: bool, losses: bool) -> Generator[dict[str, Any]]:
@@ -117,6 +130,7 @@ ANSWERS: dict[str, Callable[..., Any]] = {
     "inspect": _inspect,
     "search": _search,
     "steer": _steer,
+    "sweep": _sweep,
 }
 """What may be asked: generators of messages, the last of them the result."""
 

@@ -1,12 +1,17 @@
 """One request to the worker, as the one who asked sees it."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, final
 
 from store.errors import UsageError
 
 T = TypeVar("T")
+
+
+LAST = ("result", "refused", "dropped")
+"""Kinds of messages after which none comes."""
 
 
 class WorkerDied(UsageError):
@@ -37,8 +42,11 @@ class Job(Generic[T]):
         self.n_tokens = {"clean": 0, "steered": 0}
         self.progress = (0, 0)
         """Of what is measured in steps: how many are done, and of how many."""
+        self.let_go = False
+        """Whether the worker, told that it was cancelled, has dropped it, or is no more."""
         self.note = ""
-        """What happened to the worker since the request before; empty if nothing did."""
+        """What happened to the worker since the request before, or because of this one; empty if nothing did."""
+        self._heard = time.monotonic()
         self._result: dict[str, Any] | None = None
         self._error: UsageError | None = None
         self._ended = threading.Event()
@@ -48,6 +56,16 @@ class Job(Generic[T]):
     def done(self) -> bool:
         """Whether it has ended, however."""
         return self._ended.is_set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was cancelled, and the worker has not said yet that it was dropped."""
+        return isinstance(self._error, Stopped) and not self.let_go
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long the worker has said nothing of it, which it does token by token, or step by step."""
+        return time.monotonic() - self._heard
 
     def result(self, timeout: float | None = None) -> T:
         """Wait for the result.
@@ -65,18 +83,26 @@ class Job(Generic[T]):
         return self._decode(self._result)
 
     def cancel(self) -> None:
-        """End it at once; the worker drops it at its next token. Nothing is done to one that has ended."""
-        so_far = " and ".join(f"{n} {side}" for side, n in self.n_tokens.items())
-        if self.end(error=Stopped(f"stopped after {so_far} tokens: ask again for the whole")):
+        """End it at once; the worker drops it at its next token, or is killed if it does not. Nothing is done to one
+        that has ended."""
+        if self.end(error=Stopped(f"stopped after {self._so_far}: ask again for the whole")):
             self._cancel(self.number)
 
+    @property
+    def _so_far(self) -> str:
+        done, of = self.progress
+        tokens = " and ".join(f"{n} {side}" for side, n in self.n_tokens.items())
+        return f"{done} of {of} cells" if of else f"{tokens} tokens"
+
     def take(self, message: dict[str, Any]) -> None:
-        """What the worker says of it. What comes after its end is of no account."""
+        """What the worker says of it. After its end all that counts is that it was let go."""
+        self._heard = time.monotonic()
+        if message["kind"] == "started":
+            self.started = True
         if self.done:
+            self.let_go |= message["kind"] in LAST
             return
         match message["kind"]:
-            case "started":
-                self.started = True
             case "progress":
                 self.progress = (message["done"], message["of"])
             case "token":

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app.inspection import Inspection
+from store.errors import UsageError
 
 if TYPE_CHECKING:
     from app.steered import Steering
-    from autointerp.steer_config import SteerConfig
+    from autointerp.steer_config import SteerEdit
+    from autointerp.sweep import SweepConfig
 
 ARRAYS = ("latent", "pos", "value", "quantile", "error", "fvu_part", "loss")
 """Fields of an `Inspection` that are arrays."""
@@ -33,11 +35,27 @@ def steering(plain: dict[str, Any]) -> "Steering":
     return Steering(**{**_as_tuples(plain), "edits": edits(plain["edits"])})
 
 
-def edits(plain: list[dict[str, Any]]) -> "tuple[SteerConfig, ...]":
-    """`SteerConfig`s that went through `dataclasses.asdict` and JSON."""
-    from autointerp.steer_config import SteerConfig
+def edits(plain: list[dict[str, Any]]) -> "tuple[SteerEdit, ...]":
+    """`SteerConfig`s and `SteerVector`s that went through `dataclasses.asdict` and JSON."""
+    from autointerp.steer_config import SteerConfig, SteerVector
 
-    return tuple(SteerConfig(**_as_tuples(each)) for each in plain)
+    return tuple((SteerVector if "vector" in each else SteerConfig)(**_as_tuples(each)) for each in plain)
+
+
+def sweep_config(plain: dict[str, Any]) -> "SweepConfig":
+    """A `SweepConfig` that went through `dataclasses.asdict` and JSON.
+
+    Raises:
+        UsageError: one that cannot be.
+    """
+    from autointerp.llm.config import LLMConfig
+    from autointerp.sweep import SweepConfig
+
+    (edit,) = edits([plain["edit"]])
+    try:
+        return SweepConfig(**{**_as_tuples(plain), "edit": edit, "llm": LLMConfig(**plain["llm"])})
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
 
 
 def plain_inspection(inspection: Inspection) -> dict[str, Any]:

@@ -13,17 +13,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
-from app.generator.job import Job, WorkerDied
+from app.generator.job import LAST, Job, WorkerDied
 from app.generator.plain import inspection, line, steering
 from app.inspection import Inspection
 
 if TYPE_CHECKING:
-    from app.steered import Steering
-    from autointerp.steer_config import SteerConfig
+    from app.steered import Side, Steering
+    from autointerp.steer_config import SteerEdit
+    from autointerp.sweep import SweepConfig
 
 T = TypeVar("T")
 CLOSING_SECONDS = 5.0
 """What a worker that is told to end may take before it is killed."""
+STOP_SECONDS = 10.0
+"""What a worker may take to drop what it is doing, a token of a large model: one that takes longer hangs."""
+SLOW_STOP_SECONDS = {"sweep": 120.0}
+"""The same, by name, for what is dropped only between longer steps."""
+LOADING_SECONDS = 180.0
+"""The same for a worker that has answered nothing yet: it may be loading the model."""
 
 
 @final
@@ -46,16 +53,17 @@ class Worker:
     def steer(
         self,
         prompt: str,
-        latent: "int | Sequence[int] | Sequence[SteerConfig]",
+        latent: "int | Sequence[int] | Sequence[SteerEdit]",
         strength: float = 1.0,
         *,
         n_tokens: int = 40,
         temperature: float = 0.7,
         seed: int = 0,
         chat: bool = True,
+        sides: "Sequence[Side]" = ("steered", "clean"),
         **edit: Any,
     ) -> "Job[Steering]":
-        """Begin what `Workbench.steer` does, with the same arguments.
+        """Begin what `Workbench.steer` does, with the same arguments, and `sides` as `Workbench.steps` has it.
 
         Raises:
             UsageError: edits that have no such setting; what else is refused is raised by the job's `result`.
@@ -64,7 +72,12 @@ class Worker:
 
         request = {"prompt": prompt, "edits": [asdict(each) for each in edits_of(latent, strength, **edit)]}
         settings = {"n_tokens": n_tokens, "temperature": temperature, "seed": seed, "chat": chat}
+        settings["sides"] = list(sides)
         return self.ask("steer", steering, **request, **settings)
+
+    def sweep(self, cfg: "SweepConfig") -> Job[str]:
+        """Begin what `Workbench.sweep` does; the result is the id of the run."""
+        return self.ask("sweep", lambda plain: plain["run"], cfg=asdict(cfg))
 
     def inspect(self, text: str, *, chat: bool = False, losses: bool = True) -> Job[Inspection]:
         """Begin what `Workbench.inspect` does."""
@@ -116,6 +129,11 @@ class _Life:
             env=_environment(),
         )
         self._jobs: dict[int, Job] = {}
+        self._stop_seconds: dict[int, float] = {}
+        """Of each job: how long the worker may take to drop it."""
+        self._has_answered = False
+        self._cause = ""
+        """Why we killed it, if we did."""
         self._lock = threading.Lock()
         threading.Thread(target=self._listen, name="worker-answers", daemon=True).start()
 
@@ -125,20 +143,38 @@ class _Life:
             if self.process.poll() is not None:
                 return False
             self._jobs[job.number] = job
+            self._stop_seconds[job.number] = SLOW_STOP_SECONDS.get(request["do"], STOP_SECONDS)
             if self._send({"job": job.number, **request}):
                 return True
             del self._jobs[job.number]
             return False
 
     def cancel(self, number: int) -> None:
-        """Have a job dropped."""
+        """Have a job dropped; where the worker does not, it is killed."""
         with self._lock:
-            if self._jobs.pop(number, None) is not None:
-                self._send({"job": number, "do": "cancel"})
+            job = self._jobs.get(number)
+            if job is None:
+                return
+            self._send({"job": number, "do": "cancel"})
+            patience = self._stop_seconds[number] if self._has_answered else LOADING_SECONDS
+            # One whose turn has not come is dropped when it comes, and nobody need wait for that.
+            job.let_go = not job.started
+        watch = threading.Timer(patience, self._give_up, (number, patience))
+        watch.daemon = True
+        watch.start()
+
+    def _give_up(self, number: int, seconds: float) -> None:
+        with self._lock:
+            job = self._jobs.get(number)
+            if job is None or not job.started or self.process.poll() is not None:
+                return
+            self._cause = f"did not answer a Stop within {seconds:g} seconds and was killed"
+            self.process.kill()
 
     def how(self) -> str:
         """How it ended, once it has."""
-        return _told(self.process.wait())
+        status = self.process.wait()
+        return self._cause or _told(status)
 
     def death(self) -> WorkerDied:
         """What those are told who still wait."""
@@ -178,14 +214,19 @@ class _Life:
             left = list(self._jobs.values())
             self._jobs.clear()
         for job in left:
-            job.end(error=death)
+            if not job.end(error=death):
+                job.let_go, job.note = (
+                    True,
+                    f"The worker that runs the model {self.how()}: the next request starts one.",
+                )
         self.process.stdout.close()
 
     def _pass_on(self, message: dict[str, Any]) -> None:
         with self._lock:
             job = self._jobs.get(message["job"])
-            if job is not None and message["kind"] in ("result", "refused"):
-                del self._jobs[message["job"]]
+            self._has_answered |= message["kind"] != "started"
+            if job is not None and message["kind"] in LAST:
+                del self._jobs[message["job"]], self._stop_seconds[message["job"]]
         if job is not None:
             job.take(message)
 

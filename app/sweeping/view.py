@@ -18,6 +18,16 @@ MOVED = """SELECT tier, strength, latent, change, n_tokens FROM moved WHERE arm 
 ORDER BY tier, strength, abs(change) DESC, latent"""
 TEXTS = """SELECT arm, tier, strength, item, seed, text FROM texts WHERE draw = 0 AND seed = 0 AND item < 2
 ORDER BY item, arm <> 'clean', arm, tier, strength"""
+MEASURED = """SELECT tier, strength,
+    max(mean) FILTER (measure = 'mass') AS mass,
+    max(mean) FILTER (measure = 'kl') AS kl,
+    max(mean) FILTER (measure = 'kl_retain') AS kl_retain,
+    exp(max(mean) FILTER (measure = 'log_perplexity')) AS perplexity,
+    exp(max(above_clean) FILTER (measure = 'log_perplexity')) AS perplexity_ratio,
+    max(mean) FILTER (measure = 'repetition') AS repetition,
+    max(mean) FILTER (measure = 'share_of_norm') AS share_of_norm,
+    max(n) FILTER (measure = 'mass') AS n
+FROM summary WHERE arm = 'latents' GROUP BY tier, strength ORDER BY tier, strength"""
 COLUMNS = (
     *("tier", "strength", "moved by", "mass", "above clean", "95 %", "random latents", "95 % of theirs", "moved by "),
     *("random direction", "95 % of those", "mean difference", "perplexity ratio", "KL on retained"),
@@ -131,6 +141,12 @@ def _believed(results: dict[str, Any]) -> list[str]:
     if n := results["unrated"]:
         lines.append(f"texts without a rating, as they are empty or the judge's reply could not be read: {n}")
     return lines
+
+
+def measured(swept: Swept) -> pd.DataFrame:
+    """What the edit itself did, a row for each place and strength: `tier strength mass kl kl_retain perplexity
+    perplexity_ratio repetition share_of_norm n`; what could not be told is missing."""
+    return swept.sql(MEASURED)
 
 
 def snippet(run: Run) -> str:

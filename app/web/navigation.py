@@ -21,6 +21,7 @@ SCREENS: dict[str, Screen] = {
     "features": Screen("Features", ":material/table_rows:"),
     "feature": Screen("Feature", ":material/search_insights:"),
     "prompt": Screen("Prompt lab", ":material/science:"),
+    "steering": Screen("Steering lab", ":material/tune:"),
     "compare": Screen("Compare", ":material/compare_arrows:"),
     "interpret": Screen("Interpret", ":material/psychology:"),
     "training": Screen("Training", ":material/monitoring:"),

@@ -6,7 +6,7 @@ from typing import Any
 from activations.generation import refuse_sampling
 from autointerp.llm.config import LLMConfig
 from autointerp.steer_config import SteerConfig
-from sae.intervene import OPERATIONS, WHEN
+from sae.edits import OPERATIONS, WHEN
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,9 +3,10 @@
 import logging
 import shutil
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -58,8 +59,32 @@ def sweep(
     """
     with start_run(root, "steering", cfg.identity, {"index": index_run.id}) as run:
         if not run.finished:
-            _Job(cfg, run, index_run, subject).go(progress)
+            job = _Job(cfg, run, index_run, subject)
+            for _ in progress(job.steps(), len(job.every), "steer"):
+                pass
     return run
+
+
+class Measured(NamedTuple):
+    """How far a sweep is."""
+
+    n_done: int
+    """Cells."""
+    n_cells: int
+    cell: Cell
+    """The last that was measured."""
+
+
+def steps(cfg: SweepConfig, index_run: Run, root: Path, subject: "Subject | None" = None) -> Iterator[Measured | Run]:
+    """What `sweep` does, cell by cell; the run is the last item. Whoever stops keeps the cells that were measured.
+
+    Raises:
+        UsageError: as `sweep`, once the first item is asked for.
+    """
+    with start_run(root, "steering", cfg.identity, {"index": index_run.id}) as run:
+        if not run.finished:
+            yield from _Job(cfg, run, index_run, subject).steps()
+    yield run
 
 
 class _Job:
@@ -88,15 +113,25 @@ class _Job:
             return {"balanced_accuracy": None, **counts}
         return {"balanced_accuracy": probe.balanced_accuracy, "n_with": probe.n_with, "n_without": probe.n_without}
 
-    def go(self, progress: Progress) -> None:
+    @cached_property
+    def every(self) -> list[Cell]:
+        """All cells, none of them refused."""
         refuse_texts(self.cfg, self.subject)
-        every = self.arms.cells()
-        self._refuse(every)
-        probe = self._train_probe()
+        cells = self.arms.cells()
+        self._refuse(cells)
+        return cells
+
+    def steps(self) -> Iterator[Measured]:
+        """Measure cell by cell; the run is finished after the last."""
+        every, probe = self.every, self._train_probe()
         found: dict[str, Rows] = defaultdict(list)
-        for number, cell in enumerate(progress(every, len(every), "steer")):
+        for number, cell in enumerate(every):
             for table, rows in self._cell(number, cell).items():
                 found[table] += rows
+            yield Measured(number + 1, len(every), cell)
+        self._finish(found, probe)
+
+    def _finish(self, found: dict[str, Rows], probe: dict[str, Any] | None) -> None:
         found["summary"] = summary(found["measures"])
         for table, schema in SCHEMAS.items():
             write_table(

@@ -8,7 +8,8 @@ from activations.generation import generate_batch, stream
 from activations.lm import LanguageModel
 from activations.reading import left_padded
 from sae import TopK, TopKConfig
-from sae.intervene import OPERATIONS, WHEN, Intervention, InterventionConfig
+from sae.edits import OPERATIONS, WHEN, InterventionConfig
+from sae.intervene import Intervention
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from activations.models import find_model
+from activations.statistics import Moments, write_statistics
 from autointerp.index.config import IndexConfig
 from autointerp.index.encode import Codes
 from autointerp.index.given import index_codes
@@ -28,6 +29,8 @@ SCORED, UNJUDGED, UNSCORED, HOSTILE = 3, 4, 5, 6
 PERCENT = 9
 """The one latent that promotes a token with a percent sign, which SQL patterns would take for anything."""
 HOOK_POINT = "blocks.0.hook_resid_post"
+MOMENTS = Moments(n=10, mean=np.zeros(D_IN), spread=np.full(D_IN, 10.0), norm_sum=55.0, max_abs=3.0)
+"""Of the activations: their mean length is 5.5."""
 EVIL = '<script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
 EVIL_MARKDOWN = f"**not bold** $x$ [link](javascript:alert(1)) :red[no] {EVIL}"
 DOCUMENTS = (
@@ -106,6 +109,7 @@ def _activations_run(root: Path, tokens: list[list[tuple[int, int]]]) -> Run:
         ):
             path.parent.mkdir()
             pq.write_table(pa.Table.from_pylist(rows, schema=HARVEST_SCHEMAS[table]), path)
+        write_statistics(run.folder / layout.STATISTICS, {(HOOK_POINT, "train", "normal"): MOMENTS})
         run.finish({"hook_points": {HOOK_POINT: {"sink_norm": 1e6}}})
     return run
 

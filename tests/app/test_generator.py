@@ -1,11 +1,13 @@
 """The worker process: what it writes, whose it is, and what becomes of who waits when it is stopped or killed."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ import pytest
 import app
 from app.generator import Stopped, Worker, WorkerDied
 from app.generator.child import answer
+from app.generator.plain import line
 from app.workbench import Workbench
 from autointerp.steer_config import SteerConfig
+from autointerp.sweep import SweepConfig
 from store.errors import UsageError
 
 SECONDS = 120
@@ -171,8 +175,8 @@ class TestCancelling:
 
         answer(lambda: bench, [{"job": number, **request} for number in (1, 2, 3)], cancelled, send)
         by_job = {n: [each["kind"] for each in said if each["job"] == n] for n in (1, 2, 3)}
-        assert by_job[1] == ["started"] + 7 * ["token"]
-        assert by_job[2] == []
+        assert by_job[1] == ["started", *7 * ["token"], "dropped"]
+        assert by_job[2] == ["dropped"]
         assert by_job[3][-1] == "result"
         assert said[-1]["result"]["steered"] == bench.steer("Ahoy", latent, 3.0, **LONG).steered
         assert not cancelled
@@ -203,6 +207,105 @@ class TestCancelling:
         found = job.result(SECONDS)
         job.cancel()
         assert job.result(0) == found
+
+
+class TestHanging:
+    """A worker that is held by the system says nothing, as one does that hangs."""
+
+    @pytest.fixture
+    def short(self, monkeypatch):
+        monkeypatch.setattr("app.generator.worker.STOP_SECONDS", 0.5)
+
+    def test_a_stop_without_an_answer_ends_the_worker_and_that_is_said(
+        self, worker: Worker, bench: Workbench, latent: int, short
+    ):
+        worker.inspect("Ahoy").result(SECONDS)
+        pid = worker.pid
+        assert pid is not None
+        jobs = [worker.steer("Ahoy", latent, **LONG) for _ in range(20)]
+        eventually(lambda: jobs[0].n_tokens["steered"])
+        os.kill(pid, signal.SIGSTOP)
+        stopped = next(job for job in jobs if not job.done)
+        stopped.take({"kind": "started"})
+        stopped.cancel()
+        assert not stopped.let_go
+        eventually(lambda: stopped.let_go)
+        assert "did not answer a Stop within 0.5 seconds and was killed" in stopped.note
+        with pytest.raises(WorkerDied, match="did not answer a Stop"):
+            jobs[-1].result(SECONDS)
+        again = worker.steer("Ahoy", latent, **ASKED)
+        assert again.result(SECONDS) == bench.steer("Ahoy", latent, **ASKED)
+        assert "did not answer a Stop" in again.note
+        assert worker.pid != pid
+
+    def test_a_stop_that_is_answered_lets_it_live(self, worker: Worker, latent: int, short):
+        worker.inspect("Ahoy").result(SECONDS)
+        pid = worker.pid
+        for seed in range(5):
+            job = worker.steer("Ahoy", latent, **{**LONG, "seed": seed})
+            eventually(lambda job=job: job.n_tokens["steered"])
+            job.cancel()
+            eventually(lambda job=job: job.let_go or not isinstance(job._error, Stopped))
+        time.sleep(1)
+        assert worker.inspect("Ahoy").result(SECONDS).tokens
+        assert worker.pid == pid
+
+    def test_how_long_it_has_been_silent_is_known(self, worker: Worker, latent: int):
+        worker.inspect("Ahoy").result(SECONDS)
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGSTOP)
+        job = worker.steer("Ahoy", latent, **ASKED)
+        time.sleep(0.3)
+        assert job.silent_seconds >= 0.3
+        os.kill(worker.pid, signal.SIGCONT)
+        job.result(SECONDS)
+        assert job.silent_seconds < 0.3
+
+
+class TestSweeping:
+    CFG = SweepConfig(
+        edit=SteerConfig(latents=(3,)),
+        strengths=(0.5, 1.0),
+        prompts=("At night", "Far above"),
+        retain=("It rained.", "We ate."),
+        words=("moon",),
+        n_draws=2,
+        n_seeds=1,
+        n_tokens=4,
+    )
+
+    def test_it_is_the_sweep_of_the_workbench_step_by_step(self, fixture_index, tmp_path: Path):
+        fixture_index.build_workbench(tmp_path)
+        worker = Worker(tmp_path, "latest")
+        try:
+            job = worker.sweep(self.CFG)
+            id = job.result(SECONDS)
+        finally:
+            worker.close()
+        assert job.progress == (11, 11)
+        run = Workbench.open(tmp_path).sweep(self.CFG)
+        assert (run.id, run.reused) == (id, True)
+
+    def test_one_that_is_stopped_is_gone_on_with(self, fixture_index, tmp_path: Path):
+        fixture_index.build_workbench(tmp_path)
+        bench, said, cancelled = Workbench.open(tmp_path), [], set()
+
+        def send(message: dict[str, Any]) -> None:
+            said.append(message)
+            if message.get("done") == 3:
+                cancelled.add(message["job"])
+
+        request = {"do": "sweep", "cfg": json.loads(line(asdict(self.CFG)))}
+        answer(lambda: bench, [{"job": 1, **request}], cancelled, send)
+        assert [message["kind"] for message in said] == ["started", *3 * ["progress"], "dropped"]
+        (folder,) = (path for path in (tmp_path / "steering").iterdir() if path.is_dir())
+        assert len(list((folder / ".cells").iterdir())) == 3
+        answer(lambda: bench, [{"job": 2, **request}], cancelled, said.append)
+        assert said[-1] == {"job": 2, "kind": "result", "result": {"run": folder.name}}
+
+    def test_what_is_refused_is_one_line(self, worker: Worker):
+        with pytest.raises(UsageError, match="there is no latent 999"):
+            worker.sweep(replace(self.CFG, edit=SteerConfig(latents=(999,)), n_draws=0)).result(SECONDS)
 
 
 class TestDeath:

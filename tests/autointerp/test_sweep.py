@@ -23,7 +23,7 @@ from autointerp.sweep.measures import distinct, first_ids, in_part, mass, repeti
 from autointerp.sweep.probe import concept_probe
 from autointerp.sweep.reading import Cells
 from autointerp.sweep.results import _control, _good
-from sae.intervene import WHEN
+from sae.edits import WHEN
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
 from store.run import Run, find_run

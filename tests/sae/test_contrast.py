@@ -8,7 +8,8 @@ from torch import Tensor
 
 from sae import TopK, TopKConfig
 from sae.contrast import ChoiceConfig, Summary, alike, aurocs, chosen, contrast
-from sae.intervene import Intervention, InterventionConfig
+from sae.edits import InterventionConfig
+from sae.intervene import Intervention
 from sae.sparse import SparseLatents
 from sae.synthetic import Superposition, SuperpositionConfig
 from sae.train import TrainConfig, train

@@ -8,7 +8,8 @@ from torch import Tensor
 from variants import CASES, build, moved, rows
 
 from sae import SAE, TopK, TopKConfig
-from sae.intervene import OPERATIONS, WHEN, Intervention, InterventionConfig, Redirected, Trace, push
+from sae.edits import OPERATIONS, WHEN, DirectionConfig, InterventionConfig
+from sae.intervene import Intervention, Redirected, Trace, push
 
 torch.set_num_threads(1)
 
@@ -44,7 +45,11 @@ def dense(sae: SAE, h: Tensor) -> Tensor:
 
 
 def done(
-    sae: SAE, h: Tensor, *configs: InterventionConfig, touch: Tensor | None = None, sink_norm: float = 1e30
+    sae: SAE,
+    h: Tensor,
+    *configs: InterventionConfig | DirectionConfig,
+    touch: Tensor | None = None,
+    sink_norm: float = 1e30,
 ) -> tuple[Tensor, Trace]:
     running = Intervention(sae, *configs, sink_norm=sink_norm).begin()
     return running(h, everywhere(h) if touch is None else touch, False), running.trace
@@ -368,3 +373,90 @@ def test_push_adds_a_multiple_of_each_sequence_s_own_row_and_nothing_at_strength
     assert torch.equal(pushed[1], h[1])
     low = h.bfloat16()
     assert push(rows.float(), strengths.float())(low, everywhere(h), False)[1].equal(low[1])
+
+
+class TestDirections:
+    """A vector of one's own, added beside edits of latents."""
+
+    VECTOR = tuple(float(i % 3) + 0.5 for i in range(D_IN))
+
+    def of(self, length: float = 2.0, **settings: object) -> DirectionConfig:
+        return DirectionConfig(vector=self.VECTOR, length=length, **settings)  # pyright: ignore[reportArgumentType]
+
+    def unit(self) -> Tensor:
+        vector = torch.tensor(self.VECTOR, dtype=torch.float64)
+        return vector / vector.norm()
+
+    @pytest.mark.parametrize("length", [2.0, -0.7])
+    def test_every_position_is_moved_by_its_length_along_it(self, sae: TopK, length: float):
+        h = residual()
+        torch.testing.assert_close(done(sae, h, self.of(length))[0], h + length * self.unit())
+
+    @pytest.mark.parametrize("when", WHEN)
+    def test_length_0_changes_no_bit(self, sae: TopK, latent: int, when: str):
+        h = residual()
+        out, trace = done(sae, h, self.of(0.0, when=when, condition=(latent,)))
+        assert torch.equal(out, h)
+        assert trace.n_altered == 0
+
+    def test_a_batch_is_its_sequences_one_by_one(self, sae: TopK, latent: int):
+        h, cfg = residual(), self.of(when="input", condition=(latent,))
+        alone = torch.cat([done(sae, each[None], cfg)[0] for each in h])
+        torch.testing.assert_close(done(sae, h, cfg)[0], alone)
+
+    def test_what_may_not_be_touched_and_sinks_come_back_bit_for_bit(self, sae: TopK):
+        h, touch = residual(), everywhere(residual())
+        touch[:, 0] = False
+        h[1, 5] *= 100
+        out, trace = done(sae, h, self.of(), touch=touch, sink_norm=50.0)
+        left = ~touch
+        left[1, 5] = True
+        assert torch.equal(out[left], h[left])
+        assert torch.equal(trace.altered[0], ~left)
+
+    def test_it_is_added_where_its_condition_is_met_and_nowhere_else(self, sae: TopK, latent: int):
+        h = residual()
+        met = dense(sae, h)[..., latent] > 0
+        out, trace = done(sae, h, self.of(when="token", condition=(latent,)))
+        assert torch.equal(trace.altered[0], met)
+        torch.testing.assert_close(out[met], (h + 2.0 * self.unit())[met])
+
+    def test_along_a_decoder_row_it_is_adding_to_the_latent(self, sae: TopK, latent: int):
+        h, row = residual(), sae.W_dec[latent].detach()
+        along = DirectionConfig(vector=tuple(row.tolist()), length=float(row.norm()) * 1.5)
+        torch.testing.assert_close(done(sae, h, along)[0], done(sae, h, config("add", (latent,)))[0])
+
+    @pytest.mark.parametrize("other", ["clamp", "project_out"])
+    def test_it_goes_together_with_edits_of_latents_and_before_projections(self, sae: TopK, latent: int, other: str):
+        h, edit = residual(), config(other, (latent,))
+        added = h + 2.0 * self.unit()
+        expected = done(sae, added, edit)[0] if other == "project_out" else done(sae, h, edit)[0] + 2.0 * self.unit()
+        for several in ((self.of(), edit), (edit, self.of())):
+            torch.testing.assert_close(done(sae, h, *several)[0], expected)
+
+    @pytest.mark.parametrize(
+        ("settings", "said"),
+        [
+            ({"vector": (0.0,) * D_IN}, "has no direction"),
+            ({"vector": (float("nan"),) * D_IN}, "not finite"),
+            ({"length": float("inf")}, "not finite"),
+            ({"when": "token"}, "has no condition"),
+            ({"when": "never"}, "choose one of always"),
+            ({"above": (1.0, 2.0)}, "nor one for each"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, settings: dict, said: str):
+        with pytest.raises(ValueError, match=said):
+            DirectionConfig(**{"vector": self.VECTOR, "length": 1.0, **settings})
+
+    def test_a_vector_of_another_length_is_refused(self, sae: TopK):
+        with pytest.raises(ValueError, match=r"a vector has 3 numbers, x has 10"):
+            Intervention(sae, DirectionConfig(vector=(1.0, 2.0, 3.0), length=1.0))
+
+
+def test_shares_of_a_sequence_are_those_of_its_changed_positions_in_their_order(sae: TopK, latent: int):
+    h = residual()
+    out, trace = done(sae, h, config("clamp", (latent,), 3.0, when="token"))
+    for number in range(len(h)):
+        expected = ((out - h).norm(dim=-1) / h.norm(dim=-1))[number]
+        assert trace.shares(number) == pytest.approx(expected[trace.altered[0][number]].tolist())

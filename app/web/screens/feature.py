@@ -5,8 +5,10 @@ from typing import Any
 
 import streamlit as st
 
-from app.cards import markdown_text, number, steering_html, texts_html, wrapped
-from app.generator import Job, Stopped
+from app.cards import markdown_text, number, steering_html, texts_html
+from app.web.jobs import of_tab
+from app.web.navigation import link
+from app.web.panels import steering
 from app.web.panels.contexts import contexts_panel
 from app.web.panels.evidence import evidence_panel, explanation_panel
 from app.web.panels.logits import logits_panel
@@ -15,17 +17,12 @@ from app.web.panels.notes import notes_panel
 from app.web.panels.related import related_panel
 from app.web.panels.take import link_panel, take_panel
 from app.web.panels.values import test_panel
-from app.web.state import MAX_TEXT, MODEL_SPINNER, tell, workbench, worker
+from app.web.state import workbench, worker
 from app.workbench import Workbench
-from store.errors import UsageError
 from store.latents import LatentPage
 
 STRENGTHS = (-2.0, 4.0)
 DEFAULT_STRENGTH = 1.0
-MAX_TOKENS = 200
-LARGEST_SEED = 2**31 - 1
-# Between two looks at a text that is being written. (Streamlit would show a docstring here on the page.)
-POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -73,9 +70,7 @@ def statistics_row(page: LatentPage) -> None:
 def steering_form(page: LatentPage) -> dict[str, Any] | None:
     """What to steer and how, once the person asks for it."""
     with st.form("steer", border=False):
-        prompt = st.text_area(
-            "Prompt", "Tell me about your weekend.", height=80, max_chars=MAX_TEXT, key="steer_prompt"
-        )
+        prompt = steering.prompt_box("steer_")
         strength = st.slider(
             "Strength, in multiples of q99.9",
             *STRENGTHS,
@@ -85,47 +80,9 @@ def steering_form(page: LatentPage) -> dict[str, Any] | None:
             help=f"Clamps the latent to this many times {number(page.statistics['q999'])}. 0 ablates it; below 0 "
             "pushes the other way. Well above 1 the text tends to fall apart.",
         )
-        tokens, temperature, seed = st.columns(3)
-        asked = {
-            "prompt": prompt,
-            "strength": strength,
-            "n_tokens": tokens.number_input("Tokens", 1, MAX_TOKENS, 40, key="steer_tokens"),
-            "temperature": temperature.number_input(
-                "Temperature", 0.0, 2.0, 0.7, 0.1, key="steer_temperature", help="0 always takes the likeliest token."
-            ),
-            "seed": seed.number_input("Seed", 0, LARGEST_SEED, 0, key="steer_seed", help="The same for both texts."),
-        }
-        chat = st.checkbox(
-            "As a chat message",
-            value=True,
-            key="steer_chat",
-            help="Wraps the prompt as the model was trained to be asked.",
-        )
+        asked = {"prompt": prompt, "strength": strength, **steering.sampling_row("steer_")}
         clicked = st.form_submit_button("Generate both", icon=":material/play_arrow:")
-    return asked | {"chat": chat} if clicked and prompt.strip() else None
-
-
-@st.fragment(run_every=POLL_SECONDS)
-def being_written(job: Job) -> None:
-    """Both texts as far as they are, again and again until the job has ended; then the page, once more."""
-    if job.done:
-        st.rerun()
-    st.html(wrapped(texts_html(**job.texts)))
-    left, right = st.columns([1, 5], vertical_alignment="center")
-    left.button("Stop", on_click=job.cancel, icon=":material/stop:", width="stretch", key="steer_stop")
-    n_written = sum(job.n_tokens.values())
-    waiting = MODEL_SPINNER if job.started else "Waiting for its turn: the model writes one text at a time …"
-    right.caption(f"{n_written} tokens of both texts" if n_written else waiting)
-
-
-def outcome(job: Job) -> None:
-    """What a job that has ended came to: both texts with what was done, or why not, and what was written before."""
-    try:
-        st.html(wrapped(steering_html(job.result())))
-    except UsageError as error:
-        (st.info if isinstance(error, Stopped) else st.error)(markdown_text(str(error)))
-        if any(job.texts.values()):
-            st.html(wrapped(texts_html(**job.texts)))
+    return asked if clicked and prompt.strip() else None
 
 
 @st.fragment
@@ -144,13 +101,11 @@ def steer_panel(page: LatentPage) -> None:
     if asked:
         if job is not None:
             job.cancel()
-        latent, job = st.session_state["steering"] = page.latent, worker().steer(latent=page.latent, **asked)
+        latent, job = page.latent, of_tab(worker().steer(latent=page.latent, **asked))
+        st.session_state["steering"] = latent, job
     if job is not None and latent == page.latent:
-        tell(job)
-        if job.done:
-            outcome(job)
-        else:
-            being_written(job)
+        steering.show([job], lambda jobs: texts_html(**jobs[0].texts), lambda job: steering_html(job.result()))
+    link("steering", "More edits at once, conditions, sweeps", ":material/tune:", latents=str(page.latent))
 
 
 def show(bench: Workbench, latent: int) -> None:

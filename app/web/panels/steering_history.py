@@ -1,0 +1,96 @@
+"""What was steered with this dictionary: a table; a click brings its settings back."""
+
+import getpass
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from app.cards import visible
+from app.steering_settings import SteeringSettings, result_of
+from app.web.state import read_only, usage_errors
+from app.workbench import Workbench
+from autointerp.steer_config import told
+from store.errors import UsageError
+from store.notes import Notes, Steered
+
+N_SHOWN = 200
+COLUMNS = {
+    "made_at": st.column_config.DatetimeColumn("When", format="YYYY-MM-DD HH:mm", width=140),
+    "author": st.column_config.TextColumn("Who", width=80),
+    "prompt": st.column_config.TextColumn("Prompt", width="medium"),
+    "edits": st.column_config.TextColumn("Edits", width="large"),
+    "steered": st.column_config.TextColumn("Steered", width="medium"),
+}
+
+
+def keep(bench: Workbench, settings: SteeringSettings, found: Sequence) -> None:
+    """Write down what was steered and what came of it; nothing in a dashboard that is for looking only."""
+    if read_only():
+        return
+    author = st.session_state.get("author") or _user()
+    Notes(bench.run.root).record_steering(bench.sae_run.id, settings.plain(), result_of(found), author)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "somebody"
+
+
+def to_restore() -> SteeringSettings | None:
+    """What was clicked in the run before, once; boxes can only be filled before they are drawn.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    clicked = st.session_state.pop("clicked steering", None)
+    return None if clicked is None else SteeringSettings.of_plain(clicked)
+
+
+def history_panel(bench: Workbench) -> None:
+    """The newest first; a click on one restores it."""
+    st.subheader("History", help="Kept with the runs, for everyone who opens them.")
+    newest: list[Steered] = []
+    with usage_errors():
+        newest = Notes(bench.run.root).steerings(bench.sae_run.id)[: -N_SHOWN - 1 : -1]
+    if not newest:
+        st.caption("Nothing is kept of what is steered here: read-only." if read_only() else "Nothing was steered yet.")
+        return
+    st.caption("Click a row to bring its settings back." + (" Read-only: what you steer is not kept." * read_only()))
+    # A key of its own for each length: a selection is by number, and a new row moves all of them.
+    key = f"history {len(newest)}"
+    event = st.dataframe(
+        pd.DataFrame([_row(each) for each in newest]),
+        key=key,
+        hide_index=True,
+        column_order=list(COLUMNS),
+        column_config=COLUMNS,
+        on_select="rerun",
+        selection_mode=["single-row", "single-cell"],
+        height="content" if len(newest) <= 8 else 320,
+    )
+    clicked = [*event["selection"]["rows"], *(row for row, _ in event["selection"]["cells"])][:1]
+    # A selection stays: what it brought back is brought back once.
+    before = st.session_state.get("restored steering")
+    st.session_state["restored steering"] = key, clicked
+    if clicked and before != (key, clicked):
+        st.session_state["clicked steering"] = newest[clicked[0]].settings
+        st.rerun()
+
+
+def _row(each: Steered) -> dict[str, object]:
+    """What is shown of one; of a row by another hand, what there is."""
+    texts = each.result.get("texts") or [{}]
+    try:
+        edits = "; ".join(map(told, SteeringSettings.of_plain(each.settings).edits))
+    except (UsageError, KeyError):
+        edits = "cannot be read"
+    return {
+        "made_at": pd.Timestamp(each.made_at),
+        "author": each.author,
+        "prompt": visible(str(each.settings.get("prompt", ""))),
+        "edits": edits,
+        "steered": visible(str(texts[0].get("steered", ""))),
+    }
