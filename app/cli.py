@@ -2,7 +2,6 @@
 
 import argparse
 import atexit
-import contextlib
 import difflib
 import importlib
 import importlib.metadata
@@ -82,9 +81,14 @@ def script() -> NoReturn:
     # What was to be done at the end is done, and the interpreter is not taken apart: the extension of DuckDB 2 would
     # print forty lines about what it finds alive then, below what was asked for.
     atexit._run_exitfuncs()
-    with contextlib.suppress(OSError):
+    try:
         sys.stdout.flush()
-        sys.stderr.flush()
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        print(f"error: what was to be printed is lost ({error}): make room, or print elsewhere", file=sys.stderr)
+        status = 2
+    sys.stderr.flush()
     os._exit(status)
 
 

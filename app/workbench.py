@@ -43,7 +43,10 @@ class Workbench:
         self._whole = self
 
     def pinned(self) -> "Workbench":
-        """The same on the version of the index that is newest now, whatever is published later; for one view of it."""
+        """The same on the version of the index that is newest now, whatever is published later; for one view of it.
+
+        A search is of the newest version all the same: what it lays out once it keeps for all.
+        """
         twin = copy(self)
         twin.index = self.index.pinned()
         return twin

@@ -75,6 +75,11 @@ def taken_out(name: str, texts: Texts, index: Run, root: Path, subject: Subject)
             if end is not None
         ),
         Figure(f"{name}: mean change by random latents, of the clean", sum(random) / len(random) / clean, ""),
+        *(
+            Figure(f"{name}: 95 % of random latents {which}", end / clean, "")
+            for which, end in zip(("from", "to"), effect["controls"]["random latents"]["interval"], strict=True)
+        ),
+        Figure(f"{name}: outside of that (1 is yes)", float(effect["controls"]["random latents"]["outside"]), ""),
         Figure(f"{name}: one-sided p among draws", p, ""),
         Figure(f"{name}: KL on retained texts", effect["kl_retain"], "nats"),
     ]

@@ -104,7 +104,8 @@ class FeatureIndex:
             UsageError: nothing is published there any more.
         """
         with self._lock:
-            self._follow()
+            if self._follows:
+                self._follow()
             twin = copy(self)
         twin._follows = False
         return twin

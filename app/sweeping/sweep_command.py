@@ -16,11 +16,16 @@ from store.run import find_run
 
 EDIT = SteerConfig(latents=(0,))
 """Stands in for the edit where it is asked for beside its sweep."""
-Edit = unchecked(SteerConfig, {"strength": EDIT.strength, "when": EDIT.when, "causal": EDIT.causal})
-"""Strength and tier are swept."""
-Swept = unchecked(SweepConfig, {"edit": EDIT})
 TEXTS = ("words", "prompts", "retain", "concept_texts")
 """That may be files."""
+
+
+class Edit(unchecked(SteerConfig, {"strength": EDIT.strength, "when": EDIT.when, "causal": EDIT.causal})):
+    """What is done; its strength and tier are swept."""
+
+
+class Swept(unchecked(SweepConfig, {"edit": EDIT})):
+    """On what it is measured, and beside what."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +40,8 @@ class Args(RootArgs):
     Example: monosem steer sweep --latents 21 --words moon sun --prompts "At night" "Far above" --retain @plain.txt
     """
 
-    edit: Edit  # pyright: ignore[reportInvalidTypeForm]
-    swept: Swept = field(default_factory=Swept)  # pyright: ignore[reportInvalidTypeForm]
+    edit: Edit
+    swept: Swept = field(default_factory=Swept)
     index_run: str = "latest"
     """The index: an id, the start of one, a folder, or `latest`."""
     out: Path = Path("steering.html")

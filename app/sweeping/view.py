@@ -34,12 +34,12 @@ COLUMNS = (
 )
 """`moved by`: |x' − x| / |x|, mean over changed positions, of the latents and of the random latents."""
 OTHER_COLUMNS = (
-    *("tier", "strength", "by", "mean", "above clean", "95 %", "random latents", "95 % of theirs"),
+    *("tier", "strength", "by", "told of", "mean", "above clean", "95 %", "random latents", "95 % of theirs"),
     *("random direction", "95 % of those"),
 )
 """Of effects on what was written: a table of their own."""
 ABOUT = {
-    "probe": "the probe's probability that the text is about the concept",
+    "probe": "where the text stands to the probe, from texts without the concept (0) to texts with it (1)",
     "judge_concept": "how much of the concept the judge finds in the text, 0 to 2",
     "judge_fluency": "how the text reads to the judge, 0 to 2",
     "judge": "the harmonic mean of both ratings",
@@ -82,6 +82,7 @@ def other_rows(results: dict[str, Any]) -> list[list[str]]:
             each["tier"],
             f"{each['strength']:g}",
             name,
+            f"{found['n_told']} of {found['n_texts']}",
             figure(found["mean"], digits=3),
             *(cell for arm in (None, "random latents", "random direction") for cell in _above(_of(found, arm), 3)),
         ]
@@ -130,17 +131,23 @@ def _believed(results: dict[str, Any]) -> list[str]:
     """How far probe and judge are to be believed."""
     lines = []
     if probe := results["probe"]:
-        texts = f"{probe['n_with']} texts with the concept and {probe['n_without']} without"
-        accuracy = probe["balanced_accuracy"]
+        texts = f"{probe['n_with']} different texts with the concept and {probe['n_without']} without"
+        lines.append(f"the probe: {texts} are too few" if probe["interval"] is None else f"{_right(probe)} ({texts})")
+    if judge := results["judge"]:
         lines.append(
-            f"no probe: {texts} are too few to know whether it is any good"
-            if accuracy is None
-            else f"the probe is right on {accuracy:.0%} of texts it was not trained on, both sides weighing the same "
-            f"(chance is 50%; {texts})"
+            f"rated by {judge['name']}; not rated: {judge['n_empty']} empty texts, {judge['n_unread']} of which the "
+            "reply could not be read"
         )
-    if n := results["unrated"]:
-        lines.append(f"texts without a rating, as they are empty or the judge's reply could not be read: {n}")
     return lines
+
+
+def _right(probe: dict[str, Any]) -> str:
+    low, high = probe["interval"]
+    share = f"{probe['balanced_accuracy']:.0%} [{low:.0%}, {high:.0%}]"
+    said = f"the probe is right on {share} of texts it was not trained on"
+    if not probe["is_used"]:
+        return f"{said}, and takes one side for the other: it is not used"
+    return f"{said}, where chance is 50%" + (", from which that is not told" if low <= 0.5 else "")
 
 
 def measured(swept: Swept) -> pd.DataFrame:
@@ -233,6 +240,9 @@ def _others(run: Run, swept: Swept) -> list[Section]:
     queries, figures = [], []
     for name in names:
         query, found = _asked(swept, name, f"{ABOUT[name]}, over prompts.", SUMMARY.format(measure=name))
+        if name == "probe":
+            # Trained on the texts that this direction is of.
+            found = found.loc[found["arm"] != "mean difference"]
         queries.append(query)
         figures += [plots.against_strength(found, tier, f"{name} above clean") for tier in run.config["tiers"]]
     told = "; ".join(f"{name}: {ABOUT[name]}" for name in names)

@@ -16,9 +16,9 @@ class SweepConfig:
     edit: SteerConfig
     """What is done; its strength and tier are those below, one after the other."""
     strengths: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
-    """As `SteerConfig.strength`; an operation that takes none is measured once."""
+    """Of clamp and add: multiples of each latent's q99.9. Of scale: factors. What takes none is measured once."""
     tiers: tuple[str, ...] = ("always",)
-    """As `SteerConfig.when`."""
+    """always (every position), input (from the first on at which the condition is met), token (only there)."""
     prompts: tuple[str, ...] = ()
     """Texts that are continued, and after each of which the concept's words are weighed."""
     retain: tuple[str, ...] = ()
@@ -54,6 +54,8 @@ class SweepConfig:
                 raise ValueError(f"tier '{tier}' is not known: choose one of {', '.join(WHEN)}")
         if self.edit.op not in OPERATIONS:
             raise ValueError(f"op='{self.edit.op}' is not known: choose one of {', '.join(OPERATIONS)}")
+        if not self.concept and self.llm != LLMConfig():
+            raise ValueError("a language model is named and nothing it could rate texts for: give concept, in words")
         if self.concept and not self.n_seeds:
             raise ValueError("n_seeds=0 leaves a judge no texts: choose 1 or more, or no concept")
         refuse_sampling(self.n_tokens, self.temperature, self.seed)

@@ -20,7 +20,7 @@ from autointerp.sweep.judge import Judge
 from autointerp.sweep.measures import in_part
 from autointerp.sweep.probe import concept_probe
 from autointerp.sweep.reading import Cells, Rows, not_finite, refuse_texts
-from autointerp.sweep.results import results, summary, unrated
+from autointerp.sweep.results import n_unrated, results, summary
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
 from store.files import read_json, write_json
@@ -59,7 +59,7 @@ def sweep(
     """
     with start_run(root, "steering", cfg.identity, {"index": index_run.id}) as run:
         if not run.finished:
-            job = _Job(cfg, run, index_run, subject)
+            job = _accepted(cfg, run, index_run, subject)
             for _ in progress(job.steps(), len(job.every), "steer"):
                 pass
     return run
@@ -83,8 +83,20 @@ def steps(cfg: SweepConfig, index_run: Run, root: Path, subject: "Subject | None
     """
     with start_run(root, "steering", cfg.identity, {"index": index_run.id}) as run:
         if not run.finished:
-            yield from _Job(cfg, run, index_run, subject).steps()
+            yield from _accepted(cfg, run, index_run, subject).steps()
     yield run
+
+
+def _accepted(cfg: SweepConfig, run: Run, index_run: Run, subject: "Subject | None") -> "_Job":
+    """The job, unless it is refused: of that nothing is left behind."""
+    try:
+        job = _Job(cfg, run, index_run, subject)
+        _ = job.every
+    except UsageError:
+        if not (run.folder / CELLS).exists():
+            shutil.rmtree(run.folder, ignore_errors=True)
+        raise
+    return job
 
 
 class _Job:
@@ -106,12 +118,9 @@ class _Job:
         """Have texts probed from now on; how good the probe is."""
         if not (self.cfg.concept_texts and self.cfg.n_seeds):
             return None
-        probe = concept_probe(self.subject, self.cfg.concept_texts, self.cfg.retain, self.cfg.seed)
-        self.cells.probe = probe
-        counts = {"n_with": len(set(self.cfg.concept_texts)), "n_without": len(set(self.cfg.retain))}
-        if probe is None:
-            return {"balanced_accuracy": None, **counts}
-        return {"balanced_accuracy": probe.balanced_accuracy, "n_with": probe.n_with, "n_without": probe.n_without}
+        found = concept_probe(self.subject, self.cfg.concept_texts, self.cfg.retain, self.cfg.seed)
+        self.cells.probe = found.scale
+        return found.told
 
     @cached_property
     def every(self) -> list[Cell]:
@@ -139,8 +148,19 @@ class _Job:
             )
         shutil.rmtree(self.run.folder / CELLS, ignore_errors=True)
         in_parts = in_part(self.subject.lm.tokenizer, self.cfg.words)
-        told = {"words_in_part": in_parts, "probe": probe, "unrated": unrated(found["measures"])}
-        self.run.finish(results(self.cfg, found["summary"]) | told)
+        told = {"words_in_part": in_parts, "probe": probe, "judge": self._judged_by(found)}
+        self.run.finish(results(self.cfg, found["summary"], found["measures"]) | told)
+
+    def _judged_by(self, found: dict[str, Rows]) -> dict[str, Any] | None:
+        """Who rated the texts, and how many of them."""
+        if self.cells.judge is None:
+            return None
+        n_empty = sum(not row["text"].strip() for row in found["texts"])
+        return {
+            "name": self.cells.judge.llm.name,
+            "n_empty": n_empty,
+            "n_unread": n_unrated(found["measures"]) - n_empty,
+        }
 
     def _refuse(self, cells: Sequence[Cell]) -> None:
         """What cannot be done is said before anything is measured."""

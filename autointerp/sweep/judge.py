@@ -1,11 +1,13 @@
 """A language model that rates what was written: how much of the concept is in it, and how it reads, 0 to 2 each.
 
-As in AxBench (Wu et al. 2025, arXiv:2501.17148), section 4.2, each of the two on its own, so that one need not read the
-other's answer; their harmonic mean is a third.
+As two of the three ratings of AxBench (Wu et al. 2025, arXiv:2501.17148), each asked on its own, so that one need not
+read the other's answer; their harmonic mean stands beside them. The third, of following an instruction, has no place
+where prompts are continued.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import final
 
@@ -40,7 +42,9 @@ class Judge:
         Raises:
             UsageError: a limit of spending is reached, or the service does not answer.
         """
-        return asyncio.run(self._rate(texts))
+        # In a thread of its own: a notebook has an event loop in this one.
+        with ThreadPoolExecutor(1) as own:
+            return own.submit(asyncio.run, self._rate(texts)).result()
 
     async def _rate(self, texts: Sequence[str]) -> dict[str, list[float | None]]:
         there = [i for i, text in enumerate(texts) if text.strip()]

@@ -16,7 +16,7 @@ from autointerp.sweep.arms import CLEAN, INSTRUCTION, Arms
 from autointerp.sweep.config import Cell, SweepConfig
 from autointerp.sweep.judge import Judge
 from autointerp.sweep.measures import distinct, first_ids, mass, repetition, share_of
-from autointerp.sweep.probe import ConceptProbe
+from autointerp.sweep.probe import Scale
 from sae.intervene import Trace
 from store.errors import UsageError
 
@@ -51,7 +51,7 @@ class Cells:
     cfg: SweepConfig
     subject: "Subject"
     arms: Arms
-    probe: ConceptProbe | None = None
+    probe: Scale | None = None
     """Tells how much a text is about the concept, where there were texts to train one."""
     judge: Judge | None = None
     """Rates texts, where one is asked."""
@@ -176,7 +176,7 @@ class Cells:
         """Of every continuation: how likely it is to the clean model, how it repeats itself, and whether it is about
         the concept."""
         rows = []
-        probed = [None] * len(written) if self.probe is None else self.probe.probability(again.means).tolist()
+        probed = [None] * len(written) if self.probe is None else self.probe(again.means).tolist()
         for (item, seed, ids), nll, about in zip(written, again.nats, probed, strict=True):
             own = {
                 **({} if self.probe is None else {"probe": about}),
@@ -262,11 +262,15 @@ def _row(text_of: str, item: int, seed: int | None, measure: str, value: float |
 
 
 def refuse_texts(cfg: SweepConfig, subject: "Subject") -> None:
-    """Refuse texts that do not fit before anything is measured.
+    """Refuse texts that do not fit, or stand where they tell nothing, before anything is measured.
 
     Raises:
-        UsageError: one does not.
+        UsageError: one does not; or one is with the concept and without it, or both measured and learned from.
     """
+    if both := set(cfg.concept_texts) & set(cfg.retain):
+        raise UsageError(f"'{min(both)[:60]}' is with the concept and retained: take it out of one of the two")
+    if seen := set(cfg.concept_texts) & set(cfg.prompts):
+        raise UsageError(f"'{min(seen)[:60]}' is a prompt and among the concept's texts: take it out of one of the two")
     for text in (*cfg.prompts, *cfg.retain, *cfg.concept_texts):
         if not text.strip():
             raise UsageError("a text is empty: leave the line out")

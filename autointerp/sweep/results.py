@@ -29,7 +29,7 @@ MOST_PERPLEXITY = 1.25
 """Times the clean texts' perplexity that steered ones may have in the suggested range."""
 
 
-def unrated(measures: Rows) -> int:
+def n_unrated(measures: Rows) -> int:
     """Texts without both ratings of the judge: empty ones, and those of which a reply could not be read."""
     return sum(row["measure"] == BOTH and row["value"] is None for row in measures)
 
@@ -67,13 +67,20 @@ def _mean(values: Iterable[float]) -> tuple[float | None, float | None, float | 
     return found.value, low, high
 
 
-def results(cfg: SweepConfig, rows: Rows) -> dict[str, Any]:
-    """The effect at every tier and strength beside the controls, and which strengths are suggested."""
-    effects = [_effect(rows, tier, strength) for tier in cfg.tiers for strength in cfg.tried]
-    told = _pick(rows, INSTRUCTION, {"tier": "", "strength": 0.0}, EFFECT)
+def results(cfg: SweepConfig, rows: Rows, measures: Rows) -> dict[str, Any]:
+    """The effect at every tier and strength beside the controls, and which strengths are suggested.
+
+    Args:
+        cfg: what was asked.
+        rows: as `summary` gives them.
+        measures: what those are of.
+    """
+    told = _told_of(measures)
+    effects = [_effect(rows, told, tier, strength) for tier in cfg.tiers for strength in cfg.tried]
+    asked = _pick(rows, INSTRUCTION, {"tier": "", "strength": 0.0}, EFFECT)
     return {
         "effects": effects,
-        "instruction": told and {"mass": told["mean"], **_above(told)},
+        "instruction": asked and {"mass": asked["mean"], **_above(asked)},
         # Without texts nothing is known of how likely they are.
         "suggested": {
             tier: [each["strength"] for each in effects if each["tier"] == tier and _good(cfg, each)]
@@ -88,7 +95,20 @@ def results(cfg: SweepConfig, rows: Rows) -> dict[str, Any]:
     }
 
 
-def _effect(rows: Rows, tier: str, strength: float) -> dict[str, Any]:
+def _told_of(measures: Rows) -> dict[tuple[str, float, str], tuple[int, int]]:
+    """Of the edit's texts, by tier, strength and measure: of how many it could be told, and how many there are."""
+    found: dict[tuple[str, float, str], tuple[int, int]] = defaultdict(lambda: (0, 0))
+    for row in measures:
+        if row["arm"] == LATENTS and row["measure"] in OTHER_EFFECTS:
+            key = (row["tier"], row["strength"], row["measure"])
+            n_told, n = found[key]
+            found[key] = (n_told + (row["value"] is not None), n + 1)
+    return found
+
+
+def _effect(
+    rows: Rows, told: dict[tuple[str, float, str], tuple[int, int]], tier: str, strength: float
+) -> dict[str, Any]:
     at = {"tier": tier, "strength": strength}
     own = measured(rows, at, EFFECT)
     for arm, control in own["controls"].items():
@@ -98,7 +118,12 @@ def _effect(rows: Rows, tier: str, strength: float) -> dict[str, Any]:
     return at | {
         EFFECT: own.pop("mean"),
         **own,
-        "also": {name: found for name in OTHER_EFFECTS if (found := measured(rows, at, name))["mean"] is not None},
+        "also": {
+            name: measured(rows, at, name) | {"n_told": n_told, "n_texts": n}
+            for name in OTHER_EFFECTS
+            for n_told, n in [told.get((tier, strength, name), (0, 0))]
+            if n
+        },
         "perplexity_ratio": ratio,
         "empty": _mean_of(rows, LATENTS, at, "empty", "above_clean"),
         "kl_retain": _mean_of(rows, LATENTS, at, "kl_retain"),
@@ -112,7 +137,8 @@ def measured(rows: Rows, at: dict[str, Any], measure: str) -> dict[str, Any]:
     controls = {
         arm: _control(own, [_pick(rows, arm, at | {"draw": draw}, measure) for draw in _draws(rows, arm)])
         for arm in CONTROLS
-        if _draws(rows, arm)
+        # The probe was trained on the texts that this direction is of: it would find what it was made of.
+        if _draws(rows, arm) and (arm, measure) != (MEAN_DIFFERENCE, "probe")
     }
     return {"mean": own and own["mean"], **_above(own), "controls": controls}
 

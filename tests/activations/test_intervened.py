@@ -114,6 +114,28 @@ def test_of_more_positions_more_are_altered(lm: LanguageModel, sae: TopK, often:
     assert 0 < altered["token"].sum() < altered["always"].sum()
 
 
+@pytest.mark.parametrize("cfg", [("add", 0.0), ("scale", 1.0)])
+@pytest.mark.parametrize("when", WHEN)
+def test_what_changes_nothing_leaves_all_logits_as_they_are(
+    lm: LanguageModel, sae: TopK, often: int, cfg: tuple[str, float], when: str
+):
+    tokens = torch.tensor([PROMPTS[0]])
+    clean = lm.logits(tokens)
+    with lm.splice(lm.hook_point(HOOK), Intervention(sae, config(cfg[0], often, when, cfg[1])).begin()):
+        assert torch.equal(lm.logits(tokens), clean)
+
+
+@pytest.mark.parametrize("op", ["ablate", "project_out"])
+def test_twice_is_once(lm: LanguageModel, sae: TopK, often: int, op: str, rounding: float):
+    tokens, edit = torch.tensor([PROMPTS[0]]), config(op, often, "always")
+    clean, logits = lm.logits(tokens), []
+    for several in ([edit], [edit, edit]):
+        with lm.splice(lm.hook_point(HOOK), Intervention(sae, *several).begin()):
+            logits.append(lm.logits(tokens))
+    torch.testing.assert_close(logits[1], logits[0], atol=5 * rounding, rtol=1e-4)
+    assert not torch.allclose(logits[0], clean, atol=10 * rounding)
+
+
 @pytest.mark.parametrize("site", ["hook_resid_pre", "hook_attn_out", "hook_mlp_out", "attn.hook_z"])
 def test_every_hook_point_that_a_dictionary_reads_can_be_edited(lm: LanguageModel, site: str):
     hook, tokens = lm.hook_point(f"blocks.1.{site}"), torch.tensor([PROMPTS[0]])

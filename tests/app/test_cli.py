@@ -71,6 +71,29 @@ def test_every_command_explains_itself_with_an_example(name: str, capsys: pytest
         main([name, "--help"])
     printed = " ".join(capsys.readouterr().out.split())
     assert f"Example: monosem {name}" in printed
+    assert "pyright" not in printed
+
+
+def test_the_help_of_a_sweep_says_what_may_be_asked(capsys: pytest.CaptureFixture):
+    with contextlib.suppress(SystemExit):
+        main(["steer", "sweep", "--help"])
+    printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "pyright" not in printed
+    assert "always (every position)" in printed
+
+
+def test_what_cannot_be_printed_is_an_error(tiny_root: Path):
+    code = (
+        "import sys\nfrom app.cli import script\n"
+        f"sys.argv = ['monosem', 'show', '--root', {str(tiny_root)!r}]\nscript()"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", code], cwd=REPO, stdout=full, stderr=subprocess.PIPE, env=environment, check=False
+        )
+    assert ended.returncode == 2
+    assert b"what was to be printed is lost" in ended.stderr
 
 
 def test_every_command_file_is_in_the_table():

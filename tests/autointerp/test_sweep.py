@@ -1,5 +1,6 @@
 """A sweep's figures are recounted from its rows, controls are of its size, and a kill loses one cell at most."""
 
+import asyncio
 import json
 import re
 import shutil
@@ -11,7 +12,9 @@ import pytest
 import torch
 
 from app.sweeping.view import page, remarks, snippet
+from autointerp.concept import mean_activations
 from autointerp.llm import Request
+from autointerp.llm.config import LLMConfig
 from autointerp.llm.scripted import Scripted
 from autointerp.statistics import clustered_mean
 from autointerp.steer_config import SteerConfig
@@ -189,10 +192,17 @@ def test_others_fire_as_often_and_the_draws_differ(arms: Arms):
         assert not set(others) & {21, 35}
 
 
+@pytest.mark.parametrize("judging", [False, True])
 def test_a_kill_loses_one_cell_at_most(
-    tiny_root: Path, tmp_path: Path, root: Path, index: Run, subject: Subject, monkeypatch: pytest.MonkeyPatch
+    judging: bool,
+    tiny_root: Path,
+    tmp_path: Path,
+    root: Path,
+    index: Run,
+    subject: Subject,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    cfg = replace(CFG, tiers=("token",), n_seeds=1)
+    cfg = replace(JUDGED if judging else CFG, tiers=("token",), n_seeds=1, instruction="Talk of the moon.")
     straight = sweep(cfg, index, root, subject=subject)
     killed = Path(shutil.copytree(tiny_root, tmp_path / "runs"))
     measured: list[str] = []
@@ -340,10 +350,11 @@ class TestWhatIsWritten:
         return sweep(JUDGED, index, root, subject=subject)
 
     def test_the_probe_is_the_one_of_the_texts_that_were_given(self, judged: Run, subject: Subject):
-        probe = concept_probe(subject, JUDGED.concept_texts, JUDGED.retain, JUDGED.seed)
-        assert probe is not None
-        told = judged.results["probe"]
-        assert told == {"balanced_accuracy": probe.balanced_accuracy, "n_with": 5, "n_without": 5}
+        probed = concept_probe(subject, JUDGED.concept_texts, JUDGED.retain, JUDGED.seed)
+        assert judged.results["probe"] == probed.told
+        assert (probed.n_with, probed.n_without) == (5, 5)
+        scale = probed.scale
+        assert scale is not None
         texts, rows = _rows(judged, "probe")
         edit = replace(JUDGED.edit, strength=(2.0,))
         own = Arms(JUDGED, subject, np.ones(subject.sae.cfg.d_sae)).own
@@ -358,16 +369,19 @@ class TestWhatIsWritten:
                 assert value is None
                 continue
             mean = x[torch.from_numpy(kept)].double().mean(0).numpy()
-            assert value == pytest.approx(float(probe.probability(mean[None])[0]), rel=1e-4)
+            assert value == pytest.approx(float(scale(mean[None])[0]), rel=1e-3, abs=1e-4)
 
     def test_the_judge_rates_each_text_by_itself_and_what_is_empty_is_counted(self, judged: Run):
         texts, both = _rows(judged, "judge")
         _, concept = _rows(judged, "judge_concept")
         empty = [not text.text.strip() for text in texts]
         assert [value is None for value in both] == empty
-        assert judged.results["unrated"] == sum(
-            not text.strip() for text in Swept(judged.folder).sql("SELECT text FROM texts")["text"]
-        )
+        n_empty = sum(not text.strip() for text in Swept(judged.folder).sql("SELECT text FROM texts")["text"])
+        told = judged.results["judge"]
+        assert (told["n_empty"], told["n_unread"]) == (n_empty, 0)
+        assert told["name"].startswith("scripted")
+        also = judged.results["effects"][-1]["also"]["judge"]
+        assert (also["n_told"], also["n_texts"]) == (len(texts) - sum(empty), len(texts))
         wanted = [None if gone else 2.0 * ("a" in text.text) for gone, text in zip(empty, texts, strict=True)]
         assert concept == wanted
         assert [value for value in both if value is not None] == [
@@ -377,7 +391,9 @@ class TestWhatIsWritten:
     def test_they_stand_beside_the_controls_on_the_page_and_make_no_difference_to_the_rest(self, judged: Run):
         also = judged.results["effects"][0]["also"]
         assert set(also) == {"probe", "judge_concept", "judge_fluency", "judge"}
-        assert all(set(each["controls"]) >= {"random latents", "random direction"} for each in also.values())
+        random = {"random latents", "random direction"}
+        assert set(also["probe"]["controls"]) == random, "the mean difference is of the texts that trained the probe"
+        assert set(also["judge"]["controls"]) == {*random, "mean difference"}
         shown = page(judged)
         assert [section.id for section in shown.sections] == ["effect", "written", "cost", "texts", "moved", "again"]
         assert any("the probe is right on" in line for line in remarks(judged.results))
@@ -386,18 +402,44 @@ class TestWhatIsWritten:
         assert found["run"].id == judged.id  # pyright: ignore[reportAttributeAccessIssue]
 
     def test_too_few_texts_make_no_probe_and_that_is_said(self, run: Run):
-        assert run.results["probe"] == {"balanced_accuracy": None, "n_with": 2, "n_without": 2}
-        assert any(line.startswith("no probe") for line in remarks(run.results))
+        told = run.results["probe"]
+        assert (told["is_used"], told["balanced_accuracy"], told["n_with"], told["n_without"]) == (False, None, 2, 2)
+        assert any("are too few" in line for line in remarks(run.results))
 
     def test_a_probe_tells_texts_that_differ_and_knows_when_it_cannot(self, subject: Subject):
-        told = concept_probe(subject, [f"moon {i} moon" for i in range(12)], [f"we ate {i}" for i in range(12)], 0)
-        assert told is not None
-        assert told.balanced_accuracy > 0.9
+        new = mean_activations(subject, ["moon 77 moon", "we ate 77"])
+        for n in (8, 12, 24):
+            told = concept_probe(subject, [f"moon {i} moon" for i in range(n)], [f"we ate {i}" for i in range(n)], 0)
+            assert told.scale is not None
+            assert told.balanced_accuracy is not None
+            assert told.balanced_accuracy > 0.9
+            with_it, without = told.scale(new)
+            assert with_it > 0.6, f"{n} texts a side"
+            assert without < 0.4, f"{n} texts a side"
         rng = np.random.default_rng(0)
-        words = ["".join(rng.choice(list("abcdefgh"), 12)) for _ in range(60)]
-        blind = concept_probe(subject, words[:30], words[30:], 0)
-        assert blind is not None
-        assert abs(blind.balanced_accuracy - 0.5) < 0.25
+        words = ["".join(rng.choice(list("abcdefgh"), 12)) for _ in range(120)]
+        blind = [concept_probe(subject, words[i : i + 30], words[i + 30 : i + 60], 0).interval for i in (0, 30, 60)]
+        assert sum(low <= 0.5 <= high for low, high in filter(None, blind)) >= 2
+
+    def test_a_text_that_teaches_and_is_measured_or_is_on_both_sides_is_refused(
+        self, root: Path, index: Run, subject: Subject
+    ):
+        for settings, said in (
+            ({"retain": (*JUDGED.retain, "moons")}, "'moons' is with the concept and retained"),
+            ({"prompts": ("moonlight",)}, "'moonlight' is a prompt and among the concept's texts"),
+        ):
+            with pytest.raises(UsageError, match=said):
+                sweep(replace(JUDGED, **settings), index, root, subject=subject)
+
+    def test_a_notebook_whose_loop_is_running_may_ask(self):
+        async def cell() -> dict:
+            return Judge(Scripted(_answer), "the letter a").rate(["a text"])
+
+        assert asyncio.run(cell())["judge_concept"] == [2.0]
+
+    def test_a_language_model_that_is_asked_nothing_is_refused(self):
+        with pytest.raises(ValueError, match="nothing it could rate texts for: give concept"):
+            replace(JUDGED, concept="", llm=LLMConfig(model="some"))
 
     def test_what_a_judge_cannot_be_read_of_is_no_rating(self):
         judge = Judge(Scripted(lambda request: "Lovely!"), "the moon")

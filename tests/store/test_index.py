@@ -65,7 +65,9 @@ def test_a_reader_sees_a_new_version_without_opening_again(tiny_root: Path, tmp_
         publish(run)
     assert len(pinned.sql("SELECT * FROM scores")) == 0, "that one version, though its file is gone"
     assert len(reader.sql("SELECT * FROM scores")) > 0
-    assert len(pinned.pinned().sql("SELECT * FROM scores")) > 0, "pinned anew is the newest"
+    assert len(pinned.pinned().sql("SELECT * FROM scores")) == 0, "what is pinned stays where it is"
+    assert len(pinned.sql("SELECT * FROM scores")) == 0
+    assert len(reader.pinned().sql("SELECT * FROM scores")) > 0
 
 
 def test_threads_share_a_reader(index: FeatureIndex):
