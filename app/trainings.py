@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from store import layout
-from store.run import Run, is_being_made, list_runs, unfinished_runs
+from store.run import Run, list_runs, unfinished_runs
+from store.under_way import at_work
 
 LOG = "log.jsonl"
 CHECKPOINTS = ".checkpoints"
@@ -92,7 +93,7 @@ def trainings(root: Path) -> list[Trained]:
     """All under `root`, oldest first, those that have not finished last; imported dictionaries are none."""
     found = [Trained(run, "finished") for run in list_runs(root, "sae")]
     for run in sorted(unfinished_runs(root, "sae"), key=lambda run: run.manifest.get("started_at", "")):
-        found.append(Trained(run, STATES[is_being_made(run)]))
+        found.append(Trained(run, STATES[at_work(run)]))
     return [one for one in found if not set(SETTINGS).isdisjoint(one.run.config)]
 
 

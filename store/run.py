@@ -192,31 +192,6 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def is_being_made(run: Run) -> bool | None:
-    """Whether some process makes an unfinished run now; None where that is another machine's to tell."""
-    pid, _, node = str(run.manifest.get("process", "")).partition(" on ")
-    if node != platform.node():
-        return None if node else False
-    if not pid.isdecimal() or not _lives(int(pid)):
-        return False
-    try:
-        # Only where its process lives, which nearly always holds it: nobody else is kept from it by this look.
-        with locked(run.folder):
-            return False
-    except Busy:
-        return True
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
-
-
 def _owner(folder: Path) -> str:
     """Which process began the run in `folder`, where its manifest says so."""
     try:

@@ -54,7 +54,7 @@ def notes(bench: Workbench) -> Notes:
 
 def noted(bench: Workbench) -> NotesOf:
     """What is noted of the dictionary that is looked at, as it is now."""
-    return notes_of(notes(bench), bench.run.inputs["sae"])
+    return notes_of(notes(bench), bench.dictionary)
 
 
 def passing(bench: Workbench, filters: Filters, noted: NotesOf, order: str) -> np.ndarray:

@@ -12,7 +12,8 @@ from app.cli import main
 from app.train_command import train_command
 from app.trainings import Trained, checkpoint_steps, headway, kept_folder, kept_steps, trainings
 from sae import checkpoint
-from store.run import Run, is_being_made, list_runs, locked, unfinished_runs
+from store.run import Run, list_runs, locked, unfinished_runs
+from store.under_way import at_work
 
 torch.set_num_threads(1)
 
@@ -74,10 +75,10 @@ def test_a_killed_training_is_told_from_a_running_one(harvested, monkeypatch):
     (found,) = [one for one in trainings(harvested) if one.run.id == run.id]
     assert (found.state, checkpoint_steps(found)) == ("interrupted", [20, 40])
     with locked(run.folder):
-        assert is_being_made(run)
+        assert at_work(run)
         assert trainings(harvested)[-1].running
     run.manifest["process"] = "1 on another-machine"
-    assert is_being_made(run) is None
+    assert at_work(run) is None
     shutil.rmtree(run.folder)
 
 

@@ -74,7 +74,7 @@ def _people(bench: Workbench) -> None:
     if st.session_state.get(IN_THE_MIDDLE):
         st.info(UNREVEALED)
         return
-    ratings = Notes(root()).blind_ratings(bench.sae_run.id)
+    ratings = Notes(root()).blind_ratings(bench.dictionary)
     if not ratings:
         st.info(UNRATED)
         return

@@ -51,7 +51,7 @@ def bulk_bar(bench: Workbench, ticked: np.ndarray, passing: np.ndarray, noted: N
 
 def _note(bench: Workbench, chosen: np.ndarray) -> None:
     author = author_box("bulk")
-    sae, known = bench.run.inputs["sae"], notes(bench)
+    sae, known = bench.dictionary, notes(bench)
     with st.form("bulk label", border=False, clear_on_submit=True):
         text = st.text_input("Label", placeholder="what they have in common")
         if st.form_submit_button(f"Label {len(chosen):,}") and text.strip():

@@ -1,5 +1,6 @@
 """What one index is of, how good its dictionary is on held-out text, and how its latents are spread."""
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +12,7 @@ from app.figures import density_figure
 from app.health import TILES
 from app.web.navigation import SCREENS, link
 from app.workbench import Workbench
+from store.errors import UsageError
 from store.figures import Figure, find
 
 COUNTS = """
@@ -30,8 +32,9 @@ def index_panel(bench: Workbench) -> None:
     """All of it."""
     st.html(
         wrapped(
-            f"Model <code>{escape(bench.model_name)}</code> at hook point <code>{escape(bench.hook_point)}</code> · "
-            f"SAE <code>{escape(bench.sae_run.id)}</code> · index <code>{escape(bench.run.id)}</code>"
+            f"Model <code>{escape(bench.model_name or 'not here')}</code> at hook point "
+            f"<code>{escape(bench.hook_point or 'not known')}</code> · "
+            f"SAE <code>{escape(bench.dictionary)}</code> · index <code>{escape(bench.run.id)}</code>"
         )
     )
     _links(bench)
@@ -49,7 +52,7 @@ def index_panel(bench: Workbench) -> None:
 
 
 def _links(bench: Workbench) -> None:
-    queries = {"training": {"runs": bench.sae_run.id}, "compare": {"a": bench.sae_run.id}}
+    queries = {"training": {"runs": bench.dictionary}, "compare": {"a": bench.dictionary}}
     there = [name for name in LINKS if name in SCREENS]
     with st.container(horizontal=True):
         for name in there:
@@ -99,7 +102,10 @@ def _latents_row(bench: Workbench) -> int:
 
 def _made_by(bench: Workbench) -> None:
     """The runs behind this panel, as their manifests have them."""
-    runs = {"index": bench.run, "sae": bench.sae_run, "activations": bench.activations_run}
+    runs = {"index": bench.run}
+    # Of an index that was imported, or whose dictionary is gone, there is nothing more to show.
+    with suppress(UsageError):
+        runs |= {"sae": bench.sae_run, "activations": bench.activations_run}
     if bench.evaluated is not None:
         runs |= {f"evaluation, {part}": run for part, run in bench.evaluated.runs.items()}
     with st.expander("What made this"):

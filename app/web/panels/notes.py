@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app.cards import escape, wrapped
+from app.cards import escape, markdown_text, wrapped
 from app.web.finding import notes
+from app.web.sign_in import signed_in_as
 from app.web.state import read_only, usage_errors
 from app.workbench import Workbench
 from store.notes import Notes
@@ -21,6 +22,9 @@ def author_box(place: str) -> str:
     Args:
         place: tells it from other boxes on the page.
     """
+    if name := signed_in_as():
+        st.caption(markdown_text(f"Kept under the name you signed in by, {name}."))
+        return name
     key = f"author {place}"
     st.session_state[key] = author()
     st.text_input("Your name", key=key, max_chars=MOST_NAME, on_change=lambda: _called(st.session_state[key]))
@@ -29,7 +33,7 @@ def author_box(place: str) -> str:
 
 def author() -> str:
     """Under which name notes are kept."""
-    return st.session_state.setdefault("author", _user())
+    return signed_in_as() or st.session_state.setdefault("author", _user())
 
 
 def _called(name: str | None) -> None:
@@ -46,7 +50,7 @@ def _user() -> str:
 @st.fragment
 def notes_panel(bench: Workbench, latent: int) -> None:
     """What people call a latent, how they rate it, the lists it is on, and boxes to say so oneself."""
-    kept, sae = notes(bench), bench.run.inputs["sae"]
+    kept, sae = notes(bench), bench.dictionary
     st.subheader("Notes", help="Kept beside the runs, by dictionary: every index of it shows them, nothing is lost.")
     _written(kept, sae, latent)
     if read_only():

@@ -8,6 +8,7 @@ import streamlit as st
 from app.cards import markdown_text
 from app.cards_interpret import rated_html, table_html
 from app.interpretation.people import rating_rows, shown
+from app.web.sign_in import signed_in_as
 from app.web.state import read_only, root, usage_errors
 from app.workbench import Workbench
 from autointerp.rating_sheets import contexts_of, make_sheet, scores_of, sheet_of
@@ -50,6 +51,8 @@ def rating_panel(bench: Workbench) -> None:
 
 def _author() -> str:
     """Who rates. Once that is known there is no box any more, in which the keys that rate would be typed."""
+    if name := signed_in_as():
+        return name
     name = st.session_state.get(NAME, "")
     if name:
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -116,7 +119,7 @@ def _leave() -> None:
 
 def _rate(bench: Workbench, run: Run, author: str) -> None:
     sheet, contexts = sheet_of(run), contexts_of(run)
-    every = [each for each in Notes(root()).blind_ratings(bench.sae_run.id) if each.sheet == sheet.id]
+    every = [each for each in Notes(root()).blind_ratings(bench.dictionary) if each.sheet == sheet.id]
     rated = {each.place: each.value for each in every if each.author == author}
     skipped: set[int] = st.session_state.setdefault(SKIPPED, {}).setdefault((sheet.id, author), set())
     left = [each for each in sheet.shown if each.place not in rated and each.place not in skipped]
@@ -132,7 +135,7 @@ def _rate(bench: Workbench, run: Run, author: str) -> None:
     st.html(rated_html(here.text, contexts[here.place]))
     columns = st.columns(len(WORDS) + 1)
     for column, (value, words) in zip(columns, WORDS.items(), strict=False):
-        keep = (bench.sae_run.id, sheet, here.place, value, author)
+        keep = (bench.dictionary, sheet, here.place, value, author)
         column.button(words, key=f"rate {value}", shortcut=str(value), on_click=_keep, args=keep, width="stretch")
     columns[-1].button("Skip", shortcut="s", on_click=skipped.add, args=(here.place,), width="stretch")
     last = max((each for each in every if each.author == author), key=lambda each: each.made_at, default=None)

@@ -29,7 +29,7 @@ def keep(bench: Workbench, settings: SteeringSettings, found: Sequence) -> None:
     if read_only():
         return
     author = st.session_state.get("author") or _user()
-    Notes(bench.run.root).record_steering(bench.sae_run.id, settings.plain(), result_of(found), author)
+    Notes(bench.run.root).record_steering(bench.dictionary, settings.plain(), result_of(found), author)
 
 
 def _user() -> str:
@@ -54,7 +54,7 @@ def history_panel(bench: Workbench) -> None:
     st.subheader("History", help="Kept with the runs, for everyone who opens them.")
     newest: list[Steered] = []
     with usage_errors():
-        newest = Notes(bench.run.root).steerings(bench.sae_run.id)[: -N_SHOWN - 1 : -1]
+        newest = Notes(bench.run.root).steerings(bench.dictionary)[: -N_SHOWN - 1 : -1]
     if not newest:
         st.caption("Nothing is kept of what is steered here: read-only." if read_only() else "Nothing was steered yet.")
         return

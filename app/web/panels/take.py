@@ -41,7 +41,7 @@ def link_panel(bench: Workbench) -> None:
 def _makers(bench: Workbench, latent: int) -> dict[str, Callable[[], str | bytes]]:
     # Here and not where a file is made: that is a thread without a session.
     asked = worker()
-    about = {"sae": bench.run.inputs["sae"], "latent": str(latent), "hook_point": bench.hook_point}
+    about = {"sae": bench.dictionary, "latent": str(latent), "hook_point": bench.hook_point}
 
     def directions():
         return asked.ask("directions", vectors, latent=latent).result()

@@ -17,7 +17,7 @@ PASSING = (INDEX, "page")
 
 def views_bar(bench: Workbench, page: str) -> None:
     """The saved views of a page, and a way to save this one."""
-    kept, sae = notes(bench), bench.run.inputs["sae"]
+    kept, sae = notes(bench), bench.dictionary
     with st.popover("Views", icon=":material/bookmarks:", width="stretch"):
         views = [view for view in kept.views(sae) if view.page == page]
         for view in views:

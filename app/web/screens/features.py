@@ -110,7 +110,7 @@ def show_table(rows: pd.DataFrame, columns: tuple[str, ...], key: str) -> np.nda
 def show(bench: Workbench) -> None:
     """The whole page below its title."""
     written = noted(bench)
-    asked = filter_bar(list(table(bench).columns()), notes(bench).lists(bench.run.inputs["sae"]))
+    asked = filter_bar(list(table(bench).columns()), notes(bench).lists(bench.dictionary))
     latents, rows = found(bench, asked, written)
     map_panel(bench, latents)
     latents = within(bench, latents)
