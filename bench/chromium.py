@@ -61,7 +61,7 @@ def wait_up(url: str) -> None:
     while time.perf_counter() < deadline:
         with suppress(OSError), urlopen(f"{url}/_stcore/health", timeout=1):
             return
-        time.sleep(0.1)
+        time.sleep(0.02)
     raise UsageError(f"no answer from {url}: the server has not started")
 
 
@@ -89,15 +89,8 @@ def wait_drawn(page: Page, heading: str, text: str = "") -> None:
 
 def first_visit(page: Page, url: str, heading: str) -> None:
     """Open a page of a server that may not answer yet."""
-    deadline = time.perf_counter() + LONGEST_MS / 1000
-    while True:
-        try:
-            page.goto(url, timeout=LONGEST_MS)
-            break
-        except Exception as error:
-            if "ERR_CONNECTION_REFUSED" not in str(error) or time.perf_counter() > deadline:
-                raise
-            time.sleep(0.02)
+    wait_up(url)
+    page.goto(url, timeout=LONGEST_MS)
     wait_drawn(page, heading)
 
 
