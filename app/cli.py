@@ -77,7 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def script() -> NoReturn:
     """`main` as a process of its own, which ends once it has returned."""
-    status = main()
+    leave(main())
+
+
+def leave(status: int) -> NoReturn:
+    """End this process; what could not be printed is an error."""
     # What was to be done at the end is done, and the interpreter is not taken apart: the extension of DuckDB 2 would
     # print forty lines about what it finds alive then, below what was asked for.
     atexit._run_exitfuncs()

@@ -102,8 +102,10 @@ def command(port: int, access: Access = Access()) -> list[str]:
     page = Path(__file__).parent.parent / "web" / "main.py"
     return [
         sys.executable,
+        # -P: a folder called `app` where the person stands is not ours.
+        "-P",
         "-m",
-        "streamlit",
+        "app.web.server",
         "run",
         str(page),
         *(f"--{key}={value}" for key, value in options.items()),

@@ -1,7 +1,12 @@
 """Who is let in: this machine alone, unless others are asked who they are or may only look."""
 
 import re
+import socket
+import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -62,3 +67,24 @@ def test_whoever_is_not_signed_in_sees_nothing_else(runs_root: Path, monkeypatch
     assert [title.value for title in at.title] == ["Home"]
     assert sign_in.signed_in_as() == "ada@example.org"
     state._open.clear()
+
+
+def test_it_serves_and_ends_without_a_word(tmp_path: Path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        command(port), env=environment(tmp_path, "latest"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and server.poll() is None:
+            with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1):
+                break
+            time.sleep(0.1)
+    finally:
+        server.terminate()
+    said, _ = server.communicate(timeout=60)
+    assert server.returncode == 0
+    assert "leaked" not in said
+    assert "Traceback" not in said
