@@ -10,6 +10,7 @@ from safetensors.numpy import save
 
 from app.cards import feature_card_html, static_page
 from app.workbench import Workbench
+from autointerp.rating_sheets import safe_cell
 from store.latents import Window
 
 CONTEXT_COLUMNS = (
@@ -39,7 +40,8 @@ def vectors_csv(directions: Mapping[str, np.ndarray]) -> str:
 
 
 def contexts_csv(contexts: Sequence[Window]) -> str:
-    """Contexts, one a row; `active_at` counts tokens from the window's first."""
+    """Contexts, one a row; `active_at` counts tokens from the window's first. A text that a table program would take
+    for a formula begins with a space."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CONTEXT_COLUMNS)
@@ -52,10 +54,7 @@ def _row(window: Window) -> list[Any]:
     return [
         window.band,
         window.value,
-        window.tokens[window.peak],
-        window.text,
-        window.source,
-        window.title,
+        *map(safe_cell, (window.tokens[window.peak], window.text, window.source or "", window.title or "")),
         window.doc_id,
         window.split,
         window.seq,

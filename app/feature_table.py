@@ -15,8 +15,6 @@ from store.errors import UsageError
 from store.feature_index import FeatureIndex
 from store.notes import Notes
 
-TIMEOUT_S = 10.0
-"""A condition that takes longer is given up."""
 PAGE_SIZE = 50
 """Rows of a page."""
 MORE = ("min", "q90", "q99", "q999", "source_entropy", "special_share", "event_share", "n_events")
@@ -130,8 +128,7 @@ class FeatureTable:
     """The latents of one index with what was noted of them; safe to share between threads."""
 
     def __init__(self, index: FeatureIndex) -> None:
-        # Another reader of the same file: this one's queries have an end.
-        self._index = FeatureIndex(index.folder, TIMEOUT_S)
+        self._index = index
 
     def version(self) -> str:
         """Changes whenever there is something new to read."""

@@ -11,7 +11,7 @@ from autointerp.embedders import EMBEDDERS
 from autointerp.explain import EXPLAINERS
 from autointerp.llm import BACKENDS
 from autointerp.llm.config import CAPS
-from autointerp.llm.keys import checked_url
+from autointerp.llm.keys import HOSTS, checked_url, is_known
 from autointerp.scorers import SCORERS
 from store.errors import UsageError
 
@@ -52,7 +52,7 @@ def _one_of(names: Iterable[str], *, many: bool = False) -> Option:
 
 def _is_url(text: str) -> bool:
     try:
-        return bool(checked_url(text)) and not re.search(r"\s", text)
+        return bool(checked_url(text)) and not re.search(r"\s", text) and is_known(text)
     except UsageError:
         return False
 
@@ -64,7 +64,9 @@ FLAG = Option(lambda text: False, "no value")
 LLM = {
     "backend": _one_of(BACKENDS),
     "model": Option(lambda text: bool(NAME.fullmatch(text)), "a name of letters, digits and ./@:+~-"),
-    "base-url": Option(_is_url, "an address like http://localhost:8000/v1, without a password"),
+    "base-url": Option(
+        _is_url, f"an address on this machine, like http://localhost:8000/v1, or of a service that {HOSTS} names"
+    ),
     "concurrency": _whole(1),
     "usd-per-million-in": AMOUNT,
     "usd-per-million-out": AMOUNT,

@@ -90,10 +90,10 @@ def _unseen(latent: int, windows: Sequence[Window], seen: Set[int]) -> list[Wind
 
 
 def _row(sheet: str, shown: Any, contexts: str) -> tuple[Any, ...]:
-    return sheet, shown.place, shown.latent, _cell(shown.text), _cell(contexts), None
+    return sheet, shown.place, shown.latent, safe_cell(shown.text), safe_cell(contexts), None
 
 
-def _cell(text: str) -> str:
+def safe_cell(text: str) -> str:
     """A text that no table program takes for a formula."""
     return f" {text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 

@@ -40,6 +40,7 @@ SETTLED = """() => {
   return app && app.dataset.testScriptState !== 'running' && document.querySelector('h1')
     && !document.querySelector('[data-testid=stSkeleton]');
 }"""
+NEXT = re.compile(r"^Next\b")
 VERSION = re.compile(r"made-up version (\d+) of latent (\d+)")
 
 
@@ -215,7 +216,10 @@ async def _session(browser: Browser, url: str, seen: Seen, until: float, number:
     rng = random.Random(number)
     while time.monotonic() < until:
         name = rng.choice(list(VISITS))
-        known = seen.published
+        # A latent's page that was reached by a click is of what was published before that click.
+        known = 0 if name == "on" else seen.published
+        if name == "menu" and page.url == "about:blank":
+            continue
         try:
             await VISITS[name](page, url, seen.n_latents, rng)
             await page.wait_for_function(SETTLED, timeout=LONGEST_MS)
@@ -232,7 +236,7 @@ async def _look(page: Page, name: str, known: int, seen: Seen) -> None:
     for kind in ("stException", "stAlertContentError"):
         for each in await page.get_by_test_id(kind).all():
             seen.errors.append(f"{name}: {(await each.inner_text())[:300]}")
-    if name != "feature":
+    if name not in ("feature", "on"):
         return
     text = await page.locator("body").inner_text()
     versions = {int(version) for version, _ in VERSION.findall(text)}
@@ -241,6 +245,37 @@ async def _look(page: Page, name: str, known: int, seen: Seen) -> None:
         seen.mixed.append(f"latents {latents}, versions {sorted(versions)}")
     if max(versions, default=0) < known:
         seen.stale.append(f"{max(versions, default=0)} of {known}")
+
+
+async def _on(page: Page, url: str, n_latents: int, rng: random.Random) -> None:
+    """Several latents one after the other, in one session that lives through what is published."""
+    await page.goto(f"{url}/feature?latent={rng.randrange(n_latents - 3)}")
+    for _ in range(3):
+        await page.wait_for_function(SETTLED, timeout=LONGEST_MS)
+        await page.get_by_role("button", name=NEXT).click()
+        await page.wait_for_timeout(300)
+
+
+async def _menu(page: Page, url: str, n_latents: int, rng: random.Random) -> None:
+    """By the menu, within the session; back on a latent's page."""
+    for name in rng.sample(["Features", "Home", "Interpret", "Prompt lab"], 2):
+        await page.get_by_role("link", name=name, exact=True).first.click()
+        await page.get_by_role("heading", name=name, exact=True, level=1).wait_for(timeout=LONGEST_MS)
+        await page.wait_for_function(SETTLED, timeout=LONGEST_MS)
+
+
+async def _prompt(page: Page, url: str, n_latents: int, rng: random.Random) -> None:
+    await page.goto(f"{url}/prompt?text=A+text+of+number+{rng.randrange(10**6)}")
+
+
+async def _steer(page: Page, url: str, n_latents: int, rng: random.Random) -> None:
+    asked = f"latents={rng.randrange(n_latents)}&prompt=A+text&tokens=6&chat=false&seed={rng.randrange(99)}"
+    await page.goto(f"{url}/steering?{asked}")
+    await page.wait_for_function(SETTLED, timeout=LONGEST_MS)
+    button = page.get_by_role("button", name="Generate both")
+    if await button.is_enabled():
+        await button.click()
+        await page.get_by_text("the hook fired").first.wait_for(timeout=LONGEST_MS)
 
 
 async def _home(page: Page, url: str, n_latents: int, rng: random.Random) -> None:
@@ -256,7 +291,7 @@ async def _feature(page: Page, url: str, n_latents: int, rng: random.Random) -> 
 
 
 async def _other(page: Page, url: str, n_latents: int, rng: random.Random) -> None:
-    await page.goto(f"{url}/{rng.choice(['interpret', 'training', 'compare', 'steering'])}")
+    await page.goto(f"{url}/{rng.choice(['interpret', 'training', 'compare'])}")
 
 
 async def _text(page: Page, url: str, n_latents: int, rng: random.Random) -> None:
@@ -267,7 +302,17 @@ async def _text(page: Page, url: str, n_latents: int, rng: random.Random) -> Non
     await page.get_by_text("Active on").first.wait_for(timeout=LONGEST_MS)
 
 
-VISITS = {"home": _home, "features": _features, "feature": _feature, "text": _text, "other": _other}
+VISITS = {
+    "home": _home,
+    "features": _features,
+    "feature": _feature,
+    "on": _on,
+    "menu": _menu,
+    "text": _text,
+    "prompt": _prompt,
+    "steer": _steer,
+    "other": _other,
+}
 """What a session does next, all as often."""
 
 if __name__ == "__main__":

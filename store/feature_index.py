@@ -87,11 +87,14 @@ class FeatureIndex:
         self._lock = threading.Lock()
         self._titles: dict[int, dict[str, Any]] = {}
         self._follows = True
-        self._version = self.version()
+        self._version = self._newest()
         self._published = self._open(self._version)
 
     def version(self) -> str:
-        """Name of the file now published: changes whenever there is something new to read."""
+        """Name of the file now published: changes whenever there is something new to read, unless it is pinned."""
+        return self._newest() if self._follows else self._version
+
+    def _newest(self) -> str:
         try:
             return (self.folder / CURRENT).read_text(encoding="utf-8").strip()
         except FileNotFoundError as error:
@@ -252,7 +255,7 @@ class FeatureIndex:
 
     def _follow(self) -> None:
         """Take up the newest version."""
-        if (version := self.version()) != self._version:
+        if (version := self._newest()) != self._version:
             # Not closed: a thread may be in the middle of an answer. It goes with its last cursor.
             self._published, self._version = self._open(version), version
 
@@ -267,7 +270,7 @@ class FeatureIndex:
             return published
         except FileNotFoundError as error:
             # Published again, twice, between the look at the pointer and this one.
-            if (now := self.version()) != version:
+            if (now := self._newest()) != version:
                 return self._open(now)
             raise UsageError(f"{self.folder / version} is gone: run `monosem index` again") from error
         except (OSError, duckdb.Error) as error:

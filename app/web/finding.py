@@ -1,7 +1,6 @@
 """What the pages ask of the whole dictionary, each question answered once for every published version."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -37,14 +36,9 @@ class Search:
         return {"text": {"regex": self.regex}, "meaning": {"embedder": self.embedder}}.get(self.by, {})
 
 
-@st.cache_resource(show_spinner=False, max_entries=8)
-def _table(folder: Path) -> FeatureTable:
-    return FeatureTable(FeatureIndex(folder))
-
-
 def table(bench: Workbench) -> FeatureTable:
-    """The latents of the index that is looked at, one table for the whole server."""
-    return _table(bench.index.folder)
+    """The latents of the index that is looked at, in the version that the page is of."""
+    return FeatureTable(bench.index)
 
 
 def notes(bench: Workbench) -> Notes:

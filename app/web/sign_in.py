@@ -21,7 +21,12 @@ def required() -> bool:
 
 def let_in() -> None:
     """Go on for those who may look; others see where to sign in, and nothing else."""
-    if not required() or st.user.get("is_logged_in", False):
+    if not required():
+        return
+    if st.user.get("is_logged_in", False):
+        with st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
+            st.caption(markdown_text(signed_in_as()))
+            st.button("Sign out", on_click=st.logout, type="tertiary")
         return
     st.title("monosem")
     st.caption(markdown_text("Whoever serves this asks to know who you are."))

@@ -19,6 +19,8 @@ SERVICE_VARIABLES = {
 }
 """The service's own variable by host: it is sent to that host over https, and to no other."""
 
+HOSTS = "MONOSEM_LLM_HOSTS"
+"""The variable that names more hosts, between spaces."""
 PORTS = {"http": 80, "https": 443}
 """The port of an address that tells none."""
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})
@@ -60,6 +62,13 @@ def address(url: str) -> str:
 def is_local(url: str) -> bool:
     """Whether `url` is on this machine, where no key is needed and no proxy is asked."""
     return urlsplit(url).hostname in LOCAL_HOSTS
+
+
+def is_known(url: str) -> bool:
+    """Whether `url` is on this machine, of a service that is known here, or named in `MONOSEM_LLM_HOSTS`: what people
+    who may start jobs from a page may have the key sent to."""
+    hosts = {*SERVICE_VARIABLES, *os.environ.get(HOSTS, "").split()}
+    return is_local(url) or urlsplit(url).hostname in hosts
 
 
 def variables(url: str) -> tuple[str, ...]:

@@ -45,7 +45,10 @@ class EmbeddingFiles:
         new = {key: text for text in texts if (key := key_of(text)) not in known}
         if new:
             rows = embed(list(new.values()))
-            self._write(list(new), rows)
+            try:
+                self._write(list(new), rows)
+            except PermissionError as error:
+                log.warning("embeddings are not kept (%s): they are made again by the next process", error)
             known |= dict(zip(new, rows, strict=True))
         return np.stack([known[key_of(text)] for text in texts])
 

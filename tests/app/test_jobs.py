@@ -192,6 +192,8 @@ def test_a_damaged_job_is_left_out(tmp_path, content):
         ("interpret", {"select": "DROP TABLE latents"}),
         ("interpret", {"model": "--out"}),
         ("interpret", {"base-url": "file:///etc/passwd"}),
+        ("interpret", {"base-url": "https://evil.invalid/v1"}),
+        ("interpret", {"base-url": "https://api.openai.com.evil.invalid/v1"}),
         ("interpret", {"base-url": "http://me:secret@host/v1"}),
         ("interpret", {"max-usd-per-job": "nan"}),
         ("interpret", {"index-run": "../elsewhere"}),

@@ -319,3 +319,34 @@ def test_the_server_has_no_model_of_its_own(dashboard, fixture_index):
     at.text_area[0].set_value("Ahoy")
     until(steer(click(at, "Run")), is_written)
     assert "_subject" not in vars(state.workbench())
+
+
+@pytest.mark.parametrize("index", ["../../etc", "/tmp", "a" * 300, "<script>", "no such"])
+def test_an_address_names_an_index_by_its_id_and_no_path(dashboard, index):
+    for page in ("home", "features", "feature", "prompt"):
+        at = dashboard(page, index=index)
+        assert not at.exception
+        said = " ".join(element.value for element in (*at.error, *at.warning))
+        assert "is no id of an index" in said, page
+
+
+def test_an_index_that_there_is_not_is_one_line(dashboard):
+    at = dashboard("features", index="abcdef123456")
+    assert not at.exception
+    assert "no finished index run" in at.error[0].value
+
+
+@pytest.mark.parametrize("page", ["feature", "prompt", "steering"])
+def test_a_number_of_thousands_of_digits_is_one_line(dashboard, page):
+    at = dashboard(page, latent="9" * 5000, latents="9" * 5000, pos="9" * 5000)
+    assert not at.exception
+
+
+def test_what_was_read_with_one_dictionary_is_not_shown_of_another(dashboard, fixture_index):
+    at = dashboard("feature", latent=str(fixture_index.SCORED))
+    next(box for box in at.text_area if box.label == "Text to run through the model").set_value("Ahoy")
+    at = click(at, "Run")
+    assert "Active on" in " ".join(each.value for each in at.caption)
+    at.session_state["inspection"] = ("another", at.session_state["inspection"][1])
+    at.run()
+    assert "Active on" not in " ".join(each.value for each in at.caption)

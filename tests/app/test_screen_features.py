@@ -105,8 +105,9 @@ def test_sql_that_cannot_be_answered_is_one_line(dashboard, typed, said):
 
 
 def test_sql_that_takes_too_long_is_stopped(runs_root, monkeypatch):
-    monkeypatch.setattr("app.feature_table.TIMEOUT_S", 0.3)
-    table = FeatureTable(Workbench.open(runs_root).index)
+    index = Workbench.open(runs_root).index
+    monkeypatch.setattr(index, "timeout_s", 0.3)
+    table = FeatureTable(index)
     slow = "(SELECT count(*) FROM range(1000000) a, range(1000000) b) > latent"
     with pytest.raises(UsageError, match="longer than"):
         table.passing(Filters(sql=slow), NotesOf())

@@ -161,10 +161,11 @@ def test_the_index_in_the_url_is_looked_at(dashboard, own, fixture_index):
     assert told["id"] in at.selectbox(key="home_index").options[0]
 
 
-def test_an_index_that_is_not_there_is_one_line_and_the_others_can_be_chosen(dashboard, runs_root):
-    at = dashboard("home", index="nonsense")
+@pytest.mark.parametrize(("index", "said"), [("abcdef12", "no finished index run"), ("nonsense", "is no id of an")])
+def test_an_index_that_is_not_there_is_one_line_and_the_others_can_be_chosen(dashboard, runs_root, index, said):
+    at = dashboard("home", index=index)
     assert not at.exception
-    assert "no finished index run" in at.error[0].value
+    assert said in at.error[0].value
     at.selectbox(key="home_index").set_value(find_run(runs_root, "latest", "index").id).run()
     assert not at.error
     assert {metric.label for metric in at.metric} >= {"Alive", "Explained"}

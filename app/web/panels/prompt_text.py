@@ -14,6 +14,7 @@ from app.web import picking
 from app.web.panels.prompt_latent import latent_panel
 from app.web.state import MAX_TEXT, worker
 from app.web.waiting import answered, asked, forget, outcome
+from app.whole_numbers import whole
 from app.workbench import Workbench
 
 N_STRONGEST = 200
@@ -107,7 +108,7 @@ def _read(bench: Workbench, text: str, chat: bool) -> Inspection | None:
     if found is not None:
         st.session_state["prompt read"] = (question, found)
         # The feature page shows the last text run anywhere.
-        st.session_state["inspection"], st.session_state["inspected_text"] = found, text
+        st.session_state["inspection"], st.session_state["inspected_text"] = (bench.run.id, found), text
     return found
 
 
@@ -149,8 +150,8 @@ def _controls(inspection: Inspection) -> tuple[str, By, float, int | None]:
 def _say_nonsense(name: str, what: str, last: int) -> None:
     """One line where the URL names something that there is not."""
     given = st.query_params.get(name, "")
-    if given and not (given.isdecimal() and int(given) <= last):
-        st.warning(markdown_text(f"There is no {what} {given}: choose 0 to {last}."))
+    if given and whole(given, last) is None:
+        st.warning(markdown_text(f"There is no {what} {given[:40]}: choose 0 to {last}."))
 
 
 def _ranked(bench: Workbench, inspection: Inspection, by: By, densest: float, pos: int | None) -> pd.DataFrame:

@@ -7,9 +7,9 @@ import pandas as pd
 import streamlit as st
 
 from app.cards import markdown_text
-from app.feature_table import TIMEOUT_S, explained
+from app.feature_table import explained
 from app.web.panels.moving import leave_for
-from app.web.state import usage_errors
+from app.web.state import LONGEST_S, usage_errors
 from app.workbench import Workbench
 from store.latents import LatentPage
 from store.relatives import Relatives, relatives
@@ -97,7 +97,7 @@ def _table(bench: Workbench, rows: pd.DataFrame, key: str, index: str | None = N
 
 
 def _elsewhere(bench: Workbench, page: LatentPage) -> None:
-    found = list(relatives(bench.run, page.latent, TIMEOUT_S))
+    found = list(relatives(bench.run, page.latent, LONGEST_S))
     if not found:
         st.caption("This index was not matched with another: `monosem match` does so.")
     for each in found:

@@ -11,6 +11,7 @@ from app.cards import escape, markdown_text, number, wrapped
 from app.cards_steering import equation_html
 from app.web.navigation import link
 from app.web.state import usage_errors
+from app.whole_numbers import whole
 from app.workbench import Workbench
 from autointerp.steer_config import IN_UNITS, SteerConfig, SteerEdit, SteerVector
 from autointerp.steer_vector import read_vector
@@ -53,7 +54,7 @@ def numbers_of(text: str, what: str, last: int) -> tuple[int, ...]:
     """
     parts = text.replace(",", " ").split()
     for part in parts:
-        if not (part.isascii() and part.isdecimal()) or int(part) > last:
+        if whole(part, last) is None:
             raise UsageError(f"{what} {part[:40]} is none: choose 0 to {last}, such as 12, 35")
     found = tuple(map(int, parts))
     if len(set(found)) < len(found):

@@ -1,6 +1,5 @@
 """What was steered with this dictionary: a table; a click brings its settings back."""
 
-import getpass
 from collections.abc import Sequence
 
 import pandas as pd
@@ -8,6 +7,7 @@ import streamlit as st
 
 from app.cards import visible
 from app.steering_settings import SteeringSettings, result_of
+from app.web.panels.notes import author
 from app.web.state import read_only, usage_errors
 from app.workbench import Workbench
 from autointerp.steer_config import told
@@ -28,15 +28,7 @@ def keep(bench: Workbench, settings: SteeringSettings, found: Sequence) -> None:
     """Write down what was steered and what came of it; nothing in a dashboard that is for looking only."""
     if read_only():
         return
-    author = st.session_state.get("author") or _user()
-    Notes(bench.run.root).record_steering(bench.dictionary, settings.plain(), result_of(found), author)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "somebody"
+    Notes(bench.run.root).record_steering(bench.dictionary, settings.plain(), result_of(found), author())
 
 
 def to_restore() -> SteeringSettings | None:

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from app.downloads import card_page, contexts_csv, vectors, vectors_csv, vectors_safetensors
-from app.web.state import worker
+from app.web.state import worker_of
 from app.workbench import Workbench
 
 FILES: dict[str, tuple[str, str]] = {
@@ -39,12 +39,11 @@ def link_panel(bench: Workbench) -> None:
 
 
 def _makers(bench: Workbench, latent: int) -> dict[str, Callable[[], str | bytes]]:
-    # Here and not where a file is made: that is a thread without a session.
-    asked = worker()
     about = {"sae": bench.dictionary, "latent": str(latent), "hook_point": bench.hook_point}
 
     def directions():
-        return asked.ask("directions", vectors, latent=latent).result()
+        # A thread without a session makes the file.
+        return worker_of(bench.run).ask("directions", vectors, latent=latent).result()
 
     return {
         "Card (HTML)": lambda: card_page(bench, latent),

@@ -17,7 +17,8 @@ from app.web.panels.notes import notes_panel
 from app.web.panels.related import related_panel
 from app.web.panels.take import link_panel, take_panel
 from app.web.panels.values import test_panel
-from app.web.state import workbench, worker
+from app.web.state import workbench, worker_of
+from app.whole_numbers import MOST_DIGITS, whole
 from app.workbench import Workbench
 from store.latents import LatentPage
 
@@ -49,8 +50,14 @@ def choose(bench: Workbench) -> int:
     """The latent that the URL names; the controls change both."""
     last = bench.d_sae - 1
     asked = st.query_params.get("latent", "0")
-    if not asked.isdecimal() or int(asked) > last:
-        st.warning(markdown_text(f"There is no latent {asked}: choose 0 to {last}."))
+    if len(asked) > MOST_DIGITS:
+        # The box would take thousands of digits for an infinite number: it is drawn without them.
+        st.session_state["no latent"] = asked
+        del st.query_params["latent"]
+        st.rerun()
+    asked = st.session_state.pop("no latent", asked)
+    if whole(asked, last) is None:
+        st.warning(markdown_text(f"There is no latent {asked[:40]}: choose 0 to {last}."))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = st.number_input("Latent", 0, last, step=1, key="latent", bind="query-params", width=170)
         latent = int(chosen or 0)
@@ -86,7 +93,7 @@ def steering_form(page: LatentPage) -> dict[str, Any] | None:
 
 
 @st.fragment
-def steer_panel(page: LatentPage) -> None:
+def steer_panel(bench: Workbench, page: LatentPage) -> None:
     """The model's continuation as it is and with the latent clamped, from one seed."""
     st.subheader(
         "Steer",
@@ -97,13 +104,14 @@ def steer_panel(page: LatentPage) -> None:
         st.caption("Nothing to steer by: it never fired, so its strength has no unit.")
         return
     asked = steering_form(page)
-    latent, job = st.session_state.get("steering", (None, None))
+    here = bench.run.id, page.latent
+    of, job = st.session_state.get("steering", (None, None))
     if asked:
         if job is not None:
             job.cancel()
-        latent, job = page.latent, of_tab(worker().steer(latent=page.latent, **asked))
-        st.session_state["steering"] = latent, job
-    if job is not None and latent == page.latent:
+        of, job = here, of_tab(worker_of(bench.run).steer(latent=page.latent, **asked))
+        st.session_state["steering"] = of, job
+    if job is not None and of == here:
         steering.show([job], lambda jobs: texts_html(**jobs[0].texts), lambda job: steering_html(job.result()))
     link("steering", "More edits at once, conditions, sweeps", ":material/tune:", latents=str(page.latent))
 
@@ -129,7 +137,7 @@ def show(bench: Workbench, latent: int) -> None:
     with right:
         logits_panel(bench, page)
     related_panel(bench, page)
-    steer_panel(page)
+    steer_panel(bench, page)
     take_panel(bench, latent)
 
 

@@ -1,7 +1,6 @@
 """Home: every run and what made it, how good each dictionary is, what is in progress, and the way to all of it."""
 
 import json
-import os
 
 import streamlit as st
 
@@ -12,6 +11,7 @@ from app.web.panels.index import index_panel
 from app.web.panels.jobs import jobs_panel
 from app.web.panels.runs import runs_panel
 from app.web.state import INDEX, chosen_index, root, usage_errors, workbench
+from store.errors import UsageError
 from store.run import Run
 from store.under_way import Survey, survey
 
@@ -45,10 +45,13 @@ def index_choice(indexes: list[Run]) -> None:
 
 def _resolved(ids: list[str]) -> str | None:
     """The index that is looked at now, by its whole id."""
-    asked = chosen_index()
+    try:
+        asked = chosen_index()
+    except UsageError:
+        return None  # said below, where the index would stand
     if asked == "latest":
         return ids[0]
-    found = [each for each in ids if each.startswith(os.path.basename(asked.rstrip("/")))]
+    found = [each for each in ids if each.startswith(asked)]
     return found[0] if len(found) == 1 else None
 
 
