@@ -89,7 +89,7 @@ def _table(bench: Workbench, rows: pd.DataFrame, kind: str, latent: int, index: 
     first = ["other", "explanation"]
     picking.table(
         name,
-        rows[[*first, *(column for column in rows if column not in first)]],
+        rows.reindex(columns=[*first, *(column for column in rows if column not in first)]),
         others,
         (bench.run.id, latent, hash(tuple(others))),
         column_config=COLUMNS,
