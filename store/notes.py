@@ -96,7 +96,16 @@ class Notes:
         Raises:
             UsageError: what is written cannot be kept, or the file cannot be written.
         """
-        self._add("labels", sae=sae, latent=latent, author=_short(author, "author"), text=_short(text, "label"))
+        self.label_many(sae, [latent], text, author)
+
+    def label_many(self, sae: str, latents: Sequence[int], text: str, author: str) -> None:
+        """Call several latents the same, all of them or none; otherwise as `label`.
+
+        Raises:
+            UsageError: one of them cannot be labelled so, or the file cannot be written: none is.
+        """
+        row = {"sae": sae, "author": _short(author, "author"), "text": _short(text, "label")}
+        self._add_all("labels", [{**row, "latent": _latent(latent)} for latent in latents])
 
     def labels(self, sae: str, latent: int | None = None) -> list[Label]:
         """Every author's newest label of each latent, or of one, in order of latent and author."""
@@ -240,10 +249,19 @@ class Notes:
     def _add(self, table: str, **row: Any) -> None:
         if "latent" in row:
             row["latent"] = _latent(row["latent"])
-        names = ", ".join((*row, "made_at"))
+        self._add_all(table, [row])
+
+    def _add_all(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Rows with the same columns, in one transaction."""
+        if not rows:
+            return
+        names = ", ".join((*rows[0], "made_at"))
+        marks = ", ".join("?" * (len(rows[0]) + 1))
         with self._writing() as connection:
-            marks = ", ".join("?" * (len(row) + 1))
-            connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", (*row.values(), _now()))
+            now = _now()
+            connection.executemany(
+                f"INSERT INTO {table} ({names}) VALUES ({marks})", [(*row.values(), now) for row in rows]
+            )
 
     def _newest(self, table: str, what: str, sae: str, latent: int | None) -> list[tuple]:
         query = f"""

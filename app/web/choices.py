@@ -14,7 +14,9 @@ NONE = ""
 """In the URL: none is chosen."""
 
 
-def choose_one(box: Any, key: str, label: str, options: Mapping[str, str], default: str) -> str:
+def choose_one(
+    box: Any, key: str, label: str, options: Mapping[str, str], default: str, forgets: Sequence[str] = ()
+) -> str:
     """The id that the URL's `key` names; a select box changes both.
 
     Args:
@@ -23,11 +25,17 @@ def choose_one(box: Any, key: str, label: str, options: Mapping[str, str], defau
         label: of the box.
         options: titles by id; at least one.
         default: the id where the URL names none.
+        forgets: names in the URL that mean nothing with another choice.
     """
     chosen = (_asked(box, key, options, [default]) or [default])[0]
     state = _shown(key, chosen)
     box.selectbox(
-        label, list(options), format_func=lambda one: options.get(one, one), key=state, on_change=_keep, args=(key,)
+        label,
+        list(options),
+        format_func=lambda one: options.get(one, one),
+        key=state,
+        on_change=_keep,
+        args=(key, forgets),
     )
     return chosen
 
@@ -49,8 +57,10 @@ def _shown(key: str, chosen: Any) -> str:
     return state
 
 
-def _keep(key: str) -> None:
+def _keep(key: str, forgets: Sequence[str] = ()) -> None:
     """Put what the box says into the URL; a box that was emptied stays empty."""
+    for name in forgets:
+        st.query_params.pop(name, None)
     st.query_params[key] = st.session_state[f"{key} chosen"] or NONE
 
 

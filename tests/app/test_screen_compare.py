@@ -222,6 +222,29 @@ def test_a_clicked_row_shows_its_pair(page, root):
     assert at.query_params["pair"] == f"{a}-{b}"
 
 
+def test_swap_looks_at_the_same_pair(page, root):
+    at = page(root, view="Latents", pair="3-5", **ids(root))
+    next(button for button in at.button if button.label == "Swap").click().run()
+    assert not at.exception
+    assert at.query_params["pair"] == "5-3"
+    links = {link.proto.label for link in at.get("page_link")}
+    assert links >= {"Latent 5 of a", "Latent 3 of b"}
+
+
+@pytest.mark.parametrize("row", [0, -1])
+def test_a_pick_does_not_outlive_its_dictionaries(page, root, row):
+    at = page(root, view="Latents", **ids(root))
+    table = at.dataframe[1]
+    clicked = range(len(table.value))[row]
+    at.session_state[table.proto.id.split("-", 2)[2]] = {"selection": {"rows": [clicked], "columns": [], "cells": []}}
+    at.run()
+    assert "pair" in at.query_params
+    at.selectbox(key="b chosen").set_value(saes(root)[-1].id).run()
+    assert not at.exception
+    assert "pair" not in at.query_params
+    assert "<h3>" not in html(at)
+
+
 def test_explanations_are_searched(page, root):
     everything = page(root, view="Latents", **ids(root)).dataframe[1].value
     word = everything["a_explanation"].dropna().iloc[0]

@@ -1,5 +1,6 @@
 """Features: searched, filtered by anything, drawn on maps, kept as views, and worked on many at a time."""
 
+import shlex
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -207,6 +208,7 @@ def test_ticked_latents_are_labelled_and_listed_and_the_table_shows_it(dashboard
     submit(at, "Label 2")
     notes = Notes(rich_root)
     assert [(each.latent, each.text) for each in notes.labels(sae)] == [(1, "early ones"), (2, "early ones")]
+    assert len({each.made_at for each in notes.labels(sae)}) == 1, "it is one note"
     select(at, rows=[2])
     next(box for box in at.text_input if box.label == "List").set_value("a, list")
     submit(at, "Add 1")
@@ -221,6 +223,22 @@ def test_the_command_that_explains_names_what_is_ticked(dashboard, rich_root):
     at = select(dashboard("features", rich_root, sort="latent", order="low first"), rows=[0, 3])
     assert at.code[0].value.endswith("--latents 0 3")
     assert Workbench.open(rich_root).run.id in at.code[0].value
+
+
+def test_the_command_that_explains_can_be_pasted(dashboard, fixture_index, tmp_path):
+    root = tmp_path / "my $runs"
+    index = fixture_index.build_workbench(root)
+    at = select(dashboard("features", root, sort="latent", order="low first"), rows=[0, 3])
+    words = ["monosem", "explain", "--root", str(root), "--index-run", index.id, "--latents", "0", "3"]
+    assert shlex.split(at.code[0].value) == words
+
+
+def test_the_form_that_explains_is_filled_in(dashboard, rich_root):
+    at = select(dashboard("features", rich_root, sort="latent", order="low first"), rows=[0, 3])
+    link = next(link.proto for link in at.get("page_link") if link.proto.page == "interpret")
+    form = dashboard("interpret", rich_root, **{name: one for name, (one,) in parse_qs(link.query_string).items()})
+    assert not form.exception
+    assert "--latents 0 3 " in form.code[0].value
 
 
 def test_read_only_leaves_out_whatever_writes(dashboard, rich_root, monkeypatch):

@@ -62,6 +62,30 @@ def test_the_details_of_the_run_in_the_url_are_shown(dashboard, runs_root):
     )
 
 
+def pick(at, column: str, row: int):
+    """Click a row of the table that has this first column."""
+    key = next(frame for frame in at.dataframe if frame.value.columns[0] == column).proto.id.split("-", 2)[2]
+    at.session_state[key] = {"selection": {"rows": [row], "columns": [], "cells": []}}
+    return at.run()
+
+
+def test_a_run_that_was_clicked_stays_when_another_finishes(dashboard, own):
+    at = dashboard("home", own)
+    clicked = frames(at)["kind"]["id"].iloc[1]
+    assert pick(at, "kind", 1).query_params["run"] == clicked
+    with start_run(own, "sae", {"hook_point": "x", "variant": "topk"}, {"activations": "0" * 16}) as run:
+        run.finish({"d_sae": 8})
+    at.run()
+    assert frames(at)["kind"]["id"].iloc[0] == run.id
+    assert at.query_params["run"] == clicked
+
+
+def test_a_dictionary_that_is_clicked_has_its_index_looked_at(dashboard, own):
+    at = pick(dashboard("home", own), "dictionary", 0)
+    assert not at.exception
+    assert at.query_params["index"] == find_run(own, "latest", "index").id
+
+
 def test_a_run_that_is_not_there_is_said(dashboard):
     at = dashboard("home", run="<b>no</b>")
     assert not at.exception

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app import jobs
+from app.web.navigation import file_of
 from autointerp.confusion import confusions
 from autointerp.rating_sheets import make_sheet, sheet_of
 from autointerp.ratings import SheetConfig
@@ -203,6 +204,32 @@ def test_the_explanations_in_the_url_are_reported(dashboard, judged):
     assert "There are no explanations" in at.warning[0].value
 
 
+def test_what_was_clicked_stays_when_another_interpretation_finishes(dashboard, judged, tmp_path):
+    root = shutil.copytree(judged, tmp_path / "runs")
+    older, newer = list_runs(root, "explanations")[-2:]
+    late = [newer, *(run for run in list_runs(root, "scores") if run.inputs["explanations"] == newer.id)]
+    for run in late:
+        run.folder.rename(tmp_path / run.id)
+    at = dashboard("interpret", root)
+    table = at.dataframe[0]
+    at.session_state[table.proto.id.split("-", 2)[2]] = {"selection": {"rows": [0], "columns": [], "cells": []}}
+    clicked = table.value["explanations"].iloc[0]
+    assert at.run().query_params["explanations"] == clicked
+    for run in late:
+        (tmp_path / run.id).rename(run.folder)
+    at.run()
+    assert at.dataframe[0].value["explanations"].iloc[0] == newer.id
+    assert at.query_params["explanations"] == clicked
+    assert f"Interpretation by {older.config['explainer']}" in said(at)
+
+
+def test_some_latents_of_a_report_open_when_clicked(dashboard, judged):
+    at = dashboard("interpret", judged)
+    table = next(frame for frame in at.dataframe if "gain" in frame.value)
+    at.session_state[table.proto.id.split("-", 2)[2]] = {"selection": {"rows": [1], "columns": [], "cells": []}}
+    assert at.run().title[0].value == f"Latent {table.value['latent'].iloc[1]}"
+
+
 def test_interpretations_of_another_version_are_listed_and_not_fatal(dashboard):
     at = dashboard("interpret")
     assert not at.exception
@@ -246,6 +273,32 @@ def test_a_sheet_is_made_and_opened(dashboard, root):
     assert not at.exception
     assert len(list_runs(root, "sheet")) == 1
     assert "0 of 4 rated" in at.get("progress")[0].proto.text
+
+
+def rate_page(at):
+    at.switch_page(str(file_of("interpret")))
+    at.query_params["view"] = "Rate"
+    return at.run()
+
+
+def test_a_name_that_was_given_elsewhere_rates_too(dashboard, root):
+    at = dashboard("features", root)
+    rate_page(at)
+    assert [box.label for box in at.text_input] == ["Your name"], "to have looked at a page is not to have a name"
+    at.switch_page(str(file_of("features"))).run()
+    at.text_input(key="author bulk").set_value("ada").run()
+    rate_page(at)
+    assert "You rate as **ada**" in said(at)
+    assert not [box for box in at.text_input if box.label == "Your name"]
+
+
+def test_a_name_that_rates_is_in_every_box_until_it_is_taken_back(dashboard, root):
+    at = dashboard("interpret", root, view="Rate")
+    at.text_input(key="rater").set_value(" ada ").run()
+    at.switch_page(str(file_of("features"))).run()
+    assert at.text_input(key="author bulk").value == "ada"
+    click(rate_page(at), "Somebody else")
+    assert at.text_input(key="rater").value == ""
 
 
 def test_rating_is_blind_until_the_sheet_is_done(dashboard, root):

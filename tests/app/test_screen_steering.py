@@ -14,9 +14,10 @@ from streamlit.testing.v1 import AppTest
 
 from app.generator import Stopped
 from app.log import printable
+from app.steering_settings import SteeringSettings
 from app.web import state
 from app.workbench import Workbench
-from autointerp.steer_config import SteerConfig
+from autointerp.steer_config import SteerConfig, SteerVector
 from store.notes import Notes
 
 TIMEOUT = 60
@@ -383,6 +384,24 @@ class TestVectors:
         assert not at.exception
         assert len(at.error) == 1
         assert said in told(at.error[0])
+
+    @pytest.mark.parametrize("row", [0, 1])
+    def test_a_click_brings_back_what_the_row_had_and_no_other(self, dashboard, own_root, row):
+        kept = SteerVector(vector=tuple(map(float, range(32, 0, -1))), name="kept")
+        tried = ((kept,), (SteerConfig(latents=(3,)),))
+        for edits in tried[::-1]:
+            settings = SteeringSettings(prompt="Ahoy", edits=edits, **ASKED)
+            Notes(own_root).record_steering(Workbench.open(own_root).dictionary, settings.plain(), {}, "ada")
+        at = self.upload(dashboard("steering", own_root), save({"v": torch.arange(32.0)}))
+        assert at.session_state["own vector"][0] == "mine <b>.safetensors"
+        key = at.dataframe[-1].proto.id.split("-", 2)[2]
+        at.session_state[key] = {"selection": {"rows": [row], "columns": [], "cells": []}}
+        for _ in range(2):
+            at.run()
+            assert not at.exception
+            assert not [info for info in at.info if "The vector is not in it" in told(info)]
+            assert ("own vector" in at.session_state) == (row == 0)
+            assert row or at.session_state["own vector"] == (kept.name, kept.vector)
 
     def test_a_url_of_a_page_with_one_says_that_it_is_not_in_it(self, dashboard):
         at = dashboard("steering", latents="3", strengthvector="0.5")

@@ -52,6 +52,28 @@ def test_an_edit_adds_a_version_and_the_newest_is_shown(notes: Notes):
     assert len(notes.versions(SAE, 3)) == 4
 
 
+def test_many_are_labelled_at_once(notes: Notes):
+    notes.label(SAE, 2, "commas", "ada")
+    notes.label_many(SAE, [5, 2], "lists", "ada")
+    assert [(each.latent, each.text) for each in notes.labels(SAE)] == [(2, "lists"), (5, "lists")]
+    assert [each.text for each in notes.versions(SAE, 2)] == ["commas", "lists"]
+    notes.label_many(SAE, [], "none", "ada")
+    assert len(notes.labels(SAE)) == 2
+
+
+def test_many_are_labelled_or_none(notes: Notes):
+    notes.label(SAE, 1, "commas", "ada")
+    with pytest.raises(UsageError, match="no latent -1"):
+        notes.label_many(SAE, [2, -1], "lists", "ada")
+    with sqlite3.connect(notes.path) as connection:
+        connection.execute(
+            "CREATE TRIGGER stop BEFORE INSERT ON labels WHEN NEW.latent = 4 BEGIN SELECT RAISE(ABORT, 'full'); END"
+        )
+    with pytest.raises(UsageError, match="full"):
+        notes.label_many(SAE, [2, 3, 4], "lists", "ada")
+    assert [each.text for each in notes.labels(SAE)] == ["commas"]
+
+
 def test_notes_of_one_dictionary_are_not_anothers(notes: Notes):
     notes.label(SAE, 3, "commas", "ada")
     notes.rate(SAE, 3, 5, "ada")

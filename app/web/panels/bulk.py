@@ -5,18 +5,21 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
+from app import jobs
 from app.cards import markdown_text
 from app.feature_table import NotesOf
 from app.web.finding import notes, table
+from app.web.navigation import link
 from app.web.panels.notes import author_box
 from app.web.state import read_only, usage_errors
 from app.workbench import Workbench
+from autointerp.rating_sheets import safe_cell
 from store.errors import UsageError
 
 MOST_NOTED = 10_000
 """Latents that are labelled or put on a list at once."""
 MOST_NAMED = 300
-"""Latents whose numbers a command names."""
+"""Latents whose numbers a command names, or a link."""
 
 
 def bulk_bar(bench: Workbench, ticked: np.ndarray, passing: np.ndarray, noted: NotesOf, columns: Sequence[str]) -> None:
@@ -57,8 +60,7 @@ def _note(bench: Workbench, chosen: np.ndarray) -> None:
         if st.form_submit_button(f"Label {len(chosen):,}") and text.strip():
             with usage_errors():
                 _refuse_many(chosen)
-                for latent in chosen.tolist():
-                    known.label(sae, latent, text.strip(), author)
+                known.label_many(sae, chosen.tolist(), text.strip(), author)
                 st.rerun()
     with st.form("bulk list", border=False, clear_on_submit=True):
         name = st.text_input("List", placeholder="a new one, or one that there is")
@@ -78,19 +80,20 @@ def _refuse_many(chosen: np.ndarray) -> None:
 
 
 def _explain(bench: Workbench, chosen: np.ndarray) -> None:
-    """The command: an explainer may cost money, so its forecast is read first."""
+    """The form filled in, and the command: an explainer may cost money, so its forecast is read first."""
     if len(chosen) > MOST_NAMED:
-        st.caption(f"A command names {MOST_NAMED} latents at most: tick some, or filter further.")
+        st.caption(f"{MOST_NAMED} latents are explained from here at most: tick some, or filter further.")
         return
-    st.caption("Writes an explanation of each. `--dry-run` says first what it takes.")
-    numbers = " ".join(map(str, sorted(chosen.tolist())))
-    st.code(
-        f"monosem explain --root {bench.run.root} --index-run {bench.run.id} --latents {numbers}",
-        language="bash",
-        wrap_lines=True,
-    )
+    numbers = [str(latent) for latent in sorted(chosen.tolist())]
+    link("interpret", "Open the form", ":material/psychology:", view="Start", which="List", latents=" ".join(numbers))
+    st.caption("Or the command that writes an explanation of each. `--dry-run` says first what it takes.")
+    argv = ["explain", "--root", str(bench.run.root), "--index-run", bench.run.id, "--latents", *numbers]
+    st.code(jobs.shell(argv), language="bash", wrap_lines=True)
 
 
 def _csv(bench: Workbench, chosen: np.ndarray, noted: NotesOf, columns: Sequence[str]) -> str:
     rows = table(bench).rows(chosen, noted)
-    return rows.loc[:, [name for name in columns if name in rows]].to_csv(index=False)
+    shown = rows.loc[:, [name for name in columns if name in rows]]
+    # No text is taken for a formula by a table program.
+    texts = shown.select_dtypes(["object", "string"]).columns
+    return shown.assign(**{name: shown[name].map(safe_cell, na_action="ignore") for name in texts}).to_csv(index=False)

@@ -23,12 +23,15 @@ from app.latent_pairs import (
     matching_of,
     with_explanations,
 )
+from app.web import picking
 from app.web.navigation import link
 from app.web.state import root
 from store.feature_index import FeatureIndex
 from store.latents import latent_page, windows
 from store.run import Run, find_run
 
+PAIR = "pair"
+"""Of the URL: `A-B`, a latent of each side; one may be missing."""
 PAGE_SIZE = 50
 SORTS = {"value": "value", "correlation": "correlation", "latent of a": "a", "latent of b": "b"}
 ORDERS = {"high first": False, "low first": True}
@@ -73,7 +76,7 @@ def latents(a: Dictionary, b: Dictionary) -> None:
         figure = best_figure(pairing.best, pairing.chance, pairing.threshold, MEASURES[pairing.measure])
         st.plotly_chart(figure, key="best", alt="Best partners beside chance", config={"displayModeBar": False})
     known = {side: _known(indexes[side]) for side in SIDES}
-    pair = pairs(pairing, known)
+    pair = pairs(pairing, known, (a.ref, b.ref))
     if pair is not None:
         side_by_side(pair, indexes)
     splits(pairing, known)
@@ -191,7 +194,9 @@ def counts(pairing: Pairing) -> None:
     st.dataframe(pd.DataFrame.from_dict(rows, orient="index", columns=list(SIDES)), height="content")
 
 
-def pairs(pairing: Pairing, known: Mapping[str, pd.DataFrame]) -> tuple[int | None, int | None] | None:
+def pairs(
+    pairing: Pairing, known: Mapping[str, pd.DataFrame], refs: tuple[str, str]
+) -> tuple[int | None, int | None] | None:
     """The table of pairs; the pair that is looked at, by a click or the URL."""
     st.subheader("Latents")
     kind = st.segmented_control("Which", list(KINDS), default=KINDS[0], key="which", bind="query-params", required=True)
@@ -208,39 +213,39 @@ def pairs(pairing: Pairing, known: Mapping[str, pd.DataFrame]) -> tuple[int | No
     page = st.pagination(n_pages, key=f"pairs page {view}") if n_pages > 1 else 1
     beside = "" if kind == KINDS[0] else " Beside each stands its nearest of the other, no nearer than chance."
     st.caption(f"{len(rows):,} of these. Click a row to see both latents below.{beside}")
-    clicked = pair_table(rows.iloc[(page - 1) * PAGE_SIZE : page * PAGE_SIZE], f"pairs {view} {page}")
+    clicked = picking.picked("pairs")
     if clicked is not None:
-        st.query_params["pair"] = "-".join("" if one is None else str(one) for one in clicked)
-        return clicked
+        st.query_params[PAIR] = clicked
+    pair_table(rows.iloc[(page - 1) * PAGE_SIZE : page * PAGE_SIZE], (*refs, view, page))
     return asked_pair(known)
 
 
-def pair_table(rows: pd.DataFrame, key: str) -> tuple[int | None, int | None] | None:
-    """The table; the clicked pair."""
+def pair_table(rows: pd.DataFrame, view: tuple[str | int, ...]) -> None:
+    """The table; a row of it is picked as its pair stands in the URL."""
+    sides = (rows[side].astype(object) for side in SIDES)
+    things = ["-".join("" if one is pd.NA else str(one) for one in pair) for pair in zip(*sides, strict=True)]
     filled = set(rows.dropna(axis=1, how="all").columns)
     told = [name for name in COLUMNS if name in SIDES or name in filled]
-    event = st.dataframe(
+    picking.table(
+        "pairs",
         rows,
-        key=key,
-        hide_index=True,
+        things,
+        (*view, hash(tuple(things))),
         column_order=told,
         column_config=COLUMNS,
         placeholder="–",
-        on_select="rerun",
-        selection_mode=["single-row", "single-cell"],
         height="content" if len(rows) <= 10 else 400,
     )
-    selection = event["selection"]
-    clicked = [*selection["rows"], *(row for row, _ in selection["cells"])]
-    if not clicked:
-        return None
-    a, b = (rows[side].astype(object).tolist()[clicked[0]] for side in SIDES)
-    return None if a is pd.NA else a, None if b is pd.NA else b
+
+
+def swapped(pair: str) -> str:
+    """A pair as it stands in the URL, a for b."""
+    return "-".join(reversed(pair.split("-")))
 
 
 def asked_pair(known: Mapping[str, pd.DataFrame]) -> tuple[int | None, int | None] | None:
     """The pair that the URL names as `A-B`."""
-    asked = st.query_params.get("pair")
+    asked = st.query_params.get(PAIR)
     if not asked:
         return None
     parts = asked.split("-")

@@ -11,6 +11,7 @@ from app import jobs
 from app.cards import markdown_text
 from app.figures_health import density_multiples
 from app.health import TILES, Health, densities, what_is
+from app.web import picking
 from app.web.state import INDEX, read_only, root, usage_errors
 from store.errors import UsageError
 from store.feature_index import FeatureIndex
@@ -73,21 +74,18 @@ def dictionaries_panel(found: Sequence[Health]) -> None:
 def _table(found: Sequence[Health]) -> None:
     if any(each.indexes for each in found):
         st.caption("Click a row to look at the newest index of that dictionary, below and on all pages.")
-    event = st.dataframe(
+    clicked = picking.picked("dictionaries")
+    ids = [each.sae.id for each in found]
+    picking.table(
+        "dictionaries",
         pd.DataFrame([_row(each) for each in found]),
-        key="dictionaries",
-        hide_index=True,
+        ids,
+        (hash(tuple(ids)),),
         column_config=_columns(),
         placeholder="–",
-        on_select="rerun",
-        selection_mode=["single-row", "single-cell"],
     )
-    selection = event["selection"]
-    clicked = [*selection["rows"], *(row for row, _ in selection["cells"])]
-    # Only a new click chooses: the row stays marked while another index is chosen by other means.
-    if clicked and clicked != st.session_state.get("dictionary_clicked"):
-        _look_at(found[clicked[0]])
-    st.session_state["dictionary_clicked"] = clicked
+    if clicked in ids:
+        _look_at(found[ids.index(clicked)])
 
 
 def _offers(found: Sequence[Health]) -> None:

@@ -11,6 +11,7 @@ from app.cards_interpret import table_html
 from app.interpretation.results import can_be_reported, results
 from app.interpretation.view import Page, Section, page
 from app.spending import outcomes, spent_today
+from app.web import picking
 from app.web.navigation import go
 from app.web.state import root, usage_errors
 from app.workbench import Workbench
@@ -99,7 +100,7 @@ def results_panel(bench: Workbench) -> None:
     if not rows:
         st.info(NONE_YET)
         return
-    _table(rows)
+    _table(bench, rows)
     explanations = chosen_explanations(bench, seen)
     if explanations is None:
         st.info("None of these has scores that can be reported: `monosem score` makes some.")
@@ -110,23 +111,22 @@ def results_panel(bench: Workbench) -> None:
             _show(report_of(bench, seen, explanations))
 
 
-def _table(rows: Sequence[dict]) -> None:
+def _table(bench: Workbench, rows: Sequence[dict]) -> None:
+    clicked = picking.picked("interpretations")
+    if clicked is not None:
+        st.query_params[PARAMETER] = clicked
     st.caption("Click a row for the report on those explanations. Empty: not asked, or it could not be told.")
     frame = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
-    event = st.dataframe(
+    ids = [row["explanations"] for row in rows]
+    picking.table(
+        "interpretations",
         frame.dropna(axis="columns", how="all"),
-        key="interpretations",
-        hide_index=True,
+        ids,
+        (bench.run.id, hash(tuple(ids))),
         column_config=COLUMNS,
         placeholder="–",
-        on_select="rerun",
-        selection_mode=["single-row", "single-cell"],
         height="content" if len(rows) <= 10 else 400,
     )
-    selection = event["selection"]
-    clicked = [*selection["rows"], *(row for row, _ in selection["cells"])]
-    if clicked:
-        st.query_params[PARAMETER] = rows[clicked[0]]["explanations"]
 
 
 def _show(report: Report) -> None:
@@ -154,12 +154,17 @@ def _latents(report: Report) -> None:
     """Some of the best, the middle and the worst explained, each a click away."""
     if not report.found.chosen:
         return
+    clicked = picking.picked("chosen latents")
+    if clicked is not None:
+        go("feature", latent=str(clicked))
     st.markdown("**Some latents**: the best explained, of the middle, and the worst. Click one to open it.")
     rows = pd.DataFrame([{**row, "text": report.texts.get(row["latent"])} for row in report.found.chosen])
-    event = st.dataframe(
+    latents = [row["latent"] for row in report.found.chosen]
+    picking.table(
+        "chosen latents",
         rows,
-        key="chosen latents",
-        hide_index=True,
+        latents,
+        (report.of.explanations.id, hash(tuple(latents))),
         column_order=["latent", "text", "gain", "place", "n"],
         column_config={
             "text": st.column_config.TextColumn("Explanation", width="large"),
@@ -168,13 +173,7 @@ def _latents(report: Report) -> None:
             "place": st.column_config.NumberColumn("Place", format="%d"),
             "n": st.column_config.NumberColumn("Of", format="%d"),
         },
-        on_select="rerun",
-        selection_mode=["single-row", "single-cell"],
     )
-    selection = event["selection"]
-    clicked = [*selection["rows"], *(row for row, _ in selection["cells"])]
-    if clicked:
-        go("feature", latent=str(report.found.chosen[clicked[0]]["latent"]))
 
 
 def section_body(section: Section) -> None:

@@ -12,6 +12,8 @@ from app.web.state import read_only, usage_errors
 from app.workbench import Workbench
 from store.notes import Notes
 
+NAME = "author"
+"""In the session: the name that was typed."""
 MOST_NAME = 100
 """Characters of a name."""
 
@@ -27,17 +29,23 @@ def author_box(place: str) -> str:
         return name
     key = f"author {place}"
     st.session_state[key] = author()
-    st.text_input("Your name", key=key, max_chars=MOST_NAME, on_change=lambda: _called(st.session_state[key]))
+    st.text_input("Your name", key=key, max_chars=MOST_NAME, on_change=lambda: called(st.session_state[key]))
     return author()
 
 
 def author() -> str:
     """Under which name notes are kept."""
-    return signed_in_as() or st.session_state.setdefault("author", _user())
+    return named() or _user()
 
 
-def _called(name: str | None) -> None:
-    st.session_state["author"] = (name or "").strip() or _user()
+def named() -> str:
+    """The name that was signed in by, or typed in any box of the session; empty where none was."""
+    return signed_in_as() or st.session_state.get(NAME, "")
+
+
+def called(name: str | None) -> None:
+    """Keep what is written from now on under this name; an empty one takes the name back."""
+    st.session_state[NAME] = (name or "").strip()
 
 
 def _user() -> str:

@@ -8,6 +8,7 @@ import streamlit as st
 from app.cards import markdown_text
 from app.cards_interpret import rated_html, table_html
 from app.interpretation.people import rating_rows, shown
+from app.web.panels.notes import MOST_NAME, called, named
 from app.web.sign_in import signed_in_as
 from app.web.state import read_only, root, usage_errors
 from app.workbench import Workbench
@@ -20,7 +21,7 @@ from store.under_way import Survey, survey
 
 SHEET = "sheet"
 """Of the URL."""
-NAME, IN_THE_MIDDLE = "rater_name", "rating_in_the_middle"
+IN_THE_MIDDLE = "rating_in_the_middle"
 SKIPPED, AGAIN = "rating_skipped", "rating_again"
 WORDS = {1: "Does not fit", 2: "Fits badly", 3: "Fits partly", 4: "Fits well", 5: "Fits exactly"}
 ABOUT = (
@@ -51,21 +52,21 @@ def rating_panel(bench: Workbench) -> None:
 
 def _author() -> str:
     """Who rates. Once that is known there is no box any more, in which the keys that rate would be typed."""
-    if name := signed_in_as():
+    name = named()
+    if signed_in_as():
         return name
-    name = st.session_state.get(NAME, "")
     if name:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"You rate as **{markdown_text(name)}**.")
-            st.button("Somebody else", on_click=st.session_state.pop, args=(NAME, None))
+            st.button("Somebody else", on_click=called, args=("",))
     else:
         about = "Kept beside your ratings."
-        st.text_input("Your name", key="rater", max_chars=80, help=about, on_change=_named)
+        st.text_input("Your name", key="rater", max_chars=MOST_NAME, help=about, on_change=_named)
     return name
 
 
 def _named() -> None:
-    st.session_state[NAME] = st.session_state["rater"].strip()
+    called(st.session_state["rater"])
 
 
 def _chosen(bench: Workbench, seen: Survey) -> Run | None:

@@ -8,6 +8,7 @@ import streamlit as st
 
 from app.cards import markdown_text
 from app.feature_table import explained
+from app.web import picking
 from app.web.panels.moving import leave_for
 from app.web.state import LONGEST_S, usage_errors
 from app.workbench import Workbench
@@ -59,7 +60,7 @@ def _near(side: str) -> Callable[[Workbench, LatentPage], None]:
         if not rows:
             st.caption(f"No {side} neighbours are stored.")
             return
-        _table(bench, pd.DataFrame(rows, columns=["other", "cosine"]), f"{side} {page.latent}")
+        _table(bench, pd.DataFrame(rows, columns=["other", "cosine"]), side, page.latent)
 
     return draw
 
@@ -70,11 +71,15 @@ def _together(bench: Workbench, page: LatentPage) -> None:
         return
     rows = pd.DataFrame(page.coactivations).drop(columns="latent")
     st.caption("Counts over all tokens; by φ, the first by any measure.")
-    _table(bench, rows, f"together {page.latent}")
+    _table(bench, rows, "together", page.latent)
 
 
-def _table(bench: Workbench, rows: pd.DataFrame, key: str, index: str | None = None) -> None:
+def _table(bench: Workbench, rows: pd.DataFrame, kind: str, latent: int, index: str | None = None) -> None:
     """Rows with a column `other`; a click opens that latent, of another index if one is given."""
+    name, others = f"related {kind}", rows["other"].tolist()
+    clicked = picking.picked(name)
+    if clicked is not None:
+        leave_for(int(clicked), index)
     if "explanation" not in rows:
         about = explained(bench.index, rows["other"].tolist())
         rows = rows.assign(
@@ -82,18 +87,15 @@ def _table(bench: Workbench, rows: pd.DataFrame, key: str, index: str | None = N
             density=[about[other]["density"] for other in rows["other"]],
         )
     first = ["other", "explanation"]
-    event = st.dataframe(
-        rows[[*first, *(name for name in rows if name not in first)]],
-        key=f"related {key}",
-        hide_index=True,
+    picking.table(
+        name,
+        rows.reindex(columns=[*first, *(column for column in rows if column not in first)]),
+        others,
+        (bench.run.id, latent, hash(tuple(others))),
         column_config=COLUMNS,
         placeholder="–",
-        on_select="rerun",
-        selection_mode="single-cell",
         height="content" if len(rows) <= 8 else 320,
     )
-    for row, _ in event["selection"]["cells"]:
-        leave_for(int(rows["other"].iloc[row]), index)
 
 
 def _elsewhere(bench: Workbench, page: LatentPage) -> None:
@@ -114,7 +116,7 @@ def _family(bench: Workbench, page: LatentPage, told: Relatives) -> None:
     for number, (title, rows) in enumerate(parts):
         if len(rows):
             st.caption(title)
-            _table(bench, rows, f"{told.matching.id} {number} {page.latent}", told.other_index)
+            _table(bench, rows, f"{told.matching.id} {number}", page.latent, told.other_index)
     if not any(len(rows) for _, rows in parts):
         st.caption("It was not matched: it never fires there, or on too few tokens.")
 

@@ -7,6 +7,7 @@ import streamlit as st
 
 from app.cards import markdown_text
 from app.health import what_is
+from app.web import picking
 from app.web.navigation import SCREENS, link
 from store.run import Run
 from store.under_way import Survey, at_work
@@ -44,20 +45,19 @@ def runs_panel(seen: Survey) -> None:
 
 def _table(runs: Sequence[Run], kind: str) -> None:
     st.caption(f"{len(runs):,} finished run{'s' * (len(runs) != 1)}, the newest first. Click a row for all of it.")
-    event = st.dataframe(
+    clicked = picking.picked("runs")
+    if clicked is not None:
+        st.query_params["run"] = clicked
+    ids = [run.id for run in runs]
+    picking.table(
+        "runs",
         pd.DataFrame([_row(run) for run in runs], columns=list(COLUMNS)),
-        key=f"runs {kind}",
-        hide_index=True,
+        ids,
+        (kind, hash(tuple(ids))),
         column_config=COLUMNS,
         placeholder="–",
-        on_select="rerun",
-        selection_mode=["single-row", "single-cell"],
         height="content" if len(runs) <= 12 else 460,
     )
-    selection = event["selection"]
-    clicked = [*selection["rows"], *(row for row, _ in selection["cells"])]
-    if clicked:
-        st.query_params["run"] = runs[clicked[0]].id
 
 
 def _row(run: Run) -> dict[str, object]:

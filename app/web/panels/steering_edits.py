@@ -22,6 +22,8 @@ MAX_LATENTS = 16
 VECTOR = "vector"
 OWN_VECTOR = "own vector"
 """In the session: name and numbers of the uploaded one. A URL is no place for it."""
+UPLOADER = "vector uploader"
+"""In the session: number of the box for a file. Another number is another box, without a file."""
 KNOWN = """SELECT latents.latent, latents.q999, features.explanation
 FROM latents JOIN features USING (latent) WHERE list_contains(?, latents.latent)"""
 CHOICES: dict[str, tuple[str, ...]] = {"op": tuple(OPERATIONS), "when": WHEN, "decode": DECODE}
@@ -220,7 +222,7 @@ def _vector_box(bench: Workbench) -> tuple[str, tuple[float, ...]] | None:
             f"A safetensors file with one vector of {d_in} numbers; it is added, and only its direction counts",
             type="safetensors",
             max_upload_size=1,
-            key="vector file",
+            key=f"vector file {st.session_state.get(UPLOADER, 0)}",
         )
         if given is not None:
             st.session_state.pop(OWN_VECTOR, None)
@@ -235,6 +237,12 @@ def _vector_box(bench: Workbench) -> tuple[str, tuple[float, ...]] | None:
         if own is None and f"strength{VECTOR}" in st.query_params:
             st.info("This URL was of a page with a vector. The vector is not in it: upload the file again.")
         return own
+
+
+def forget_vector() -> None:
+    """Leave the uploaded vector out, and its file: else that would be read again."""
+    st.session_state.pop(OWN_VECTOR, None)
+    st.session_state[UPLOADER] = st.session_state.get(UPLOADER, 0) + 1
 
 
 def _vector_row(bench: Workbench, name: str, vector: tuple[float, ...]) -> SteerVector:

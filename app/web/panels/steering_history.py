@@ -7,6 +7,7 @@ import streamlit as st
 
 from app.cards import visible
 from app.steering_settings import SteeringSettings, result_of
+from app.web import picking
 from app.web.panels.notes import author
 from app.web.state import read_only, usage_errors
 from app.workbench import Workbench
@@ -37,7 +38,7 @@ def to_restore() -> SteeringSettings | None:
     Raises:
         UsageError: it cannot be read.
     """
-    clicked = st.session_state.pop("clicked steering", None)
+    clicked = picking.picked("history")
     return None if clicked is None else SteeringSettings.of_plain(clicked)
 
 
@@ -51,25 +52,15 @@ def history_panel(bench: Workbench) -> None:
         st.caption("Nothing is kept of what is steered here: read-only." if read_only() else "Nothing was steered yet.")
         return
     st.caption("Click a row to bring its settings back." + (" Read-only: what you steer is not kept." * read_only()))
-    # A key of its own for each length: a selection is by number, and a new row moves all of them.
-    key = f"history {len(newest)}"
-    event = st.dataframe(
+    picking.table(
+        "history",
         pd.DataFrame([_row(each) for each in newest]),
-        key=key,
-        hide_index=True,
+        [each.settings for each in newest],
+        (bench.dictionary, hash(tuple((each.author, each.made_at) for each in newest))),
         column_order=list(COLUMNS),
         column_config=COLUMNS,
-        on_select="rerun",
-        selection_mode=["single-row", "single-cell"],
         height="content" if len(newest) <= 8 else 320,
     )
-    clicked = [*event["selection"]["rows"], *(row for row, _ in event["selection"]["cells"])][:1]
-    # A selection stays: what it brought back is brought back once.
-    before = st.session_state.get("restored steering")
-    st.session_state["restored steering"] = key, clicked
-    if clicked and before != (key, clicked):
-        st.session_state["clicked steering"] = newest[clicked[0]].settings
-        st.rerun()
 
 
 def _row(each: Steered) -> dict[str, object]:

@@ -7,7 +7,7 @@ from app.dictionaries import Dictionary, dictionaries, first_two
 from app.settings_table import differing
 from app.web.choices import choose_one
 from app.web.panels.compare_figures import figures
-from app.web.panels.compare_latents import latents
+from app.web.panels.compare_latents import PAIR, latents, swapped
 from app.web.state import root, usage_errors
 
 
@@ -30,8 +30,10 @@ VIEWS = {"Figures": figures, "Latents": latents, "Settings": settings}
 
 
 def swap(a: str, b: str) -> None:
-    """Let a be b."""
+    """Let a be b, and look at the same pair."""
     st.query_params.update({"a": b, "b": a})
+    if PAIR in st.query_params:
+        st.query_params[PAIR] = swapped(st.query_params[PAIR])
 
 
 def choose(found: dict[str, Dictionary]) -> tuple[Dictionary, Dictionary]:
@@ -39,8 +41,8 @@ def choose(found: dict[str, Dictionary]) -> tuple[Dictionary, Dictionary]:
     titles = {ref: one.title for ref, one in found.items()}
     default_a, default_b = first_two(found)
     left, middle, right = st.columns([4, 1.4, 4], vertical_alignment="bottom")
-    a = choose_one(left, "a", "a", titles, default_a)
-    b = choose_one(right, "b", "b", titles, default_b)
+    a = choose_one(left, "a", "a", titles, default_a, forgets=[PAIR])
+    b = choose_one(right, "b", "b", titles, default_b, forgets=[PAIR])
     middle.button("Swap", on_click=swap, args=(a, b), icon=":material/swap_horiz:", width="stretch", help="a for b")
     return found[a], found[b]
 

@@ -12,7 +12,7 @@ from app.generator import Job
 from app.steering_settings import SteeringSettings, command, snippet
 from app.web.jobs import of_tab
 from app.web.panels import steering
-from app.web.panels.steering_edits import edits_panel, numbers_of, refuse_number, refuse_url, state_of
+from app.web.panels.steering_edits import edits_panel, forget_vector, numbers_of, refuse_number, refuse_url, state_of
 from app.web.panels.steering_history import history_panel, keep, to_restore
 from app.web.panels.steering_sweep import sweep_panel
 from app.web.state import usage_errors, workbench, worker
@@ -48,7 +48,8 @@ class Asked:
 
 
 def restore(settings: SteeringSettings) -> None:
-    """Fill the boxes, which the URL follows."""
+    """Fill the boxes, which the URL follows; a vector is that of these settings, or none."""
+    forget_vector()
     st.session_state.update(
         state_of(settings.edits)
         | {"prompt": settings.prompt, "tokens": settings.n_tokens, "temperature": settings.temperature}
