@@ -51,11 +51,12 @@ def test_help_is_instant_and_imports_nothing_heavy():
 
 
 def test_a_process_ends_with_what_was_asked_for_and_what_is_done_at_the_end_is_done(tiny_root: Path, tmp_path: Path):
-    done = tmp_path / "done"
+    # A copy: another run of scores would be seen by other tests.
+    done, root = tmp_path / "done", shutil.copytree(tiny_root, tmp_path / "runs")
     code = (
         "import atexit, pathlib, sys\nfrom app.cli import script\n"
         f"atexit.register(lambda: pathlib.Path({str(done)!r}).touch())\n"
-        f"sys.argv = ['monosem', 'score', '--root', {str(tiny_root)!r}]\nscript()"
+        f"sys.argv = ['monosem', 'score', '--root', {str(root)!r}]\nscript()"
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
     assert "embedding" in ended.stdout
