@@ -15,17 +15,8 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from app.commands import serve
+from bench.chromium import CHROMIUM, FLAGS
 
-CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 START_SECONDS = 60
 PAGE_LOAD_MS = 30_000
 MODEL_MS = 240_000

@@ -1,7 +1,9 @@
 """Whatever stands in texts, tokens, explanations, labels and names of lists is shown as text, on every page."""
 
 import importlib.util
+import re
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -46,24 +48,37 @@ def root(tmp_path_factory: pytest.TempPathFactory, fixture_index, corpus: tuple[
 def test_nothing_runs_is_fetched_or_hidden_on_any_page(browser, fixture_index, root: Path, corpus: tuple[str, ...]):
     browser.require_chromium()
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
-    with browser.served(root) as base_url, browser._page() as page:
+    with browser.served(root) as base_url, browser.new_page() as page:
         dialogs: list[str] = []
         elsewhere: list[str] = []
         page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
-        page.on("request", lambda each: elsewhere.append(each.url) if browser._leaves(each.url, base_url) else None)
+        page.on("request", lambda each: elsewhere.append(each.url) if browser.leaves(each.url, base_url) else None)
         paths = [name for name in SCREENS if name not in ("home", "feature")]
         latents = [fixture_index.SCORED, fixture_index.HOSTILE, *range(FIRST, FIRST + 4)]
-        for path in ("", *paths, *(f"feature?latent={latent}" for latent in latents)):
+        typed = [
+            f"{where}={quote(text)}"
+            for text in (corpus[1], corpus[6], corpus[14], corpus[23], corpus[28])
+            for where in (
+                "prompt?text",
+                "steering?latents=3&prompt",
+                "features?q",
+                "features?sql",
+                "home?index",
+                "home?run",
+            )
+        ]
+        visits = ["", *paths, *(f"feature?latent={latent}" for latent in latents), *typed]
+        for number, path in enumerate(visits):
             page.goto(f"{base_url}/{path}")
             page.locator("h1").first.wait_for()
-            browser._settled(page)
-            browser._check(page)
+            browser.settled(page)
+            browser.check(page)
             for mark in page.locator("mark:visible").all()[:3]:
                 mark.hover(force=True)
             assert page.locator("a[href^='javascript'], [onerror], [onload], [onmouseover], iframe").count() == 0, path
-            page.screenshot(path=ARTIFACTS / f"{path.replace('?', '-') or 'home'}.png")
+            page.screenshot(path=ARTIFACTS / f"{number:02}-{re.split('[?=]', path)[0] or 'home'}.png")
         shown = page.goto(f"{base_url}/feature?latent={fixture_index.HOSTILE}") and page
-        browser._settled(page)
+        browser.settled(page)
         said = shown.locator(".ms").all_inner_texts()
         assert any("<script>window.pwned=1</script>" in text for text in said), "shown literally"
         assert any("**bold** _em_ `code`" in text for text in said), "no Markdown"
