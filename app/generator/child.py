@@ -20,6 +20,7 @@ from app.generator import plain, plain_search
 from app.workbench import Workbench
 from store.errors import UsageError
 
+OUT_OF_MEMORY = "the model has run out of memory: shorten the text, ask for fewer samples or tokens, or end what else uses the device"
 Send = Callable[[dict[str, Any]], None]
 
 
@@ -71,6 +72,20 @@ def _messages(bench: Callable[[], Workbench], *, do: str, **asked: Any) -> Gener
         yield from ANSWERS[do](bench(), **asked)
     except UsageError as error:
         yield {"kind": "refused", "line": str(error)}
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        yield {"kind": "refused", "line": OUT_OF_MEMORY}
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether it is the device's or the machine's memory; of the device's, what is free is given back."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        torch.cuda.empty_cache()
+        return True
+    # As torch says it of memory that is not a device's.
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 def _steer(bench: Workbench, *, edits: list[dict[str, Any]], **asked: Any) -> Generator[dict[str, Any]]:

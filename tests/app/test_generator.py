@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import app
 from app.generator import Stopped, Worker, WorkerDied
@@ -125,6 +126,33 @@ def test_what_is_refused_is_the_line_of_the_workbench_and_the_worker_lives_on(
     assert not isinstance(there.value, WorkerDied)
     assert worker.steer("Ahoy", latent, **ASKED).result(SECONDS) == bench.steer("Ahoy", latent, **ASKED)
     assert worker.pid == pid
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("x: can't allocate memory: y")]
+)
+def test_memory_that_has_run_out_is_one_line_and_the_next_is_answered(error: Exception, bench: Workbench):
+    said: list[dict] = []
+    asked = iter([error])
+
+    def opened() -> Workbench:
+        if (first := next(asked, None)) is not None:
+            raise first
+        return bench
+
+    request = {"do": "inspect", "text": "Ahoy", "chat": False, "losses": False}
+    answer(opened, [{"job": number, **request} for number in (1, 2)], set(), said.append)
+    refused = next(message for message in said if message["job"] == 1 and message["kind"] == "refused")
+    assert "out of memory: shorten the text" in refused["line"]
+    assert said[-1]["kind"] == "result"
+
+
+def test_another_error_is_ours_and_ends_the_worker():
+    def opened() -> Workbench:
+        raise RuntimeError("ours")
+
+    with pytest.raises(RuntimeError, match="ours"):
+        answer(opened, [{"job": 1, "do": "inspect", "text": "Ahoy"}], set(), [].append)
 
 
 def test_a_setting_that_there_is_none_of_is_refused_here(worker: Worker, latent: int):
