@@ -20,7 +20,9 @@ from app.generator import plain, plain_search
 from app.workbench import Workbench
 from store.errors import UsageError
 
-OUT_OF_MEMORY = "the model has run out of memory: shorten the text, ask for fewer samples or tokens, or end what else uses the device"
+OUT_OF_MEMORY = (
+    "the model has run out of memory: shorten the text, ask for fewer samples, or end what else takes memory"
+)
 Send = Callable[[dict[str, Any]], None]
 
 
