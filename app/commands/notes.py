@@ -1,6 +1,5 @@
 """`monosem notes`."""
 
-import getpass
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ import tyro
 
 from app.arguments import RootArgs, parse
 from app.cli import choose
+from app.person import user_name
 from app.rows import Format, print_rows
 from store.errors import UsageError
 from store.notes import Notes
@@ -28,13 +28,6 @@ ABOUT = """What people write about latents: kept by dictionary, with every versi
 Example: monosem notes label 3 "names of places\""""
 
 
-def _author() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "nobody"  # a user without a name, as in a container
-
-
 @dataclass(frozen=True, kw_only=True)
 class OfDictionary(RootArgs):
     """Notes are of a dictionary, so every index of it has them."""
@@ -47,7 +40,7 @@ class OfDictionary(RootArgs):
 class ByAuthor(OfDictionary):
     """Who writes."""
 
-    author: str = field(default_factory=_author)
+    author: str = field(default_factory=user_name)
     """Who says so."""
 
 

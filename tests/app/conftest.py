@@ -1,6 +1,7 @@
 """The small workbench, built once for all tests of the app that only read it."""
 
 import importlib.util
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -8,8 +9,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import app.web
+from app.generator import Worker
 from app.web import state
 from app.web.navigation import file_of
+from app.workbench import Workbench
 
 WEB = Path(app.web.__file__).parent
 TIMEOUT = 60
@@ -23,6 +26,12 @@ def _load(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def beside() -> Callable[[str], ModuleType]:
+    """Loads a module of this folder that is no test, by its name."""
+    return _load
 
 
 @pytest.fixture(scope="session")
@@ -85,3 +94,25 @@ def rich_root(tmp_path: Path, fixture_index: ModuleType) -> Path:
     index = fixture_index.build_workbench(tmp_path)
     _load("rich_index").enrich(tmp_path, index, fixture_index.D_SAE, fixture_index.SCORED)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Workers compute as this process does: sums of another number of threads differ in the last bit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def bench(runs_root: Path) -> Workbench:
+    """The small workbench in this process."""
+    return Workbench.open(runs_root)
+
+
+@pytest.fixture(scope="module")
+def worker(one_thread: None, runs_root: Path) -> Iterator[Worker]:
+    """And in a process of its own."""
+    worker = Worker(runs_root, "latest")
+    yield worker
+    worker.close()

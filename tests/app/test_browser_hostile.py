@@ -1,6 +1,5 @@
 """Whatever stands in texts, tokens, explanations, labels and names of lists is shown as text, on every page."""
 
-import importlib.util
 import re
 from pathlib import Path
 from urllib.parse import quote
@@ -17,13 +16,8 @@ FIRST = 8
 
 
 @pytest.fixture(scope="module")
-def corpus() -> tuple[str, ...]:
-    spec = importlib.util.spec_from_file_location("monosem_tests_hostile", Path(__file__).with_name("hostile.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.CORPUS
+def corpus(beside) -> tuple[str, ...]:
+    return beside("hostile").CORPUS
 
 
 @pytest.fixture(scope="module")

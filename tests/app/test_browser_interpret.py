@@ -1,6 +1,5 @@
 """Home and Interpret as served, in real Chromium, on the tiny demo."""
 
-import importlib.util
 import shutil
 from pathlib import Path
 
@@ -10,16 +9,9 @@ ARTIFACTS = Path(__file__).parents[2] / "test-artifacts" / "interpret"
 
 
 @pytest.fixture(scope="module")
-def driver():
+def driver(beside):
     """The steps."""
-    spec = importlib.util.spec_from_file_location(
-        "monosem_tests_browser_interpret", Path(__file__).with_name("browser_interpret.py")
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return beside("browser_interpret")
 
 
 @pytest.mark.slow

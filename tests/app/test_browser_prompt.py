@@ -1,6 +1,5 @@
 """The Prompt lab as served, in real Chromium, on the small workbench with the tiny model."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -11,16 +10,9 @@ SIDES = ("the ship\nthe sail\nthe mast\nthe deck", "def f(x)\nreturn x\nimport o
 
 
 @pytest.fixture(scope="module")
-def driver():
+def driver(beside):
     """The steps."""
-    spec = importlib.util.spec_from_file_location(
-        "monosem_tests_browser_prompt", Path(__file__).with_name("browser_prompt.py")
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return beside("browser_prompt")
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """The steering lab as served, in real Chromium, on the small workbench with the tiny model."""
 
-import importlib.util
 import shutil
 from pathlib import Path
 
@@ -10,13 +9,9 @@ ARTIFACTS = Path(__file__).parents[2] / "test-artifacts" / "steering-tiny"
 
 
 @pytest.mark.slow
-def test_a_person_can_go_through_the_steering_lab(browser, fixture_index, runs_root, tmp_path):
+def test_a_person_can_go_through_the_steering_lab(beside, browser, fixture_index, runs_root, tmp_path):
     browser.require_chromium()
-    spec = importlib.util.spec_from_file_location("browser_steering", Path(__file__).with_name("browser_steering.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    driver = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(driver)
+    driver = beside("browser_steering")
     root = shutil.copytree(runs_root, tmp_path / "runs")
     with browser.served(root) as base_url:
         # The tiny model has written its longest text before a person could stop it.

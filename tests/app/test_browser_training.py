@@ -1,13 +1,11 @@
 """The page Training as served, in real Chromium, without any index."""
 
-import importlib.util
 import json
 import os
 import platform
 import shutil
 import time
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -16,18 +14,8 @@ from store.run import list_runs, locked, unfinished_runs
 ARTIFACTS = Path(__file__).parents[2] / "test-artifacts" / "training"
 
 
-def _driver() -> ModuleType:
-    path = Path(__file__).with_name("browser_training.py")
-    spec = importlib.util.spec_from_file_location("monosem_tests_browser_training", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.slow
-def test_a_person_can_follow_trainings(browser, trained_root, tmp_path):
+def test_a_person_can_follow_trainings(beside, browser, trained_root, tmp_path):
     browser.require_chromium()
     root = shutil.copytree(trained_root, tmp_path / "runs")
     (run,) = unfinished_runs(root, "sae")
@@ -45,5 +33,5 @@ def test_a_person_can_follow_trainings(browser, trained_root, tmp_path):
     ids = [*(one.id for one in list_runs(root, "sae")), run.id]
     with browser.served(root) as base_url:
         with locked(run.folder):
-            _driver().drive(browser, base_url, ARTIFACTS, ids, go_on)
-        _driver().killed(browser, base_url, ARTIFACTS, run.id)
+            beside("browser_training").drive(browser, base_url, ARTIFACTS, ids, go_on)
+        beside("browser_training").killed(browser, base_url, ARTIFACTS, run.id)

@@ -24,31 +24,13 @@ from autointerp.steer_config import SteerConfig
 from autointerp.sweep import SweepConfig
 from store.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SECONDS = 120
 """Starting Python and torch, on a busy machine."""
 ASKED = {"n_tokens": 12, "temperature": 0.9, "seed": 5, "chat": False}
 LONG = {**ASKED, "n_tokens": 40}
 HOME = Path(app.__file__).parents[1]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    # As in this process: sums of another number of threads differ in the last bit.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-
-
-@pytest.fixture(scope="module")
-def bench(runs_root: Path) -> Workbench:
-    return Workbench.open(runs_root)
-
-
-@pytest.fixture(scope="module")
-def worker(runs_root: Path):
-    worker = Worker(runs_root, "latest")
-    yield worker
-    worker.close()
 
 
 @pytest.fixture

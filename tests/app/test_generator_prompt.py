@@ -1,7 +1,5 @@
 """What the Prompt lab asks of the worker is what the workbench finds, and is refused in its words."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -9,28 +7,10 @@ from app.generator import Worker, plain_prompt
 from app.workbench import Workbench
 from store.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SECONDS = 120
 A, B = ["Ahoy there", "The harbour", "A mast", "The tide"], ["def f(x)", "return x", "for x in y", "import os"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    # As in this process: sums of another number of threads differ in the last bit.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-
-
-@pytest.fixture(scope="module")
-def bench(runs_root: Path) -> Workbench:
-    return Workbench.open(runs_root)
-
-
-@pytest.fixture(scope="module")
-def worker(runs_root: Path):
-    worker = Worker(runs_root, "latest")
-    yield worker
-    worker.close()
 
 
 def test_a_text_comes_with_all_its_figures(worker: Worker, bench: Workbench):

@@ -1,11 +1,11 @@
 """What people write about latents: who writes, labels, ratings and lists."""
 
-import getpass
 from collections.abc import Sequence
 
 import streamlit as st
 
 from app.cards import escape, markdown_text, wrapped
+from app.person import user_name
 from app.web.finding import notes
 from app.web.sign_in import signed_in_as
 from app.web.state import read_only, usage_errors
@@ -35,7 +35,7 @@ def author_box(place: str) -> str:
 
 def author() -> str:
     """Under which name notes are kept."""
-    return named() or _user()
+    return named() or user_name()
 
 
 def named() -> str:
@@ -46,13 +46,6 @@ def named() -> str:
 def called(name: str | None) -> None:
     """Keep what is written from now on under this name; an empty one takes the name back."""
     st.session_state[NAME] = (name or "").strip()
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "nobody"  # a user without a name, as in a container
 
 
 @st.fragment
